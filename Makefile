@@ -35,7 +35,7 @@ $(RUN_STAMP): | system
 
 .venv-lint: $(LINT_STAMP) ## Make the Python environment of the gates
 $(LINT_STAMP):
-	@tests/requirements/install-system git python3-venv
+	@tests/requirements/install-system git python3-venv shellcheck
 	$(call make_venv,.venv-lint,lint.txt)
 
 define make_venv
