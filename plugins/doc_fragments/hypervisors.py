@@ -1,0 +1,52 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation shared by everything that talks to hypervisors."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The fragments: C(hypervisors) alone, C(hypervisors.batch) for batch verbs."""
+
+    DOCUMENTATION = r"""
+options:
+  hypervisors:
+    description:
+      - The managed endpoints, by a name of your choice. Each entry has exactly one key, its kind.
+      - V(libvirt) takes C(uri) (required, see U(https://libvirt.org/uri.html)); C(data_host), the inventory host that can read
+        the VM's disks; and C(data_uri), the URI to use when a task runs on that host (default V(qemu:///system)).
+      - V(fake) takes C(path) (required), the state file of a simulated hypervisor for tours and tests; and C(data_host).
+      - For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}}).
+    type: dict
+    required: true
+requirements:
+  - python >= 3.9
+  - libvirt-python (for hypervisors of kind libvirt)
+"""
+
+    BATCH = r"""
+options:
+  vms:
+    description:
+      - The VMs, each by name, id (UUID), MAC address or IP address. Each must match exactly one VM over all hypervisors.
+    type: list
+    elements: str
+    required: true
+  only:
+    description:
+      - Look only on these hypervisors, for example while another one cannot be reached. Empty means all.
+    type: list
+    elements: str
+    default: []
+  report_only:
+    description:
+      - Tell failures in RV(vms) without failing the task. The M(vmward.remediation.outcome) action then fails each host on its own result.
+      - Without it, all is done that can be done, and then the task fails, naming each failure.
+    type: bool
+    default: false
+  deadline:
+    description:
+      - Seconds for the whole task. What still runs then is reported as still running, and a second run takes it up.
+    type: int
+"""

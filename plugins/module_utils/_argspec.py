@@ -1,0 +1,59 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Argument specs as values: each function is one documentation fragment of the same name."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+Spec = Dict[str, Dict[str, Any]]
+
+
+def hypervisors_spec() -> Spec:
+    """C(hypervisors): the managed endpoints, by name."""
+    return {"hypervisors": {"type": "dict", "required": True}}
+
+
+def vms_spec() -> Spec:
+    """C(vms), C(only) and C(report_only): which VMs, and how failures are told."""
+    return {
+        "vms": {"type": "list", "elements": "str", "required": True},
+        "only": {"type": "list", "elements": "str", "default": []},
+        "report_only": {"type": "bool", "default": False},
+    }
+
+
+def wait_spec(seconds: int = 300) -> Spec:
+    """C(deadline): seconds for the whole task."""
+    return {"deadline": {"type": "int", "default": seconds}}
+
+
+def batch_spec(seconds: int = 300) -> Spec:
+    """What every batch verb takes."""
+    return {**hypervisors_spec(), **vms_spec(), **wait_spec(seconds)}
+
+
+def collector_spec() -> Spec:
+    """One collector of C(forensic) isolation."""
+    return {
+        "address": {"type": "str", "required": True},
+        "port": {"type": "int", "required": True},
+        "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
+        "opened_by": {"type": "str", "choices": ["collector", "vm"], "default": "collector"},
+        "via": {"type": "str"},
+    }
+
+
+LIBVIRT: Spec = {
+    "uri": {"type": "str", "required": True},
+    "data_host": {"type": "str"},
+    "data_uri": {"type": "str", "default": "qemu:///system"},
+}
+
+FAKE: Spec = {
+    "path": {"type": "path", "required": True},
+    "data_host": {"type": "str"},
+}
+
+BACKENDS: Dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE}

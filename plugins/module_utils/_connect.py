@@ -1,0 +1,57 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From an entry of ``vmward_hypervisors`` to a connected Hypervisor. A backend is imported only when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Dict, List
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ._argspec import BACKENDS
+from ._errors import NotFound, VmwardError
+from ._hypervisor import Hypervisor
+
+
+class BadEntry(VmwardError):
+    """An entry of the hypervisors option is not well formed."""
+
+
+def chosen_names(entries: Mapping[str, Any], only: Sequence[str]) -> List[str]:
+    """The hypervisors to use: all of them, or those that ``only`` names."""
+    if not entries:
+        raise BadEntry(
+            "No hypervisor is configured. Set vmward_hypervisors, for example {kvm1: {libvirt: {uri: 'qemu:///system'}}}."
+        )
+    unknown = sorted(set(only) - set(entries))
+    if unknown:
+        raise NotFound("Unknown hypervisor %s; configured: %s." % (", ".join(unknown), ", ".join(sorted(entries))))
+    return [name for name in entries if not only or name in only]
+
+
+def validate_entry(name: str, entry: Any) -> Dict[str, Any]:
+    """Check one entry; answers its options with defaults filled in, and the backend under ``backend``."""
+    known = ", ".join(sorted(BACKENDS))
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise BadEntry("Hypervisor %s must have exactly one key, its kind (%s)." % (name, known))
+    ((backend, options),) = entry.items()
+    if backend not in BACKENDS:
+        raise BadEntry("Hypervisor %s is of the unknown kind %r; known kinds: %s." % (name, backend, known))
+    result = ArgumentSpecValidator(BACKENDS[backend]).validate(options or {})
+    if result.error_messages:
+        raise BadEntry("Hypervisor %s (%s): %s." % (name, backend, "; ".join(result.error_messages)))
+    return dict(result.validated_parameters, backend=backend)
+
+
+def connect(name: str, entry: Any) -> Hypervisor:
+    """Connect to one hypervisor. Raises ``AuthFailed``, ``TaskFailed`` or ``Unsupported`` with what to do."""
+    options = validate_entry(name, entry)
+    if options["backend"] == "fake":
+        from ._fake.hypervisor import FakeHypervisor
+
+        return FakeHypervisor(name, options["path"])
+    from ._libvirt.api import LibvirtHypervisor
+
+    return LibvirtHypervisor(name, options["uri"])

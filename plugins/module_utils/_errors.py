@@ -1,0 +1,48 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The errors that reach a responder: one small tree, each a sentence that says what to do."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+
+class VmwardError(Exception):
+    """Base of every error that vmward raises on purpose. ``str(error)`` is the sentence to show."""
+
+
+class NotFound(VmwardError):
+    """A selector, snapshot, disk or image matched nothing."""
+
+
+class Ambiguous(VmwardError):
+    """A selector matched more than one object; the sentence lists the candidates."""
+
+
+class Unsupported(VmwardError):
+    """The hypervisor, its version or the VM's kind cannot do this; raised before the first write."""
+
+
+class AuthFailed(VmwardError):
+    """The hypervisor refused the log-in or the permission."""
+
+
+class Refused(VmwardError):
+    """Safe by default: the request would lose something, and nobody has said that it may."""
+
+
+class TimedOut(VmwardError):
+    """A deadline passed. The work may still be running: ``task`` names it for the next run."""
+
+    def __init__(self, sentence: str, task: Optional[str] = None) -> None:
+        super().__init__(sentence)
+        self.task = task
+
+
+class TaskFailed(VmwardError):
+    """The hypervisor took the request and then failed it."""
+
+
+class NotVerified(VmwardError):
+    """The hypervisor said OK, but reading back shows another state."""

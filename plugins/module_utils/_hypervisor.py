@@ -1,0 +1,203 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The contract that every hypervisor backend fulfils. Read this first.
+
+A backend speaks of VMs, not of vendors: it converts its vendor's shapes at its edge and lets no vendor exception out.
+Verbs are submit / wait / read. ``submit_*`` starts one change on one VM and returns a ``Pending``; ``wait`` awaits many of
+them together; ``read`` tells what is really there, in bulk. Nothing is done until ``read`` shows it: that comparison is
+made once for all verbs, in ``_plan.py``. Every method may raise ``AuthFailed`` and ``TaskFailed``; further errors are named.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Callable, Dict, FrozenSet, Optional, Tuple, Union
+
+from ._errors import VmwardError
+from ._model import Collector, Isolation, IsolationNote, Vm, VmRef
+
+
+class Capability(Enum):
+    """What a backend can really do. A use-case asks before it acts."""
+
+    POWER = "power"
+    SUSPEND = "suspend"
+    SEAL = "isolation sealed"
+    FORENSIC = "isolation forensic"
+    SNAPSHOT = "snapshot of disks"
+    SNAPSHOT_MEMORY = "snapshot with memory"
+    REVERT = "revert to a snapshot"
+    REVERT_EXTERNAL = "revert to an external snapshot"
+    DISK_RESET = "fresh overlay on the golden image"
+    DELETE = "delete a VM and its disks"
+    MEMORY_DUMP = "memory dump"
+    DISK_EXPORT_LIVE = "disk export of a running VM"
+    DISK_EXPORT_STOPPED = "disk export of a stopped VM"
+    GUEST_RUN = "read-only commands through the guest agent"
+
+
+class Detail(Enum):
+    """Parts of a VM that cost extra calls and are read only when a use-case needs them."""
+
+    DISKS = "disks"
+    SNAPSHOTS = "snapshots"
+    ADDRESSES = "addresses"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A change under way. ``poll`` says whether it has ended; it raises ``TaskFailed`` if it ended badly."""
+
+    vm: VmRef
+    what: str
+    poll: Callable[[], bool]
+    task: str = ""  # the vendor's task id, for "still running" messages
+
+
+def done(vm: VmRef, what: str) -> Pending:
+    """The pending of a backend whose call returns when the change is made."""
+    return Pending(vm, what, lambda: True)
+
+
+class Vms(ABC):
+    """Finding and reading VMs."""
+
+    name: str  # the key under vmward_hypervisors
+
+    @abstractmethod
+    def capabilities(self) -> FrozenSet[Capability]:
+        """What this endpoint, in its version, can do."""
+
+    @abstractmethod
+    def refs(self) -> Tuple[VmRef, ...]:
+        """Every VM, from one cheap list. A list that cannot be read whole raises; it is never shortened."""
+
+    @abstractmethod
+    def read(self, ids: Sequence[str], detail: FrozenSet[Detail] = frozenset()) -> Dict[str, Union[Vm, VmwardError]]:
+        """Read VMs in bulk, by id. A VM that is gone answers ``NotFound``; a state or NIC kind never seen, its error.
+
+        One VM that cannot be judged never hides another.
+        """
+
+    @abstractmethod
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, Optional[VmwardError]]:
+        """Await all; ``deadline`` is in seconds from now. Answers, by VM id, None or what went wrong (``TimedOut`` included)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Log out. Called once, also after failures."""
+
+
+class Network(ABC):
+    """Isolation, live and persistent in one step."""
+
+    @abstractmethod
+    def submit_note(self, vm: Vm, note: Optional[IsolationNote]) -> Pending:
+        """Write (or with None remove) the undo note on the VM, before its first cut and after every revert."""
+
+    @abstractmethod
+    def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
+        """Put every NIC that can be cut into ``mode`` (not ``free``). Afterwards each such NIC reads back as ``mode``."""
+
+    @abstractmethod
+    def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
+        """Give every NIC named in the note its former wiring back, exactly."""
+
+
+class Power(ABC):
+    """Power verbs. A graceful verb's pending ends when the state is reached."""
+
+    @abstractmethod
+    def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
+        """Cold-start a stopped VM."""
+
+    @abstractmethod
+    def submit_pause(self, vm: Vm) -> Pending:
+        """Freeze the CPUs of a running VM; memory stays."""
+
+    @abstractmethod
+    def submit_resume(self, vm: Vm) -> Pending:
+        """Let a paused VM run on."""
+
+    @abstractmethod
+    def submit_shutdown(self, vm: Vm) -> Pending:
+        """Ask the guest to shut down; ends when it is off. A hostile guest may never obey."""
+
+    @abstractmethod
+    def submit_power_off(self, vm: Vm) -> Pending:
+        """Take the power away. Memory is lost."""
+
+
+class Snapshots(ABC):
+    """Snapshots of disks, with memory only where asked for."""
+
+    @abstractmethod
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+        """Take a snapshot. ``memory`` needs a running VM."""
+
+    @abstractmethod
+    def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
+        """Remove one snapshot, keeping its children and the VM's present state."""
+
+    @abstractmethod
+    def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
+        """Bring a stopped VM's disks back. Ends stopped, or paused with the snapshot's memory if asked for.
+
+        The definition of the snapshot comes back with it, its wiring too: isolate again before any start.
+        """
+
+
+class Pool(ABC):
+    """Verbs that destroy a disk's present content. Only behind the order-of-volatility gate."""
+
+    @abstractmethod
+    def submit_reset_disks(self, vm: Vm) -> Pending:
+        """Give a stopped VM a fresh overlay on each disk's base. Every snapshot must be gone before."""
+
+    @abstractmethod
+    def submit_delete(self, vm: Vm) -> Pending:
+        """Remove a stopped VM's definition and the images that only it uses; a base that others use stays."""
+
+
+class Evidence(ABC):
+    """Memory, disks and guest state. These run on the data host, one VM at a time."""
+
+    @abstractmethod
+    def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
+        """Write the guest's memory as an ELF core to a new file. The CPUs stand still while it is written."""
+
+    @abstractmethod
+    def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:
+        """Write a point-in-time copy of one disk, whole chain deep, as sparse qcow2 to a new file.
+
+        Works on a running or paused VM (from a frozen point) and on a stopped one.
+        """
+
+    @abstractmethod
+    def progress(self, vm: Vm) -> Tuple[int, int]:
+        """Bytes done and bytes in all of the long job that runs on this VM; (0, 0) when there is none."""
+
+    @abstractmethod
+    def guest_run(self, vm: Vm, argv: Sequence[str], deadline: float, limit: int) -> GuestOutput:
+        """Run one program through the guest agent, sync first. At most ``limit`` bytes of each stream are kept.
+
+        Raises ``Unsupported`` when the VM has no agent, ``TimedOut`` when it does not answer.
+        """
+
+
+@dataclass(frozen=True)
+class GuestOutput:
+    """What the guest claims that a program printed."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+
+
+class Hypervisor(Vms, Network, Power, Snapshots, Pool, Evidence):
+    """One managed endpoint. ``capabilities()`` says which verbs it really has; the rest raise ``Unsupported``."""

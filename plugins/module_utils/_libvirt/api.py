@@ -1,0 +1,183 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The libvirt backend: reading, power and snapshots here; wiring, images and evidence in the files beside it.
+
+Sources: U(https://libvirt.org/html/libvirt-libvirt-domain.html), U(https://libvirt.org/html/libvirt-libvirt-domain-snapshot.html).
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
+
+from .._errors import NotFound, Unsupported, VmwardError
+from .._hypervisor import Capability, Detail, Hypervisor, Pending, done
+from .._model import Nic, PowerState, Snapshot, Vm, VmRef
+from .._wait import poll_all
+from . import xml
+from .connection import Connection, libvirt
+from .evidence import EvidenceVerbs
+from .images import ImageVerbs
+from .wiring import WiringVerbs
+
+REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots; before, they can only be taken
+
+
+class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
+    """One libvirt URI, local or remote."""
+
+    def __init__(self, name: str, uri: str) -> None:
+        self.name = name
+        self.link = Connection(name, uri)
+        self.version = self.link.call("ask the version", None, lambda conn: conn.getLibVersion())
+
+    def capabilities(self) -> FrozenSet[Capability]:
+        have = set(Capability) - {Capability.SUSPEND}
+        if self.version < REVERT_EXTERNAL_SINCE:
+            have.discard(Capability.REVERT_EXTERNAL)
+        if not self.has_filters():
+            have.discard(Capability.FORENSIC)
+        return frozenset(have)
+
+    def refs(self) -> Tuple[VmRef, ...]:
+        domains = self.link.call("list the VMs", None, lambda conn: conn.listAllDomains(0))
+        return tuple(VmRef(self.name, domain.UUIDString(), domain.name()) for domain in domains)
+
+    def read(self, ids: Sequence[str], detail: FrozenSet[Detail] = frozenset()) -> Dict[str, Union[Vm, VmwardError]]:
+        answer: Dict[str, Union[Vm, VmwardError]] = {}
+        known: Dict[str, bool] = {}
+        for vm_id in ids:
+            try:
+                answer[vm_id] = self._read(VmRef(self.name, vm_id, ""), detail, known)
+            except VmwardError as exc:
+                answer[vm_id] = exc
+        return answer
+
+    def _read(self, ref: VmRef, detail: FrozenSet[Detail], known: Dict[str, bool]) -> Vm:
+        name, state, persistent, live, config = self.link.domain(ref, "read", definitions)
+        ref = VmRef(self.name, ref.id, name)
+        power = self._power(ref, state)
+        root = live if live is not None else config
+        assert root is not None
+        memory = int(root.findtext("currentMemory", root.findtext("memory", "0"))) * 1024
+        nics = xml.nics(live, config, lambda filter_name: self.filter_is_ours(filter_name, known))
+        if Detail.ADDRESSES in detail and live is not None:
+            nics = self._with_addresses(ref, nics)
+        return Vm(
+            ref,
+            power,
+            nics,
+            memory,
+            persistent,
+            disks=self.disks(ref, root) if Detail.DISKS in detail else (),
+            snapshots=self._snapshots(ref) if Detail.SNAPSHOTS in detail else (),
+            note=xml.note_of(root),
+        )
+
+    def _power(self, ref: VmRef, state: int) -> PowerState:
+        if state not in xml.POWER:
+            raise Unsupported("Cannot judge %s: libvirt reports the unknown power state %s." % (ref.name, state))
+        power = xml.POWER[state]
+        saved = power is PowerState.STOPPED and self.link.domain(ref, "read", lambda d: d.hasManagedSaveImage(0))
+        return PowerState.SUSPENDED if saved else power
+
+    def _snapshots(self, ref: VmRef) -> Tuple[Snapshot, ...]:
+        def listed(domain: Any) -> List[Snapshot]:
+            return [xml.snapshot_of(s.getXMLDesc(0), bool(s.isCurrent(0))) for s in domain.listAllSnapshots(0)]
+
+        return tuple(sorted(self.link.domain(ref, "list the snapshots of", listed), key=lambda s: (s.created, s.id)))
+
+    def _with_addresses(self, ref: VmRef, nics: Tuple[Nic, ...]) -> Tuple[Nic, ...]:
+        """IP addresses as the host sees them: DHCP leases and the ARP table. The guest's own word is not asked."""
+
+        def seen(domain: Any) -> Dict[str, List[str]]:
+            found: Dict[str, List[str]] = {}
+            for source in (
+                libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+                libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+            ):
+                for interface in domain.interfaceAddresses(source, 0).values():
+                    mac = (interface["hwaddr"] or "").lower()
+                    found.setdefault(mac, []).extend(a["addr"] for a in interface["addrs"] or [])
+            return found
+
+        addresses = self.link.domain(ref, "read the addresses of", seen)
+        return tuple(nic_with(nic, addresses.get(nic.mac, [])) for nic in nics)
+
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, Optional[VmwardError]]:
+        return poll_all(pending, deadline)
+
+    def close(self) -> None:
+        self.link.close()
+
+    # Power
+
+    def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+        self.link.domain(vm.ref, "start", lambda d: None if d.isActive() else d.createWithFlags(flags))
+        return done(vm.ref, "start")
+
+    def submit_pause(self, vm: Vm) -> Pending:
+        self.link.domain(vm.ref, "pause", lambda d: d.suspend())
+        return done(vm.ref, "pause")
+
+    def submit_resume(self, vm: Vm) -> Pending:
+        self.link.domain(vm.ref, "resume", lambda d: d.resume())
+        return done(vm.ref, "resume")
+
+    def submit_shutdown(self, vm: Vm) -> Pending:
+        self.link.domain(vm.ref, "shut down", lambda d: d.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+        return Pending(vm.ref, "shut down", lambda: not self.link.domain(vm.ref, "read", lambda d: d.isActive()))
+
+    def submit_power_off(self, vm: Vm) -> Pending:
+        self.link.domain(vm.ref, "power off", lambda d: d.destroy() if d.isActive() else None)
+        return done(vm.ref, "power off")
+
+    # Snapshots
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+        root = ET.Element("domainsnapshot")
+        ET.SubElement(root, "name").text = name
+        ET.SubElement(root, "description").text = description
+        # Of a running VM's disks: an external overlay, at once. Stopped, or with memory: inside the qcow2 file.
+        external = vm.power is not PowerState.STOPPED and not memory
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if external else 0
+        what = "take snapshot %s of" % name
+        self.link.domain(vm.ref, what, lambda d: d.snapshotCreateXML(xml.text_of(root), flags), repeat=False)
+        return done(vm.ref, what)
+
+    def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
+        what = "remove snapshot %s of" % snapshot_id
+        self.link.domain(vm.ref, what, lambda d: d.snapshotLookupByName(snapshot_id, 0).delete(0), repeat=False)
+        return done(vm.ref, what)
+
+    def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
+        """Reverts paused: libvirt would let a VM with memory run at once, wired as it was. Without memory it is then put off."""
+
+        def revert(domain: Any) -> None:
+            snapshot = domain.snapshotLookupByName(snapshot_id, 0)
+            holds_memory = any(s.id == snapshot_id and s.memory for s in vm.snapshots)
+            domain.revertToSnapshot(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_PAUSED if holds_memory else 0)
+            if not memory and domain.isActive():
+                domain.destroy()
+
+        self.link.domain(vm.ref, "revert to %s" % snapshot_id, revert)
+        return done(vm.ref, "revert")
+
+
+def definitions(domain: Any) -> Tuple[str, int, bool, Optional[ET.Element], Optional[ET.Element]]:
+    """A domain's name, state, persistence, running definition and persistent definition."""
+    state, persistent = domain.state()[0], bool(domain.isPersistent())
+    live = xml.parse(domain.XMLDesc(0)) if domain.isActive() else None
+    config = xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)) if persistent else None
+    if live is None and config is None:
+        raise NotFound("The VM %s vanished while it was read." % domain.name())
+    return domain.name(), state, persistent, live, config
+
+
+def nic_with(nic: Nic, addresses: Sequence[str]) -> Nic:
+    return replace(nic, addresses=tuple(sorted(set(addresses))))

@@ -1,0 +1,117 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One libvirt connection: opened once, opened again when libvirtd was restarted, its errors put into sentences.
+
+Source: U(https://libvirt.org/html/libvirt-virterror.html).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Optional, TypeVar
+
+from .._errors import AuthFailed, NotFound, TaskFailed, TimedOut, Unsupported, VmwardError
+from .._model import VmRef, printable
+
+try:
+    import libvirt
+except ImportError as _exc:  # told as a sentence when a connection is wanted
+    libvirt = None
+    IMPORT_ERROR: Optional[ImportError] = _exc
+else:
+    IMPORT_ERROR = None
+
+T = TypeVar("T")
+RESTART = 30.0  # seconds that a restarting libvirtd is waited for
+
+
+class Connection:
+    """Calls into libvirt, each with the words for its failure."""
+
+    def __init__(self, name: str, uri: str) -> None:
+        if libvirt is None:
+            raise Unsupported(
+                "Cannot use hypervisor %s: the Python library libvirt is missing (%s). Install python3-libvirt, or "
+                "libvirt-python with pip, for the interpreter that runs this task." % (name, IMPORT_ERROR)
+            ) from IMPORT_ERROR
+        self.name, self.uri = name, uri
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)  # libvirt would print to stderr
+        self.conn = self._open()
+
+    def _open(self) -> Any:
+        try:
+            return libvirt.open(self.uri)
+        except libvirt.libvirtError as exc:
+            raise self.sentence(exc, "connect to", None) from exc
+
+    def close(self) -> None:
+        try:
+            self.conn.close()
+        except libvirt.libvirtError:
+            pass  # the other side is gone: nothing is left to log out from
+
+    def call(self, what: str, vm: Optional[VmRef], action: Callable[[Any], T], repeat: bool = True) -> T:
+        """Run ``action(conn)``. After a lost connection, connect again and, if the action may be repeated, repeat it once."""
+        try:
+            return action(self.conn)
+        except libvirt.libvirtError as exc:
+            if self._alive() or not repeat:
+                raise self.sentence(exc, what, vm) from exc
+        self._reopen()
+        try:
+            return action(self.conn)
+        except libvirt.libvirtError as exc:
+            raise self.sentence(exc, what, vm) from exc
+
+    def domain(self, vm: VmRef, what: str, action: Callable[[Any], T], repeat: bool = True) -> T:
+        """Run ``action(domain)`` on the VM, looked up anew, since a domain object dies with its connection."""
+        return self.call(what, vm, lambda conn: action(conn.lookupByUUIDString(vm.id)), repeat)
+
+    def _alive(self) -> bool:
+        try:
+            return bool(self.conn.isAlive())
+        except libvirt.libvirtError:
+            return False
+
+    def _reopen(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.close()
+        end = now() + RESTART
+        while True:
+            try:
+                self.conn = self._open()
+                return
+            except VmwardError:
+                if now() >= end:
+                    raise
+                sleep(0.5)
+
+    def sentence(self, exc: Any, what: str, vm: Optional[VmRef]) -> VmwardError:
+        """Cannot <operation> <vm> (<uuid>) on <hypervisor>: <cause>. <what to do>."""
+        code, cause = exc.get_error_code(), printable(exc.get_error_message() or str(exc), 300).rstrip(".")
+        whom = " %s (%s)" % (printable(vm.name), vm.id) if vm else ""
+        start = "Cannot %s%s on %s: %s." % (what, whom, self.name, cause)
+        if code in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT, libvirt.VIR_ERR_NO_STORAGE_VOL):
+            return NotFound(start + " It may have been removed meanwhile: list what there is with vm_info.")
+        if code in (
+            libvirt.VIR_ERR_AUTH_FAILED,
+            libvirt.VIR_ERR_AUTH_CANCELLED,
+            libvirt.VIR_ERR_ACCESS_DENIED,
+            libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+            libvirt.VIR_ERR_OPERATION_DENIED,
+        ):
+            return AuthFailed(
+                start + " Run as root or as a member of group libvirt, or correct the log-in of %s." % self.uri
+            )
+        if code in (
+            libvirt.VIR_ERR_NO_SUPPORT,
+            libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+            libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+            libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        ):
+            return Unsupported(start + " This libvirt cannot do it.")
+        if code in (libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE):
+            return TimedOut(start)
+        if vm is None:
+            return TaskFailed(start + " Check that libvirtd runs there and that the URI %s is right." % self.uri)
+        return TaskFailed(start + " See the log of libvirtd on %s." % self.name)

@@ -1,0 +1,213 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disk images on libvirt: the chain of a disk, fresh overlays, deletion. Over the storage API, so that it works remotely too.
+
+The format of the active image is the domain's statement. The format of each image below it is what the image above states
+in its header, which only the host writes. Nothing is probed. Source: U(https://libvirt.org/formatstorage.html).
+"""
+
+from __future__ import annotations
+
+import os.path
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from typing import Any, List, Optional, Set, Tuple
+
+from .._errors import NotVerified, TaskFailed, Unsupported
+from .._hypervisor import Pending, done
+from .._model import Disk, Layer, Vm, VmRef
+from . import xml
+from .connection import Connection, libvirt
+
+FORMATS = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "qed")
+DEPTH = 64  # a longer chain is a loop or an accident
+
+
+class ImageVerbs:
+    """The Pool part of the contract, and the reading of disks."""
+
+    link: Connection
+
+    def disks(self, ref: VmRef, domain: ET.Element) -> Tuple[Disk, ...]:
+        """Every disk with its chain; CD-ROM and floppy drives without a medium are left out."""
+        return tuple(
+            self._disk(ref, element)
+            for element in domain.findall("./devices/disk")
+            if element.find("source") is not None
+        )
+
+    def _disk(self, ref: VmRef, element: ET.Element) -> Disk:
+        source, driver, target = element.find("source"), element.find("driver"), element.find("target")
+        assert source is not None and target is not None
+        name = target.get("dev", "")
+        path = source.get("file") or source.get("dev") or ""
+        if not path:
+            raise Unsupported(
+                "Cannot read disk %s of %s: its storage is of type '%s'. Only files and block devices are "
+                "supported." % (name, ref.name, element.get("type"))
+            )
+        image_format = driver.get("type", "") if driver is not None else ""
+        if image_format not in FORMATS:
+            raise Unsupported(
+                "Cannot read disk %s of %s: its definition states no known format ('%s'). State it in the "
+                "domain's <driver type=.../>." % (name, ref.name, image_format)
+            )
+        info = self.link.domain(ref, "read disk %s of" % name, lambda d: d.blockInfo(name, 0))
+        layers = (Layer(path, image_format),) + self._below(ref, Layer(path, image_format))
+        read_only = element.find("readonly") is not None or element.get("device", "disk") != "disk"
+        return Disk(name, target.get("bus", ""), info[0], info[1], read_only, layers)
+
+    def _below(self, ref: VmRef, top: Layer) -> Tuple[Layer, ...]:
+        """The images below the active one, as each states it in its header."""
+        found: List[Layer] = []
+        layer: Optional[Layer] = top
+        while layer is not None and layer.format != "raw":
+            if len(found) > DEPTH:
+                raise TaskFailed(
+                    "Cannot read the disks of %s: the chain of %s has more than %d images."
+                    % (ref.name, top.path, DEPTH)
+                )
+            description = xml.parse(self.link.call("read the image %s" % layer.path, ref, self._describe(layer.path)))
+            layer = backing(description)
+            if layer is not None:
+                found.append(layer)
+        return tuple(found)
+
+    def _describe(self, path: str) -> Any:
+        def describe(conn: Any) -> str:
+            with volumes(conn, path) as pool:
+                return str(pool.storageVolLookupByName(os.path.basename(path)).XMLDesc(0))
+
+        return describe
+
+    def submit_reset_disks(self, vm: Vm) -> Pending:
+        """New overlay first, then the definition, then the old overlay goes: at no moment is there no disk."""
+
+        def reset(conn: Any) -> None:
+            domain = conn.lookupByUUIDString(vm.ref.id)
+            for snapshot in domain.listAllSnapshots(0):
+                snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+            root = xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+            old: List[str] = []
+            for disk in writable(vm):
+                fresh = fresh_name(disk.layers[0].path)
+                create_overlay(conn, fresh, disk)
+                old += [layer.path for layer in disk.layers[:-1]]
+                point_to(root, disk.id, fresh)
+            conn.defineXML(xml.text_of(root))
+            for path in old:
+                remove_image(conn, path)
+
+        self.link.call("reset the disks of", vm.ref, reset, repeat=False)
+        return done(vm.ref, "reset the disks")
+
+    def submit_delete(self, vm: Vm) -> Pending:
+        def delete(conn: Any) -> None:
+            shared = self._used_by_others(vm)
+            domain = conn.lookupByUUIDString(vm.ref.id)
+            domain.undefineFlags(
+                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            )
+            for disk in writable(vm):
+                own = disk.layers[:-1] or disk.layers  # the base of a chain is an image of its own: it stays
+                for layer in own:
+                    if layer.path not in shared:
+                        remove_image(conn, layer.path)
+
+        self.link.call("delete", vm.ref, delete, repeat=False)
+        return done(vm.ref, "delete")
+
+    def _used_by_others(self, vm: Vm) -> Set[str]:
+        """Every image path that another domain uses; a domain that cannot be read raises, for it may use one too."""
+        used: Set[str] = set()
+        for domain in self.link.call("list the VMs", None, lambda conn: conn.listAllDomains(0)):
+            if domain.UUIDString() == vm.ref.id:
+                continue
+            ref = VmRef(vm.ref.hypervisor, domain.UUIDString(), domain.name())
+            for disk in self.disks(ref, xml.parse(domain.XMLDesc(0))):
+                used.update(layer.path for layer in disk.layers)
+        return used
+
+
+class volumes:
+    """The storage pool that holds a path: the one that exists, or one that lives only for this block."""
+
+    def __init__(self, conn: Any, path: str) -> None:
+        self.conn, self.directory, self.own = conn, os.path.dirname(path), False
+
+    def __enter__(self) -> Any:
+        for pool in self.conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+            if xml.parse(pool.XMLDesc(0)).findtext("./target/path", "").rstrip("/") == self.directory:
+                pool.refresh(0)
+                return pool
+        root = ET.Element("pool", {"type": "dir"})
+        ET.SubElement(root, "name").text = "vmward-%d" % time.time_ns()
+        ET.SubElement(ET.SubElement(root, "target"), "path").text = self.directory
+        self.own, self.pool = True, self.conn.storagePoolCreateXML(xml.text_of(root), 0)
+        return self.pool
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.own:
+            self.pool.destroy()  # forgets the pool; the directory and its files stay
+
+
+def backing(description: ET.Element) -> Optional[Layer]:
+    """The image below a volume, or None at the base."""
+    path = description.findtext("./backingStore/path")
+    if not path:
+        return None
+    stated = description.find("./backingStore/format")
+    image_format = stated.get("type", "") if stated is not None else ""
+    if image_format not in FORMATS:
+        raise Unsupported(
+            "The image %s states no format for its backing image %s. Write it into the header: qemu-img "
+            "rebase -u -F FORMAT." % (description.findtext("./target/path"), path)
+        )
+    return Layer(path, image_format)
+
+
+def writable(vm: Vm) -> Iterator[Disk]:
+    return (disk for disk in vm.disks if not disk.read_only)
+
+
+def fresh_name(path: str) -> str:
+    """A new file name beside the old one: desk1.qcow2, then desk1.r1700000000.qcow2."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, "%s.r%d.qcow2" % (name.split(".")[0], time.time_ns() // 1_000_000))
+
+
+def create_overlay(conn: Any, path: str, disk: Disk) -> None:
+    root = ET.Element("volume")
+    ET.SubElement(root, "name").text = os.path.basename(path)
+    ET.SubElement(root, "capacity", {"unit": "B"}).text = str(disk.size)
+    ET.SubElement(ET.SubElement(root, "target"), "format", {"type": "qcow2"})
+    store = ET.SubElement(root, "backingStore")
+    ET.SubElement(store, "path").text = disk.layers[-1].path
+    ET.SubElement(store, "format", {"type": disk.layers[-1].format})
+    with volumes(conn, path) as pool:
+        pool.createXML(xml.text_of(root), 0)
+
+
+def point_to(domain: ET.Element, disk_id: str, path: str) -> None:
+    for element in domain.findall("./devices/disk"):
+        target, source, driver = element.find("target"), element.find("source"), element.find("driver")
+        if target is not None and target.get("dev") == disk_id and source is not None and driver is not None:
+            source.set("file", path)
+            driver.set("type", "qcow2")
+            for old in element.findall("backingStore"):
+                element.remove(old)
+
+
+def remove_image(conn: Any, path: str) -> None:
+    """Delete an image and look whether it is gone."""
+    name = os.path.basename(path)
+    with volumes(conn, path) as pool:
+        pool.storageVolLookupByName(name).delete(0)
+        pool.refresh(0)
+        if name in pool.listVolumes():
+            raise NotVerified("The image %s is still there after its deletion." % path)

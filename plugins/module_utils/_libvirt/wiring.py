@@ -1,0 +1,147 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Isolation on libvirt: our filter on every tap, and the link down for ``sealed``; live and persistent.
+
+Sources: U(https://libvirt.org/firewall.html), U(https://libvirt.org/formatnwfilter.html),
+U(https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainUpdateDeviceFlags).
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from .._errors import NotVerified
+from .._hypervisor import Pending, done
+from .._model import Collector, Isolation, IsolationNote, Vm
+from . import filters, xml
+from .connection import Connection, libvirt
+
+Edit = Callable[
+    [str, ET.Element, bool], Optional[ET.Element]
+]  # (NIC id, interface, live?) -> edited, or None to leave it
+
+
+class WiringVerbs:
+    """The Network part of the contract."""
+
+    link: Connection
+
+    def has_filters(self) -> bool:
+        """Does this libvirt have the network filter driver?"""
+        try:
+            self.link.conn.numOfNWFilters()
+        except libvirt.libvirtError:
+            return False
+        return True
+
+    def filter_is_ours(self, name: str, known: Dict[str, bool]) -> bool:
+        """Is the filter defined on the host exactly as we define it? Asked once per name and read."""
+        if name not in known:
+            try:
+                known[name] = filters.is_ours(name, self.link.conn.nwfilterLookupByName(name).XMLDesc(0))
+            except libvirt.libvirtError:
+                known[name] = False
+        return known[name]
+
+    def submit_note(self, vm: Vm, note: Optional[IsolationNote]) -> Pending:
+        def write(domain: Any) -> None:
+            flags = affected(domain)
+            text = xml.note_xml(note) if note else None
+            element, live = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
+            domain.setMetadata(element, text, "vmward", xml.NOTE_URI, flags)
+            if domain.isActive() and (note is None or note.sessions):
+                domain.setMetadata(element, "<session/>" if note else None, "vmward-session", xml.SESSION_URI, live)
+
+        self.link.domain(vm.ref, "write the undo note on", write)
+        return done(vm.ref, "write the undo note")
+
+    def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
+        name = self._define(mode, collectors) if self.has_filters() else ""
+        wirings = dict(vm.note.wiring) if vm.note else {nic.id: nic.wiring for nic in vm.nics}
+
+        def cut(nic_id: str, interface: ET.Element, live: bool) -> Optional[ET.Element]:
+            able = xml.CUT_BY[xml.kind_of(interface)]
+            if not able:
+                return None
+            reference = ET.Element("filterref", {"filter": name}) if name and "filter" in able else None
+            noted = wirings.get(nic_id)
+            stays_down = noted is not None and xml.was_down(noted.live if live and noted.live else noted.config)
+            down = mode is Isolation.SEALED or reference is None or stays_down
+            return xml.rewire(interface, reference, "down" if down else "up")
+
+        self._edit(vm, "isolate", cut)
+        return done(vm.ref, "isolate")
+
+    def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
+        wirings = dict(note.wiring)
+
+        def reconnect(nic_id: str, interface: ET.Element, live: bool) -> Optional[ET.Element]:
+            if nic_id not in wirings:
+                return None
+            noted = wirings[nic_id]
+            kept = (noted.live or noted.config) if live else noted.config
+            return xml.restore(interface, kept) if kept else None
+
+        self._edit(vm, "reconnect", reconnect)
+        return done(vm.ref, "reconnect")
+
+    def _define(self, mode: Isolation, collectors: Sequence[Collector]) -> str:
+        """Define our filter where it is missing or was tampered with; libvirt applies a new definition to running VMs."""
+        name, text = filters.sealed() if mode is Isolation.SEALED else filters.forensic(collectors)
+        if not self.filter_is_ours(name, {}):
+            self.link.call("define the filter %s" % name, None, lambda conn: conn.nwfilterDefineXML(text))
+        return name
+
+    def _edit(self, vm: Vm, what: str, edit: Edit) -> None:
+        """Edit every NIC, running and persistent. One that fails never keeps the others from being done."""
+        failed: List[str] = []
+
+        def apply(domain: Any) -> None:
+            for flag, description in sides(domain):
+                live = flag == libvirt.VIR_DOMAIN_AFFECT_LIVE
+                for nic_id, interface in xml.interfaces(xml.parse(domain.XMLDesc(description))):
+                    before = xml.wiring_of(interface)
+                    edited = edit(nic_id, interface, live)
+                    if edited is None or xml.wiring_of(edited) == before:
+                        continue
+                    problem = update(domain, edited, flag)
+                    if problem and what == "isolate":  # the filter was refused: take at least the link away
+                        update(domain, xml.rewire(edited, None, "down"), flag)
+                    if problem:
+                        failed.append("NIC %s, %s: %s" % (nic_id, "running" if live else "persistent", problem))
+
+        self.link.domain(vm.ref, what, apply)
+        if failed:
+            raise NotVerified(
+                "Cannot %s %s (%s) wholly: %s. Every other NIC was done. Look at its NICs with vm_info, and cut what is "
+                "left at the switch." % (what, vm.ref.name, vm.ref.id, "; ".join(failed))
+            )
+
+
+def sides(domain: Any) -> List[Tuple[int, int]]:
+    """The definitions that a domain has: how to write each, and how to read it."""
+    both = []
+    if domain.isActive():
+        both.append((libvirt.VIR_DOMAIN_AFFECT_LIVE, 0))
+    if domain.isPersistent():
+        both.append((libvirt.VIR_DOMAIN_AFFECT_CONFIG, libvirt.VIR_DOMAIN_XML_INACTIVE))
+    return both
+
+
+def affected(domain: Any) -> int:
+    flags = 0
+    for flag, _description in sides(domain):
+        flags |= flag
+    return flags
+
+
+def update(domain: Any, interface: ET.Element, flag: int) -> str:
+    """Update one interface; answers why not, or an empty string."""
+    try:
+        domain.updateDeviceFlags(xml.text_of(interface), flag)
+    except libvirt.libvirtError as exc:
+        return str(exc.get_error_message())
+    return ""

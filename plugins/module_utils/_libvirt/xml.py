@@ -1,0 +1,239 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""libvirt's XML, read and edited as trees. Pure: no connection, no I/O.
+
+Sources: U(https://libvirt.org/formatdomain.html#network-interfaces), U(https://libvirt.org/formatsnapshot.html).
+"""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Callable, Dict, List, Optional, Tuple
+
+from .._errors import TaskFailed, Unsupported
+from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Snapshot, Wiring, printable
+from .filters import SEALED, is_forensic
+
+NOTE_URI = "https://vmward.github.io/xmlns/isolation/1"
+SESSION_URI = "https://vmward.github.io/xmlns/session/1"  # live only, so that it vanishes at a cold start
+
+# What can cut each kind of interface from outside. A kind not listed here is an error, never a guess.
+CUT_BY: Dict[str, Tuple[str, ...]] = {
+    "network": ("filter", "link"),
+    "bridge": ("filter", "link"),
+    "ethernet": ("filter", "link"),
+    "direct": ("link",),
+    "user": ("link",),
+    "vhostuser": ("link",),
+    "udp": ("link",),
+    "server": ("link",),
+    "client": ("link",),
+    "mcast": ("link",),
+    "internal": ("link",),
+    "null": ("link",),
+    "hostdev": (),
+    "vdpa": (),
+}
+POWER: Dict[int, PowerState] = {  # virDomainState
+    1: PowerState.RUNNING,
+    2: PowerState.RUNNING,  # blocked on a resource
+    3: PowerState.PAUSED,
+    4: PowerState.RUNNING,  # being shut down: still on
+    5: PowerState.STOPPED,
+    6: PowerState.STOPPED,  # crashed
+    7: PowerState.PAUSED,  # the guest sleeps (ACPI S3): its memory is there, its CPUs stand
+}
+SNAPSHOT_POWER = {
+    "running": PowerState.RUNNING,
+    "blocked": PowerState.RUNNING,
+    "paused": PowerState.PAUSED,
+    "shutdown": PowerState.STOPPED,
+    "shutoff": PowerState.STOPPED,
+    "crashed": PowerState.STOPPED,
+    "pmsuspended": PowerState.PAUSED,
+    "disk-snapshot": PowerState.RUNNING,
+}
+
+FilterIsOurs = Callable[[str], bool]  # is the filter of this name defined on the host exactly as we define it?
+
+
+def parse(text: str) -> ET.Element:
+    """Parse XML from libvirt. Names inside may come from a hostile guest: a document type is refused."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise TaskFailed("libvirt sent XML with a document type. It was not read; check the hypervisor.")
+    try:
+        return ET.fromstring(text)
+    except ET.ParseError as exc:
+        raise TaskFailed("libvirt sent XML that cannot be read (%s)." % exc) from exc
+
+
+def text_of(element: ET.Element) -> str:
+    return ET.tostring(element, encoding="unicode")
+
+
+def interfaces(domain: ET.Element) -> Iterator[Tuple[str, ET.Element]]:
+    """Each interface with its id: the MAC, numbered when a VM has the same MAC twice."""
+    seen: Dict[str, int] = {}
+    for interface in domain.findall("./devices/interface"):
+        mac_element = interface.find("mac")
+        mac = (mac_element.get("address", "") if mac_element is not None else "").lower()
+        seen[mac] = seen.get(mac, 0) + 1
+        yield (mac if seen[mac] == 1 else "%s#%d" % (mac, seen[mac])), interface
+
+
+def kind_of(interface: ET.Element) -> str:
+    kind = interface.get("type", "")
+    if kind not in CUT_BY:
+        raise Unsupported(
+            "Cannot judge a network interface of the unknown type '%s'. Nothing was changed on this VM: isolate it by "
+            "hand (switch port, virsh detach-interface) and report the type." % printable(kind)
+        )
+    return kind
+
+
+def link_up(interface: ET.Element) -> bool:
+    link = interface.find("link")
+    return link is None or link.get("state", "up") == "up"
+
+
+def filter_name(interface: ET.Element) -> str:
+    reference = interface.find("filterref")
+    return reference.get("filter", "") if reference is not None else ""
+
+
+def isolation_of(interface: ET.Element, ours: FilterIsOurs) -> Isolation:
+    """What this one definition of an interface amounts to."""
+    name = filter_name(interface)
+    if "filter" not in CUT_BY[kind_of(interface)]:
+        return Isolation.FREE if link_up(interface) or not CUT_BY[kind_of(interface)] else Isolation.SEALED
+    if name == SEALED and ours(name) and not link_up(interface):
+        return Isolation.SEALED
+    return Isolation.FORENSIC if is_forensic(name) and ours(name) else Isolation.FREE
+
+
+def wiring_of(interface: Optional[ET.Element]) -> str:
+    """The two things that isolation edits, as canonical text: the filter reference and the link state."""
+    if interface is None:
+        return ""
+    reference, link = interface.find("filterref"), interface.find("link")
+    kept = {
+        "filterref": ET.canonicalize(text_of(reference), strip_text=True) if reference is not None else None,
+        "link": link.get("state") if link is not None else None,
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
+def nics(live: Optional[ET.Element], config: Optional[ET.Element], ours: FilterIsOurs) -> Tuple[Nic, ...]:
+    """The VM's NICs. Running and persistent definition are judged both, and the weaker counts."""
+    now = dict(interfaces(live)) if live is not None else {}
+    later = dict(interfaces(config)) if config is not None else {}
+    order = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
+    found: List[Nic] = []
+    for nic_id in list(now) + [nic_id for nic_id in later if nic_id not in now]:
+        both = [element for element in (now.get(nic_id), later.get(nic_id)) if element is not None]
+        first, source, target = both[0], both[0].find("source"), both[0].find("target")
+        kind = kind_of(first)
+        source_name = (
+            [source.get(key) for key in ("network", "bridge", "dev") if source.get(key)] if source is not None else []
+        )
+        found.append(
+            Nic(
+                id=nic_id,
+                mac=nic_id.partition("#")[0],
+                kind=kind,
+                network=str(source_name[0]) if source_name else "",
+                device=target.get("dev", "") if nic_id in now and target is not None else "",
+                link_up=link_up(first),
+                isolation=min((isolation_of(element, ours) for element in both), key=order.index),
+                cut_by=CUT_BY[kind],
+                wiring=Wiring(wiring_of(later.get(nic_id)), wiring_of(now.get(nic_id))),
+            )
+        )
+    return tuple(found)
+
+
+def rewire(interface: ET.Element, filterref: Optional[ET.Element], link: Optional[str]) -> ET.Element:
+    """Edit one interface: its filter reference and its link state, nothing else."""
+    for tag in ("filterref", "link"):
+        for old in interface.findall(tag):
+            interface.remove(old)
+    if filterref is not None:
+        interface.append(filterref)
+    if link is not None:
+        ET.SubElement(interface, "link", {"state": link})
+    return interface
+
+
+def restore(interface: ET.Element, wiring: str) -> ET.Element:
+    """Give an interface back what ``wiring_of`` had kept."""
+    kept = json.loads(wiring)
+    return rewire(interface, parse(kept["filterref"]) if kept["filterref"] else None, kept["link"])
+
+
+def was_down(wiring: str) -> bool:
+    return bool(wiring) and json.loads(wiring)["link"] == "down"
+
+
+def note_xml(note: IsolationNote) -> str:
+    """The undo note as a metadata element; its content is JSON."""
+    kept = asdict(note)
+    kept.pop("sessions")
+    kept.update(mode=note.mode.value, wiring={nic: asdict(wiring) for nic, wiring in note.wiring})
+    element = ET.Element("isolation")
+    element.text = json.dumps(kept, sort_keys=True)
+    return text_of(element)
+
+
+def note_of(domain: ET.Element) -> Optional[IsolationNote]:
+    """The undo note that lies on a VM, or None. ``sessions`` is known from a mark that a cold start removes."""
+    element = domain.find("./metadata/{%s}isolation" % NOTE_URI)
+    if element is None:
+        return None
+    try:
+        kept = json.loads(element.text or "")
+        wiring = tuple(sorted((nic, Wiring(**parts)) for nic, parts in kept["wiring"].items()))
+        return IsolationNote(
+            kept["case"],
+            Isolation(kept["mode"]),
+            kept["since"],
+            wiring,
+            tuple(Collector(**collector) for collector in kept["collectors"]),
+            sessions=domain.find("./metadata/{%s}session" % SESSION_URI) is not None,
+        )
+    except (ValueError, KeyError, TypeError) as exc:
+        raise TaskFailed(
+            "The VM carries an undo note that cannot be read (%s). Its case's ledger holds a copy." % exc
+        ) from exc
+
+
+def snapshot_of(text: str, current: bool) -> Snapshot:
+    """One snapshot from its XML. On libvirt names are unique within a VM, so the name is the id."""
+    root = parse(text)
+    state = root.findtext("state", "")
+    if state not in SNAPSHOT_POWER:
+        raise Unsupported("Cannot judge a snapshot in the unknown state '%s'." % printable(state))
+    kinds = {disk.get("snapshot", "") for disk in root.findall("./disks/disk")} - {"no"}
+    memory = root.find("memory")
+    name = root.findtext("name", "")
+    return Snapshot(
+        id=name,
+        name=name,
+        parent=root.findtext("./parent/name", ""),
+        created=datetime.fromtimestamp(int(root.findtext("creationTime", "0")), timezone.utc).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        ),
+        memory=memory is not None and memory.get("snapshot") not in (None, "no"),
+        disks="external"
+        if "external" in kinds or state == "disk-snapshot"
+        else "internal"
+        if "internal" in kinds
+        else "none",
+        current=current,
+        description=root.findtext("description", ""),
+        power=SNAPSHOT_POWER[state],
+    )

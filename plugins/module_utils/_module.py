@@ -1,0 +1,117 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The only place that touches AnsibleModule: parse, connect, resolve, execute on every hypervisor at once, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, Callable, Dict, List, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ._argspec import Spec
+from ._connect import chosen_names, connect
+from ._errors import VmwardError
+from ._hypervisor import Hypervisor
+from ._plan import Outcome, UseCase, execute
+from ._usecase.resolve import resolve
+
+Params = Dict[str, Any]
+
+
+class Session:
+    """The connected hypervisors of one task: logged in once, logged out always."""
+
+    def __init__(self, entries: Mapping[str, Any], only: Sequence[str]) -> None:
+        self.entries, self.names = entries, chosen_names(entries, only)
+        self.hypervisors: Dict[str, Hypervisor] = {}
+
+    def __enter__(self) -> Session:
+        try:
+            for name in self.names:
+                self.hypervisors[name] = connect(name, self.entries[name])
+        except VmwardError:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for hypervisor in self.hypervisors.values():
+            hypervisor.close()
+
+
+def fan_out(
+    session: Session, usecase: UseCase, selectors: Sequence[str], deadline: float, check: bool
+) -> List[Outcome]:
+    """Resolve every selector, run the verb on each hypervisor in a thread of its own; outcomes in the order given."""
+    outcomes: Dict[str, Outcome] = {}
+    chosen: Dict[str, List[Tuple[str, str]]] = {}
+    taken: Dict[Tuple[str, str], str] = {}
+    for selector, ref in resolve(session.hypervisors, selectors).items():
+        if isinstance(ref, VmwardError):
+            outcomes[selector] = Outcome(selector, failed=True, msg=str(ref))
+        elif (ref.hypervisor, ref.id) in taken:
+            twin = taken[ref.hypervisor, ref.id]
+            outcomes[selector] = Outcome(selector, ref.id, ref.hypervisor, msg="Same VM as %s." % twin)
+        else:
+            taken[ref.hypervisor, ref.id] = selector
+            chosen.setdefault(ref.hypervisor, []).append((ref.id, selector))
+    with ThreadPoolExecutor(max_workers=max(len(chosen), 1)) as pool:
+        jobs = [
+            pool.submit(guarded, session.hypervisors[name], usecase, vms, deadline, check)
+            for name, vms in chosen.items()
+        ]
+        for job in jobs:
+            outcomes.update((outcome.name, outcome) for outcome in job.result())
+    return [outcomes[selector] for selector in dict.fromkeys(selectors)]
+
+
+def guarded(
+    hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[Tuple[str, str]], deadline: float, check: bool
+) -> List[Outcome]:
+    """One hypervisor's failure becomes its own VMs' outcome and never hides the others'."""
+    try:
+        return execute(hypervisor, usecase, chosen, deadline, check)
+    except VmwardError as exc:
+        return [Outcome(name, vm_id, hypervisor.name, failed=True, msg=str(exc)) for vm_id, name in chosen]
+
+
+def run(spec: Spec, usecase: Callable[[Params], UseCase], **module_args: Any) -> None:
+    """A batch module, whole: from its parameters to exit_json or fail_json."""
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **module_args)
+    started = time.monotonic()
+    try:
+        verb = usecase(module.params)
+        with Session(module.params["hypervisors"], module.params["only"]) as session:
+            outcomes = fan_out(session, verb, module.params["vms"], module.params["deadline"], module.check_mode)
+    except VmwardError as exc:
+        module.fail_json(msg=str(exc), vms=[])
+    except Exception as exc:
+        module.fail_json(msg="Unexpected %s: %s. Please report this." % (type(exc).__name__, exc), vms=[])
+    finish(module, outcomes, round(time.monotonic() - started, 3))
+
+
+def finish(module: AnsibleModule, outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Tell every VM's outcome. Failures fail the task after all was done, unless ``report_only``."""
+    for outcome in outcomes:
+        for warning in outcome.warnings:
+            module.warn("%s: %s" % (outcome.name, warning))
+    result = {
+        "changed": any(outcome.changed for outcome in outcomes),
+        "vms": [asdict(outcome) for outcome in outcomes],
+        "seconds": seconds,
+        "diff": [
+            {"before_header": o.name, "after_header": o.name, "before": o.before, "after": o.after}
+            for o in outcomes
+            if o.changed
+        ],
+    }
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    if failed and not module.params["report_only"]:
+        told = " | ".join("%s: %s" % (outcome.name, outcome.msg) for outcome in failed)
+        module.fail_json(msg="%d of %d VMs failed. %s" % (len(failed), len(outcomes), told), **result)
+    module.exit_json(**result)

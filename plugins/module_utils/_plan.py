@@ -1,0 +1,199 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How every change happens: plan, submit, wait, read back, compare. Written once, for all verbs and all hypervisors."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Tuple, Union
+
+from ._errors import NotFound, NotVerified, TaskFailed, VmwardError
+from ._hypervisor import Detail, Hypervisor, Pending
+from ._model import Vm, printable
+
+View = Dict[str, Any]
+Submit = Callable[[Hypervisor], Pending]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change of one VM: what it says to the reader, how it is submitted, and how it is undone where that is safe."""
+
+    text: str
+    submit: Submit
+    undo: Optional[Submit] = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a verb would do to one VM. ``changed`` is "there are steps"."""
+
+    before: View
+    after: View
+    steps: Tuple[Step, ...] = ()
+    warnings: Tuple[str, ...] = ()
+    shortfall: str = ""  # why the goal cannot be reached whole, although the steps are right to take
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.steps)
+
+
+class UseCase(ABC):
+    """A verb: how it sees a VM, and what it plans. Planning reads and never writes."""
+
+    detail: FrozenSet[Detail] = frozenset()
+
+    @abstractmethod
+    def view(self, vm: Optional[Vm]) -> View:
+        """The part of the VM that this verb is about, as plain data; of None when the VM is gone."""
+
+    @abstractmethod
+    def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
+        """The steps from what is to what is wanted. Raises before anything is touched."""
+
+
+@dataclass
+class Outcome:
+    """What became of one VM."""
+
+    name: str
+    id: str = ""
+    hypervisor: str = ""
+    changed: bool = False
+    failed: bool = False
+    msg: str = ""
+    before: View = field(default_factory=dict)
+    after: View = field(default_factory=dict)
+    steps: List[str] = field(default_factory=list)
+    warnings: List[str] = field(default_factory=list)
+    seconds: float = 0.0
+    task: str = ""
+
+    def fail(self, error: VmwardError) -> None:
+        self.failed = True
+        self.msg = "%s %s" % (self.msg, error) if self.msg else str(error)
+        self.task = getattr(error, "task", None) or self.task
+
+
+def attempt(what: str, call: Callable[[], Any]) -> Any:
+    """Call for one VM; a surprise (a backend's bug) becomes that VM's own error and never stops the others."""
+    try:
+        return call()
+    except VmwardError:
+        raise
+    except Exception as exc:
+        raise TaskFailed("Cannot %s: unexpected %s: %s. Please report this." % (what, type(exc).__name__, exc)) from exc
+
+
+class Run:
+    """One verb over the chosen VMs of one hypervisor."""
+
+    def __init__(self, hypervisor: Hypervisor, usecase: UseCase, deadline: float) -> None:
+        self.hypervisor, self.usecase = hypervisor, usecase
+        self.end = time.monotonic() + deadline
+        self.outcomes: Dict[str, Outcome] = {}
+        self.plans: Dict[str, Plan] = {}
+
+    def plan(self, vms: Dict[str, Union[Vm, VmwardError]], names: Dict[str, str]) -> None:
+        for vm_id, vm in vms.items():
+            outcome = self.outcomes[vm_id] = Outcome(names[vm_id], vm_id, self.hypervisor.name)
+            if isinstance(vm, VmwardError):
+                outcome.fail(vm)
+                continue
+            try:
+                plan = attempt("plan for %s" % outcome.name, lambda vm=vm: self.usecase.plan(self.hypervisor, vm))
+            except VmwardError as exc:
+                outcome.fail(exc)
+                continue
+            self.plans[vm_id] = plan
+            outcome.changed, outcome.steps = plan.changed, [step.text for step in plan.steps]
+            outcome.before, outcome.after = plan.before, plan.after
+            outcome.warnings = list(plan.warnings)
+
+    def apply(self) -> None:
+        """Submit step i of every VM, wait once for all of them, go on to step i + 1."""
+        for number in range(max((len(plan.steps) for plan in self.plans.values()), default=0)):
+            pending: List[Pending] = []
+            for vm_id, plan in self._open(number):
+                step, outcome = plan.steps[number], self.outcomes[vm_id]
+                try:
+                    pending.append(attempt(step.text, lambda step=step: step.submit(self.hypervisor)))
+                except VmwardError as exc:
+                    self._give_up(outcome, plan, number, exc)
+            ended = self.hypervisor.wait(pending, max(self.end - time.monotonic(), 1.0)) if pending else {}
+            for vm_id, error in ended.items():
+                if error is not None:
+                    self._give_up(self.outcomes[vm_id], self.plans[vm_id], number, error)
+
+    def _open(self, number: int) -> List[Tuple[str, Plan]]:
+        return [(k, p) for k, p in self.plans.items() if number < len(p.steps) and not self.outcomes[k].failed]
+
+    def _give_up(self, outcome: Outcome, plan: Plan, number: int, error: VmwardError) -> None:
+        outcome.fail(error)
+        outcome.changed = number > 0
+        for step in reversed(plan.steps[:number]):
+            if step.undo is None:
+                continue
+            try:
+                pending = attempt("undo: " + step.text, lambda step=step: step.undo(self.hypervisor))
+                failure = self.hypervisor.wait([pending], 60.0)[outcome.id]
+            except VmwardError as exc:
+                failure = exc
+            outcome.msg += (
+                " Undone: %s." % step.text if failure is None else " NOT undone: %s (%s)." % (step.text, failure)
+            )
+
+    def read_back(self) -> None:
+        """Compare what is with what was promised; a difference is a failure, whatever the hypervisor had answered."""
+        touched = [vm_id for vm_id, plan in self.plans.items() if plan.changed]
+        found = self.hypervisor.read(touched, self.usecase.detail) if touched else {}
+        for vm_id, plan in self.plans.items():
+            outcome = self.outcomes[vm_id]
+            if plan.changed:
+                actual = found.get(vm_id, NotFound("The VM is gone."))
+                if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
+                    outcome.fail(NotVerified("Cannot read %s back: %s" % (outcome.name, actual)))
+                    continue
+                outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
+                wrong = differences(plan.after, outcome.after)
+                if wrong and not outcome.failed and not plan.shortfall:
+                    outcome.fail(NotVerified("Read back on %s: %s." % (outcome.name, "; ".join(wrong))))
+            if plan.shortfall and not outcome.failed:
+                outcome.fail(NotVerified(plan.shortfall))
+
+
+def differences(wanted: View, actual: View, path: str = "") -> List[str]:
+    """Name every value that is not as wanted; keys that the plan did not speak of are free."""
+    found: List[str] = []
+    for key, value in wanted.items():
+        name, is_ = path + key, actual.get(key)
+        if isinstance(value, dict) and isinstance(is_, dict):
+            found += differences(value, is_, name + ".")
+        elif value != is_:
+            found.append("%s is %s, not %s" % (name, printable(str(is_)), printable(str(value))))
+    return found
+
+
+def execute(
+    hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[Tuple[str, str]], deadline: float, check: bool
+) -> List[Outcome]:
+    """Run a verb on VMs of one hypervisor; ``chosen`` holds (id, name as the user said it). Outcomes in the same order."""
+    started = time.monotonic()
+    names = dict(chosen)
+    run = Run(hypervisor, usecase, deadline)
+    run.plan({vm_id: vm for vm_id, vm in hypervisor.read(list(names), usecase.detail).items() if vm_id in names}, names)
+    if not check:
+        run.apply()
+        run.read_back()
+    else:
+        for vm_id, plan in run.plans.items():
+            if plan.shortfall:
+                run.outcomes[vm_id].fail(NotVerified(plan.shortfall))
+    for outcome in run.outcomes.values():
+        outcome.seconds = round(time.monotonic() - started, 3)
+    return [run.outcomes[vm_id] for vm_id, _name in chosen]

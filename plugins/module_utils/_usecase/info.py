@@ -1,0 +1,44 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known about VMs, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Dict, Optional
+
+from .._hypervisor import Detail, Hypervisor
+from .._model import Vm
+from .._plan import Plan, UseCase, View
+
+ALL = frozenset(Detail)
+
+
+class Info(UseCase):
+    """Read and tell; never changes anything."""
+
+    detail = ALL
+
+    def view(self, vm: Optional[Vm]) -> View:
+        return plain(vm) if vm else {}
+
+    def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
+        told = plain(vm)
+        return Plan(told, told)
+
+
+def plain(vm: Vm) -> Dict[str, Any]:
+    """A VM as JSON-able data, with the words of the model."""
+    told = asdict(vm)
+    ref = told.pop("ref")
+    told.update(name=ref["name"], id=ref["id"], hypervisor=ref["hypervisor"])
+    told.update(power=vm.power.value, isolation=vm.isolation.value)
+    for nic, model in zip(told["nics"], vm.nics):
+        nic["isolation"] = model.isolation.value
+    for snapshot, taken in zip(told["snapshots"], vm.snapshots):
+        snapshot["power"] = taken.power.value
+    if vm.note:
+        told["note"]["mode"] = vm.note.mode.value
+        told["note"]["wiring"] = {nic: asdict(wiring) for nic, wiring in vm.note.wiring}
+    return told

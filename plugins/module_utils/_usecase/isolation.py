@@ -1,0 +1,173 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""free, forensic, sealed: planning over the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from typing import FrozenSet, Optional, Tuple
+
+from .._errors import Refused, Unsupported
+from .._hypervisor import Capability, Detail, Hypervisor, Pending
+from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Vm, Wiring
+from .._plan import Plan, Step, UseCase, View
+
+NEEDS = {Isolation.SEALED: Capability.SEAL, Isolation.FORENSIC: Capability.FORENSIC}
+
+
+class SetIsolation(UseCase):
+    """Bring VMs into one isolation state."""
+
+    detail: FrozenSet[Detail] = frozenset()
+
+    def __init__(
+        self, mode: Isolation, case: str = "", collectors: Sequence[Collector] = (), keep_sessions: bool = False
+    ) -> None:
+        self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
+
+    def view(self, vm: Optional[Vm]) -> View:
+        return view(vm)
+
+    def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
+        return self._free(vm) if self.mode is Isolation.FREE else self._isolate(hypervisor, vm)
+
+    def _isolate(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
+        if NEEDS[self.mode] not in hypervisor.capabilities():
+            raise Unsupported(
+                "Cannot bring %s into %s isolation: %s cannot do it here."
+                % (vm.ref.name, self.mode.value, vm.ref.hypervisor)
+            )
+        if self.mode is Isolation.FORENSIC and not self.collectors:
+            raise Refused(
+                "Cannot bring %s into forensic isolation: no collector is named. Set vmward_collectors, or seal it."
+                % vm.ref.name
+            )
+        note, warnings = renewed_note(vm, self.mode, self.case, self.collectors), []
+        if vm.note and self.case and vm.note.case != self.case:
+            warnings.append("it is already isolated under case %s, which stays its case" % vm.note.case)
+        if not vm.persistent:
+            warnings.append("its definition is transient: the cut lasts only while it runs")
+        steps = []
+        if note != vm.note:
+            steps.append(Step("write the undo note", lambda hv: hv.submit_note(vm, note)))
+        if any(nic.isolation is not self.mode for nic in vm.nics):
+            steps.append(
+                Step(cut_text(self.mode, vm.nics), lambda hv: hv.submit_isolate(vm, self.mode, self.collectors))
+            )
+        after = view(vm)
+        after["isolation"] = self.mode.value
+        after["case"] = note.case
+        for nic in vm.nics:
+            after["nics"][nic.id]["isolation"] = self.mode.value
+            after["nics"][nic.id].pop("wiring")
+        return Plan(view(vm), after, tuple(steps), tuple(warnings), uncut(vm, self.mode))
+
+    def _free(self, vm: Vm) -> Plan:
+        before = view(vm)
+        if vm.note is None:
+            held = [nic.id for nic in vm.nics if nic.isolation is not Isolation.FREE]
+            if held:
+                raise Refused(
+                    "Cannot free %s: NIC %s is isolated, but the VM carries no undo note. Restore its wiring from the "
+                    "ledger's undo entry, or by hand." % (vm.ref.name, ", ".join(held))
+                )
+            return Plan(before, before)
+        note = vm.note
+        if note.sessions and vm.power is not PowerState.STOPPED and not self.keep_sessions:
+            raise Refused(
+                "Cannot free %s: it has run on since it was cut at %s, so the attacker's open sessions would resume. "
+                "Stop and start it (or restore a clean point) first; after a false alarm use keep_sessions: true."
+                % (vm.ref.name, note.since)
+            )
+        wiring = dict(note.wiring)
+        strange = [nic.id for nic in vm.nics if nic.isolation is not Isolation.FREE and nic.id not in wiring]
+        if strange:
+            raise Refused(
+                "Cannot free %s: the undo note does not know NIC %s. Isolate it again first, so that the note "
+                "takes it in." % (vm.ref.name, ", ".join(strange))
+            )
+        after = view(vm)
+        after["isolation"], after["case"] = Isolation.FREE.value, ""
+        for nic in vm.nics:
+            if nic.id in wiring:
+                restored = asdict(former(wiring[nic.id], nic))
+                after["nics"][nic.id] = {"isolation": Isolation.FREE.value, "wiring": restored}
+        warnings = ("its old sessions may resume (keep_sessions)",) if note.sessions and self.keep_sessions else ()
+        steps = (
+            Step("restore the former wiring of %d NIC(s)" % len(wiring), lambda hv: hv.submit_reconnect(vm, note)),
+            Step("remove the undo note", lambda hv: hv.submit_note(vm, None)),
+        )
+        return Plan(before, after, steps, warnings)
+
+
+def view(vm: Optional[Vm]) -> View:
+    """What isolation is about: each NIC's state and wiring, and the case that holds the VM."""
+    if vm is None:
+        return {"isolation": "absent"}
+    nics = {nic.id: {"isolation": nic.isolation.value, "wiring": asdict(nic.wiring)} for nic in vm.nics}
+    return {"isolation": vm.isolation.value, "case": vm.note.case if vm.note else "", "nics": nics}
+
+
+def former(noted: Wiring, nic: Nic) -> Wiring:
+    """What reconnecting gives a NIC: a VM started since the cut gets live what the note holds for its next start."""
+    live = noted.live or noted.config
+    return Wiring(noted.config if nic.wiring.config else "", live if nic.wiring.live else "")
+
+
+def renewed_note(
+    vm: Vm, mode: Isolation, case: str, collectors: Tuple[Collector, ...], former: Optional[IsolationNote] = None
+) -> IsolationNote:
+    """The note for a cut: what an earlier note knows is kept for ever, NICs plugged in since are added."""
+    former = former or vm.note
+    wiring = dict(former.wiring) if former else {}
+    for nic in vm.nics:
+        wiring.setdefault(nic.id, nic.wiring)
+    if former:
+        return replace(former, mode=mode, collectors=collectors, wiring=tuple(sorted(wiring.items())))
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    running = vm.power is not PowerState.STOPPED
+    return IsolationNote(case, mode, now, tuple(sorted(wiring.items())), collectors, sessions=running)
+
+
+def cut_text(mode: Isolation, nics: Sequence[Nic]) -> str:
+    names = ", ".join(nic.id for nic in nics if nic.isolation is not mode)
+    return "%s NIC %s, live and persistent" % ("seal" if mode is Isolation.SEALED else "isolate for forensics", names)
+
+
+def uncut(vm: Vm, mode: Isolation) -> str:
+    """Why the VM cannot be held whole; empty when it can."""
+    means = "filter" if mode is Isolation.FORENSIC else "link"
+    held_open = [
+        nic for nic in vm.nics if means not in nic.cut_by and not (mode is Isolation.SEALED and "filter" in nic.cut_by)
+    ]
+    if not held_open:
+        return ""
+    named = ", ".join("%s (%s)" % (nic.id, nic.kind) for nic in held_open)
+    return (
+        "%s is NOT wholly isolated: %s cannot be cut from outside by %s. Every other NIC is. Detach it, or unplug or "
+        "block its port on the switch, at once." % (vm.ref.name, named, vm.ref.hypervisor)
+    )
+
+
+def again(mode: Isolation, note: IsolationNote, vm: Vm) -> Tuple[Step, ...]:
+    """The steps that put note and cut back right after a revert, from what the VM is then."""
+
+    def write_note(hypervisor: Hypervisor) -> Pending:
+        fresh = now_of(hypervisor, vm)
+        return hypervisor.submit_note(fresh, renewed_note(fresh, mode, note.case, note.collectors, former=note))
+
+    def cut(hypervisor: Hypervisor) -> Pending:
+        return hypervisor.submit_isolate(now_of(hypervisor, vm), mode, note.collectors)
+
+    return (Step("put the undo note back", write_note), Step("isolate again (%s)" % mode.value, cut))
+
+
+def now_of(hypervisor: Hypervisor, vm: Vm) -> Vm:
+    """The VM as it is now; raises what reading it raises."""
+    fresh = hypervisor.read([vm.ref.id])[vm.ref.id]
+    if isinstance(fresh, Exception):
+        raise fresh
+    return fresh

@@ -1,0 +1,98 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""running, paused, stopped, restarted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from .._errors import Refused, TimedOut, Unsupported
+from .._hypervisor import Capability, Hypervisor, Pending
+from .._model import PowerState, Vm
+from .._plan import Plan, Step, UseCase, View
+from . import volatility
+
+ON = (PowerState.RUNNING, PowerState.PAUSED)
+
+
+class SetPower(UseCase):
+    """Bring VMs into one power state."""
+
+    def __init__(self, state: str, force: bool, grace: int, evidence: Mapping[str, Any]) -> None:
+        self.state, self.force, self.grace, self.evidence = state, force, grace, evidence
+
+    def view(self, vm: Optional[Vm]) -> View:
+        return {"power": vm.power.value if vm else "absent"}
+
+    def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
+        if Capability.POWER not in hypervisor.capabilities():
+            raise Unsupported("Cannot change the power of %s: %s cannot do it." % (vm.ref.name, vm.ref.hypervisor))
+        if vm.power is PowerState.SUSPENDED and self.state != "running":
+            raise Refused(
+                "Cannot bring %s to %s: its memory is saved on disk. Start it first." % (vm.ref.name, self.state)
+            )
+        planners: Dict[str, Callable[[Vm], Tuple[Step, ...]]] = {
+            "running": self._run,
+            "paused": self._pause,
+            "stopped": self._stop,
+            "restarted": self._restart,
+        }
+        steps = planners[self.state](vm)
+        return Plan(self.view(vm), {"power": "running" if self.state == "restarted" else self.state}, steps)
+
+    def _run(self, vm: Vm) -> Tuple[Step, ...]:
+        if vm.power is PowerState.RUNNING:
+            return ()
+        if vm.power is PowerState.PAUSED:
+            return (Step("let it run on", lambda hv: hv.submit_resume(vm), lambda hv: hv.submit_pause(vm)),)
+        return (Step("start it", lambda hv: hv.submit_start(vm)),)
+
+    def _pause(self, vm: Vm) -> Tuple[Step, ...]:
+        if vm.power is PowerState.PAUSED:
+            return ()
+        if vm.power is PowerState.RUNNING:
+            return (Step("pause it", lambda hv: hv.submit_pause(vm), lambda hv: hv.submit_resume(vm)),)
+        return (Step("start it paused", lambda hv: hv.submit_start(vm, paused=True)),)
+
+    def _stop(self, vm: Vm) -> Tuple[Step, ...]:
+        if vm.power is PowerState.STOPPED:
+            return ()
+        volatility.require(
+            "stop", vm, volatility.MEMORY, self.evidence.get(vm.ref.name, self.evidence.get(vm.ref.id, {}))
+        )
+        off = Step("take its power away", lambda hv: hv.submit_power_off(vm))
+        if vm.power is PowerState.PAUSED:  # a paused guest cannot shut itself down
+            if not self.force:
+                raise Refused("Cannot shut %s down: it is paused. Let it run on, or use force: true." % vm.ref.name)
+            return (off,)
+        if self.grace == 0:
+            if not self.force:
+                raise Refused("Cannot stop %s: grace is 0 and force is not set." % vm.ref.name)
+            return (off,)
+        ask = Step("ask the guest to shut down (%d s)" % self.grace, lambda hv: self._graceful(hv, vm))
+        return (ask, off) if self.force else (ask,)
+
+    def _restart(self, vm: Vm) -> Tuple[Step, ...]:
+        return self._stop(vm) + (Step("start it", lambda hv: hv.submit_start(vm)),)
+
+    def _graceful(self, hypervisor: Hypervisor, vm: Vm, now: Callable[[], float] = time.monotonic) -> Pending:
+        """The guest's own shutdown, bounded: past the grace it ends if force follows, else it fails."""
+        asked = hypervisor.submit_shutdown(vm)
+        end = now() + self.grace
+
+        def poll() -> bool:
+            if asked.poll():
+                return True
+            if now() < end:
+                return False
+            if self.force:
+                return True
+            raise TimedOut(
+                "Cannot shut %s down: the guest has not obeyed for %d s and still runs. Use force: true to take its "
+                "power away." % (vm.ref.name, self.grace)
+            )
+
+        return Pending(vm.ref, asked.what, poll, asked.task)

@@ -1,0 +1,128 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots: take, remove, revert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional, Tuple
+
+from .._errors import Ambiguous, NotFound, Refused, Unsupported
+from .._hypervisor import Capability, Detail, Hypervisor
+from .._model import Isolation, PowerState, Snapshot, Vm, printable
+from .._plan import Plan, Step, UseCase, View
+from . import volatility
+from .isolation import again
+
+TREE = frozenset([Detail.SNAPSHOTS, Detail.DISKS])
+
+
+def find(vm: Vm, wanted: str) -> Snapshot:
+    """The one snapshot of that id, or of that name anywhere in the tree."""
+    by_id = [snapshot for snapshot in vm.snapshots if snapshot.id == wanted]
+    hits = by_id or [snapshot for snapshot in vm.snapshots if snapshot.name == wanted]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        listed = ", ".join("%s (%s)" % (snapshot.id, snapshot.created) for snapshot in hits)
+        raise Ambiguous(
+            "%s has %d snapshots named '%s': %s. Use the id." % (vm.ref.name, len(hits), printable(wanted), listed)
+        )
+    listed = ", ".join(printable(snapshot.name, 40) for snapshot in vm.snapshots[:20]) or "none"
+    raise NotFound("%s has no snapshot '%s'. It has: %s." % (vm.ref.name, printable(wanted), listed))
+
+
+class SetSnapshot(UseCase):
+    """A snapshot of that name is present, or absent."""
+
+    detail = TREE
+
+    def __init__(self, name: str, state: str, description: str, memory: bool) -> None:
+        self.name, self.state, self.description, self.memory = name, state, description, memory
+
+    def view(self, vm: Optional[Vm]) -> View:
+        return {"snapshots": sorted(snapshot.name for snapshot in vm.snapshots) if vm else []}
+
+    def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
+        before = self.view(vm)
+        present = any(self.name in (snapshot.id, snapshot.name) for snapshot in vm.snapshots)
+        if present == (self.state == "present"):
+            return Plan(before, before)
+        if self.state == "absent":
+            gone = find(vm, self.name)
+            left = [snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id]
+            step = Step("remove snapshot %s" % printable(gone.name), lambda hv: hv.submit_remove_snapshot(vm, gone.id))
+            return Plan(before, {"snapshots": sorted(left)}, (step,))
+        needed = Capability.SNAPSHOT_MEMORY if self.memory else Capability.SNAPSHOT
+        if needed not in hypervisor.capabilities():
+            raise Unsupported(
+                "Cannot take a %s of %s: %s cannot do it." % (needed.value, vm.ref.name, vm.ref.hypervisor)
+            )
+        if self.memory and vm.power not in (PowerState.RUNNING, PowerState.PAUSED):
+            raise Refused("Cannot take a snapshot with memory of %s: it is %s." % (vm.ref.name, vm.power.value))
+        step = Step(
+            "take snapshot %s%s" % (printable(self.name), " with memory" if self.memory else ""),
+            lambda hv: hv.submit_snapshot(vm, self.name, self.description, self.memory),
+        )
+        return Plan(before, {"snapshots": sorted(before["snapshots"] + [self.name])}, (step,))
+
+
+class Revert(UseCase):
+    """Go back to a snapshot: disk state only unless memory is asked for; isolated again before anything else."""
+
+    detail = TREE
+
+    def __init__(self, snapshot: str, memory: bool, discard: bool, evidence: Mapping[str, Any]) -> None:
+        self.snapshot, self.memory, self.discard, self.evidence = snapshot, memory, discard, evidence
+
+    def view(self, vm: Optional[Vm]) -> View:
+        if vm is None:
+            return {"power": "absent"}
+        current = [snapshot.name for snapshot in vm.snapshots if snapshot.current]
+        return {
+            "power": vm.power.value,
+            "isolation": vm.isolation.value,
+            "current_snapshot": current[0] if current else "",
+        }
+
+    def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
+        target = find(vm, self.snapshot)
+        self._check(hypervisor, vm, target)
+        steps: Tuple[Step, ...] = ()
+        if vm.power is not PowerState.STOPPED:
+            steps += (Step("take its power away", lambda hv: hv.submit_power_off(vm)),)
+        what = "revert to %s, %s" % (
+            printable(target.name),
+            "with memory, paused" if self.memory else "disk state only, stopped",
+        )
+        steps += (Step(what, lambda hv: hv.submit_revert(vm, target.id, self.memory)),)
+        mode = vm.note.mode if vm.note else Isolation.FREE
+        if vm.note:
+            steps += again(mode, vm.note, vm)
+        after = {"power": "paused" if self.memory else "stopped", "current_snapshot": target.name}
+        if vm.note:
+            after["isolation"] = mode.value
+        return Plan(self.view(vm), after, steps)
+
+    def _check(self, hypervisor: Hypervisor, vm: Vm, target: Snapshot) -> None:
+        can = hypervisor.capabilities()
+        needed = Capability.REVERT_EXTERNAL if target.disks == "external" else Capability.REVERT
+        if needed not in can:
+            raise Unsupported(
+                "Cannot revert %s to %s: %s cannot %s in its version. Rebuild it from the golden image "
+                "(vm_disk_reset), or revert by hand."
+                % (vm.ref.name, printable(target.name), vm.ref.hypervisor, needed.value)
+            )
+        if self.memory and not target.memory:
+            raise Refused(
+                "Cannot revert %s with memory: snapshot %s holds none." % (vm.ref.name, printable(target.name))
+            )
+        volatility.require(
+            "revert", vm, volatility.ALL, self.evidence.get(vm.ref.name, self.evidence.get(vm.ref.id, {}))
+        )
+        if vm.note is None and not self.discard:
+            raise Refused(
+                "Cannot revert %s: its present state would be lost. Take a snapshot or preserve it first, or say "
+                "discard: true." % vm.ref.name
+            )

@@ -1,0 +1,139 @@
+#!/usr/bin/python
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vm_disk_reset
+short_description: Give stopped VMs a fresh overlay on their golden image
+version_added: "0.1.0"
+author:
+  - vmward contributors (@vmward)
+description:
+  - Every writable disk of a stopped VM starts again from the base of its chain. The new overlay is made first, then the definition is changed, then the old overlay is removed.
+  - It is always a change. Snapshots are lost with the old overlay.
+extends_documentation_fragment:
+  - vmward.remediation.hypervisors
+  - vmward.remediation.hypervisors.batch
+attributes:
+  check_mode:
+    description: Can run in check mode and return the changed status that a real run would return.
+    support: full
+  diff_mode:
+    description: Returns what changed, or would change, when in diff mode.
+    support: full
+  platform:
+    description: Runs where the hypervisors' APIs can be reached, usually the controller.
+    platforms: posix
+    support: full
+options:
+  deadline:
+    default: 300
+  discard:
+    description: Accept that snapshots, and for a VM that no case holds all that it has written since its base, are lost.
+    type: bool
+    default: false
+  evidence:
+    description:
+      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class (V(memory), V(connections), V(disks),
+        V(logs)), each with C(state) (V(stored); V(unavailable) with C(reason); V(waived) with C(by)).
+      - A VM that is held by a case is refused while a class that this verb destroys is not settled.
+      - The C(gate) value that M(vmward.remediation.case_ledger) returns when it reads a case has this form.
+    type: dict
+    default: {}
+seealso:
+  - name: libvirt storage volumes
+    description: The XML behind this module on libvirt.
+    link: https://libvirt.org/formatstorage.html
+"""
+
+EXAMPLES = r"""
+- name: Start desk2 again from its golden image
+  vmward.remediation.vm_disk_reset:
+    hypervisors: "{{ vmward_hypervisors }}"
+    vms: [desk2]
+    discard: true
+"""
+
+RETURN = r"""
+vms:
+  description: One outcome for each VM asked for, in the order given.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The VM as it was asked for.
+      type: str
+      returned: always
+    id:
+      description: The id on its hypervisor (a UUID on libvirt).
+      type: str
+      returned: always
+    hypervisor:
+      description: The name of its hypervisor.
+      type: str
+      returned: always
+    changed:
+      description: Whether this VM was changed (in check mode, would be).
+      type: bool
+      returned: always
+    failed:
+      description: Whether this VM failed.
+      type: bool
+      returned: always
+    msg:
+      description: What happened, and what to do.
+      type: str
+      returned: always
+    steps:
+      description: The steps taken (in check mode, to be taken), in plain words.
+      type: list
+      elements: str
+      returned: always
+    before:
+      description: Each writable disk with its C(base) and the number of C(layers).
+      type: dict
+      returned: always
+    after:
+      description: The same, read back from the hypervisor afterwards (in check mode, predicted).
+      type: dict
+      returned: always
+    warnings:
+      description: What else the reader should know.
+      type: list
+      elements: str
+      returned: always
+    seconds:
+      description: Time until this hypervisor's VMs were done, in seconds.
+      type: float
+      returned: always
+    task:
+      description: The id of what is still running, where something is.
+      type: str
+      returned: always
+seconds:
+  description: Time for the whole task, log-in included, in seconds.
+  returned: success
+  type: float
+"""
+
+from ansible_collections.vmward.remediation.plugins.module_utils._argspec import batch_spec
+from ansible_collections.vmward.remediation.plugins.module_utils._module import run
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import ResetDisks
+
+
+def main() -> None:
+    """Run the verb over the VMs asked for."""
+    spec = {
+        **batch_spec(),
+        "discard": {"type": "bool", "default": False},
+        "evidence": {"type": "dict", "default": {}},
+    }
+    run(spec, lambda params: ResetDisks(params["discard"], params["evidence"]))
+
+
+if __name__ == "__main__":
+    main()
