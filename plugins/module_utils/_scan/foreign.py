@@ -1,0 +1,232 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""File systems other than ext, read with the dissect libraries, and the proofs that nothing of them was left out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from .blocks import Blocks, OfFile, Stream
+
+MAX_DEPTH = 256
+_MAGICS = (
+    (1080, b"\x53\xef", "ext"),
+    (0, b"XFSB", "xfs"),
+    (65600, b"_BHRfS_M", "btrfs"),
+    (3, b"NTFS    ", "ntfs"),
+    (3, b"EXFAT   ", "exfat"),
+    (4086, b"SWAPSPACE2", "swap"),
+    (0, b"LUKS\xba\xbe", "luks"),
+    (3, b"-FVE-FS-", "bitlocker"),
+    (0, b"hsqs", "squashfs"),
+    (4096, b"\xfc\x4e\x2b\xa9", "raid"),
+    (32769, b"CD001", "iso9660"),
+)
+_OPENERS = {
+    "xfs": ("dissect.target.filesystems.xfs", "XfsFilesystem"),
+    "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
+    "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
+    "fat": ("dissect.target.filesystems.fat", "FatFilesystem"),
+    "exfat": ("dissect.target.filesystems.exfat", "ExfatFilesystem"),
+}
+READABLE = frozenset(_OPENERS)
+
+
+class NotReadable(Exception):
+    """The volume can't be read; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    path: str
+    size: int
+    read: Callable[[int, int], bytes]
+
+
+def identify(volume: Blocks) -> str:
+    """What a volume holds, by its magic numbers alone; `unknown` if there is none that we know."""
+    head = volume.read(0, 69632)
+    for at, magic, kind in _MAGICS:
+        if head[at : at + len(magic)] == magic:
+            return kind
+    if any(head[at : at + 8] == b"LABELONE" for at in (0, 512, 1024, 1536)):
+        return "lvm"
+    jump = head[0] == 0xE9 or (head[0] == 0xEB and head[2] == 0x90)
+    if jump and head[510:512] == b"\x55\xaa" and head[16] in (1, 2) and head[21] >= 0xF0:
+        return "fat"
+    return "unknown"
+
+
+def preload() -> str:
+    """Import all readers while the files of this Python can still be read; says what is missing."""
+    try:
+        import dissect.volume.lvm
+        from dissect.hypervisor.disk import vmdk
+
+        for module, name in _OPENERS.values():
+            getattr(__import__(module, fromlist=[name]), name).__type__
+        del vmdk
+    except ImportError as exc:
+        return str(exc)
+    return ""
+
+
+class Foreign:
+    """One file system walked by its directories. `unproven` tells, after the walk, why some of it may have been missed."""
+
+    def __init__(self, kind: str, volume: Blocks) -> None:
+        self._kind = kind
+        self._volume = volume
+        module, name = _OPENERS[kind]
+        try:
+            self._fs = getattr(__import__(module, fromlist=[name]), name)(Stream(volume))
+        except ImportError as exc:
+            raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
+        self._inodes: set[int] = set()
+        self._clusters = 0
+
+    def files(self) -> Iterator[ForeignFile]:
+        pending = [(self._fs.get("/"), 0)]
+        while pending:
+            directory, depth = pending.pop()
+            if depth > MAX_DEPTH:
+                raise NotReadable("its directories are nested too deeply")
+            self._account(directory)
+            for item in directory.scandir():
+                entry = item.get()
+                if entry.is_symlink():
+                    self._account(entry)
+                elif entry.is_dir():
+                    pending.append((entry, depth + 1))
+                else:
+                    self._account(entry)
+                    if entry.is_file(follow_symlinks=False):
+                        yield from self._streams(entry)
+
+    def _streams(self, entry: Any) -> Iterator[ForeignFile]:
+        handle = entry.open()
+        size = entry.lstat().st_size
+        yield ForeignFile(entry.path, size, OfFile(handle, size).read)
+        if self._kind == "ntfs":
+            for stream in entry.entry.attributes.DATA if "DATA" in dir(entry.entry.attributes) else ():
+                if stream.name:
+                    named = entry.entry.open(stream.name)
+                    size = entry.entry.size(stream.name)
+                    yield ForeignFile("%s:%s" % (entry.path, stream.name), size, OfFile(named, size).read)
+
+    def _account(self, entry: Any) -> None:
+        if self._kind == "xfs":
+            self._inodes.add(entry.entry.inum)
+        elif self._kind == "fat":
+            runs: Optional[list[tuple[int, int]]] = None if _fixed_root(entry) else entry.entry.dataruns()
+            self._clusters += sum(count for _start, count in runs or ())
+
+    def doubts(self) -> list[str]:
+        if self._kind == "xfs" and not _xfs_log_is_clean(self._volume):
+            return ["its log holds changes that are not yet written. Start and shut the VM down cleanly, or replay the log on a copy"]
+        if self._kind == "fat" and _fat_is_dirty(self._volume, self._fs.fatfs):
+            return ["it was not unmounted cleanly"]
+        return []
+
+    def unproven(self) -> str:
+        if self._kind == "xfs":
+            expected, seen = _xfs_inodes(self._volume), len(self._inodes)
+            return "" if expected == seen else "%d inodes are in use, but %d were reached" % (expected, seen)
+        if self._kind == "fat":
+            expected, seen = _fat_clusters(self._volume, self._fs.fatfs), self._clusters
+            return "" if expected == seen else "%d clusters are in use, but %d were reached" % (expected, seen)
+        return "its reader can't prove that it saw every file of a %s volume" % self._kind
+
+
+def logical_volumes(physical: list[Blocks]) -> list[tuple[str, Blocks]]:
+    """The logical volumes that lie on the given LVM physical volumes; all of them, or an error."""
+    try:
+        from dissect.volume.lvm import LVM2
+    except ImportError as exc:
+        raise NotReadable("the Python library dissect.volume is missing. Install it on the data host") from exc
+    found: list[tuple[str, Blocks]] = []
+    group = LVM2([Stream(volume) for volume in physical]).volume_group
+    for name, volume in group.logical_volumes.items():
+        if volume.type not in ("linear", "striped"):
+            raise NotReadable("the logical volume %s is of the type %s, which is not supported" % (name, volume.type))
+        handle = volume.open()
+        found.append((name, OfFile(handle, handle.size)))
+    return found
+
+
+def _fixed_root(entry: Any) -> bool:
+    """FAT12 and FAT16 keep their root directory outside of the clusters."""
+    return entry.entry.cluster in (None, 0)
+
+
+def _fat_table(volume: Blocks, fat: Any) -> tuple[int, ...]:
+    raw = volume.read(fat.bpb.BPB_RsvdSecCnt * fat.sector_size, fat.fat_size * fat.sector_size)
+    if fat.fat.bits_per_entry == 32:
+        return tuple(value & 0x0FFFFFFF for value in struct.unpack("<%dI" % (len(raw) // 4), raw))
+    if fat.fat.bits_per_entry == 16:
+        return struct.unpack("<%dH" % (len(raw) // 2), raw)
+    pairs = (int.from_bytes(raw[at : at + 3], "little") for at in range(0, len(raw) - 2, 3))
+    return tuple(half for pair in pairs for half in (pair & 0xFFF, pair >> 12))
+
+
+def _fat_is_dirty(volume: Blocks, fat: Any) -> bool:
+    if fat.fat.bits_per_entry == 12:
+        return False  # has no such mark
+    flag = 0x08000000 if fat.fat.bits_per_entry == 32 else 0x8000
+    # Linux marks a mounted volume in the boot sector instead
+    state = volume.read(65 if fat.fat.bits_per_entry == 32 else 37, 1)[0]
+    return not _fat_table(volume, fat)[1] & flag or bool(state & 1)
+
+
+def _fat_clusters(volume: Blocks, fat: Any) -> int:
+    bad = (1 << min(28, fat.fat.bits_per_entry)) - 9
+    count = (fat.total_sectors - fat.first_data_sector) // fat.bpb.BPB_SecPerClus
+    return sum(1 for value in _fat_table(volume, fat)[2 : count + 2] if value not in (0, bad))
+
+
+def _xfs_inodes(volume: Blocks) -> int:
+    """The inodes in use by the allocation groups' own count, less those that no directory names."""
+    head = volume.read(0, 512)
+    block_size = struct.unpack_from(">I", head, 4)[0]
+    group_blocks, groups = struct.unpack_from(">II", head, 84)
+    sector = struct.unpack_from(">H", head, 102)[0]
+    if not 0 < groups <= 1 << 20:
+        raise NotReadable("its superblock holds absurd values")
+    used = 0
+    for group in range(groups):
+        agi = volume.read(group * group_blocks * block_size + 2 * sector, 64)
+        if agi[:4] != b"XAGI":
+            raise NotReadable("an allocation group is damaged")
+        used += struct.unpack_from(">I", agi, 16)[0] - struct.unpack_from(">I", agi, 28)[0]
+    quotas = struct.unpack_from(">QQ", head, 160) + struct.unpack_from(">Q", head, 232)
+    return used - 2 - sum(1 for number in quotas if number not in (0, (1 << 64) - 1))
+
+
+def _xfs_log_is_clean(volume: Blocks) -> bool:
+    """The newest record of the log says that the file system was unmounted, and nothing else."""
+    head = volume.read(0, 512)
+    block_size = struct.unpack_from(">I", head, 4)[0]
+    start = struct.unpack_from(">Q", head, 48)[0]
+    blocks = struct.unpack_from(">I", head, 96)[0]
+    shift = head[124]
+    if not start or not blocks:
+        return False  # an external log, which we do not have
+    group, within = start >> shift, start & ((1 << shift) - 1)
+    at = (group * struct.unpack_from(">I", head, 84)[0] + within) * block_size
+    newest, place = -1, 0
+    for base in range(0, blocks * block_size, 1 << 20):
+        chunk = volume.read(at + base, min(1 << 20, blocks * block_size - base))
+        for offset in range(0, len(chunk), 512):
+            if chunk[offset : offset + 4] == b"\xfe\xed\xba\xbe":
+                number = struct.unpack_from(">Q", chunk, offset + 16)[0]
+                if number > newest:
+                    newest, place = number, at + base + offset
+    header = volume.read(place, 512)
+    single = struct.unpack_from(">I", header, 40)[0] == 1
+    header_blocks = max(1, -(-struct.unpack_from(">I", header, 320)[0] // 32768))
+    return newest >= 0 and single and bool(volume.read(place + 512 * header_blocks, 512)[9] & 0x20)

@@ -1,0 +1,189 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A child process that may do nothing but read what it was given and report through a pipe."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pwd
+import resource
+import select
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from .scanner import Emit
+
+MAX_LINE = 1 << 16
+MAX_TOTAL = 64 << 20
+_NO_NEW_PRIVS, _DEATH_SIGNAL, _DUMPABLE = 38, 1, 4
+_NEW_NETWORK, _NEW_IPC = 0x40000000, 0x08000000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the child may use. Memory counts on top of what it holds once the engines are loaded."""
+
+    deadline: float
+    memory: int
+    cpu: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    trouble: str
+    cpu_seconds: float
+
+
+def run_confined(
+    prepare: Callable[[Emit], Callable[[Emit], None]],
+    limits: Limits,
+    keep: list[int],
+    take: Callable[[str, dict[str, Any]], None],
+    tick: Callable[[], None],
+) -> Ended:
+    """Fork; `prepare` runs with the caller's rights and returns the work, which runs without any."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _child(prepare, limits, keep, writer)
+    os.close(writer)
+    try:
+        trouble = _listen(reader, limits.deadline, take, tick)
+    finally:
+        os.close(reader)
+        _kill(child)
+        status, usage = os.wait4(child, 0)[1:]
+    return Ended(trouble or _how(status), usage.ru_utime + usage.ru_stime)
+
+
+def _listen(reader: int, deadline: float, take: Callable[[str, dict[str, Any]], None], tick: Callable[[], None]) -> str:
+    end, total, rest = time.monotonic() + deadline, 0, b""
+    while True:
+        left = end - time.monotonic()
+        if left <= 0:
+            return "the deadline of %d s was reached" % deadline
+        ready = select.select([reader], [], [], min(1.0, left))[0]
+        tick()
+        if not ready:
+            continue
+        data = os.read(reader, 1 << 16)
+        if not data:
+            return ""
+        total += len(data)
+        *lines, rest = (rest + data).split(b"\n")
+        if total > MAX_TOTAL or len(rest) > MAX_LINE:
+            return "the scanning process reported more than it may"
+        for line in lines:
+            try:
+                message = json.loads(line)
+                take(str(message["kind"]), dict(message["body"]))
+            except (ValueError, KeyError, TypeError):
+                return "the scanning process reported nonsense"
+
+
+def _kill(child: int) -> None:
+    """Everything has been said, or time is up. The child is still ours to reap, so the number is its own."""
+    try:
+        os.kill(child, signal.SIGKILL if not _exits_soon(child) else 0)
+    except ProcessLookupError:
+        return
+
+
+def _exits_soon(child: int) -> bool:
+    for _attempt in range(50):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _how(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number == signal.SIGXCPU:
+            return "the limit of processor time was reached"
+        return "the scanning process was killed by %s" % signal.Signals(number).name
+    code = os.WEXITSTATUS(status)
+    return "the scanning process failed with %d" % code if code else ""
+
+
+def _child(prepare: Callable[[Emit], Callable[[Emit], None]], limits: Limits, keep: list[int], writer: int) -> None:
+    code = 1
+    try:
+        emit = _emitter(writer)
+        _cut_off({writer, *keep})
+        work = prepare(emit)
+        _drop_rights(limits)
+        work(emit)
+        code = 0
+    except MemoryError:
+        code = 12
+    finally:
+        os._exit(code)
+
+
+def _emitter(writer: int) -> Emit:
+    def emit(kind: str, body: dict[str, Any]) -> None:
+        line = json.dumps({"kind": kind, "body": body}).encode() + b"\n"
+        while line:
+            line = line[os.write(writer, line) :]
+
+    return emit
+
+
+def _cut_off(keep: set[int]) -> None:
+    os.setsid()
+    os.environ.clear()
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in keep:
+            try:
+                os.close(int(name))
+            except OSError:
+                continue  # the descriptor of the listing itself
+    _prctl(_NO_NEW_PRIVS, 1)
+
+
+def _drop_rights(limits: Limits) -> None:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        held = int(file.read().split()[0]) * resource.getpagesize()
+    if os.geteuid() == 0:
+        # Best effort: a container may forbid it, and the child has no rights to speak of either way.
+        ctypes.CDLL(None).unshare(_NEW_NETWORK | _NEW_IPC)
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
+        os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
+    _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    _prctl(_DUMPABLE, 0)
+    for kind, amount in (
+        (resource.RLIMIT_AS, held + limits.memory),
+        (resource.RLIMIT_CPU, limits.cpu),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 128),
+    ):
+        _limit(kind, amount)
+
+
+def _limit(kind: int, amount: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    resource.setrlimit(kind, (amount, amount))
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(%d) failed" % option)

@@ -1,0 +1,115 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a scan found, and what may be said of it. `clean` is earned by having read everything, never a default."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+MAX_FINDINGS = 1000
+MAX_REASONS = 200
+MAX_TEXT = 512
+
+
+class Verdict(Enum):
+    CLEAN = "clean"
+    INFECTED = "infected"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One file (or, as an indicator, one stretch of raw bytes) that one rule of one engine matched."""
+
+    disk: str
+    volume: int
+    path: str
+    rule: str
+    engine: str
+    size: int
+    offset: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Volume:
+    disk: str
+    index: int
+    start: int
+    size: int
+    type: str
+    read: bool
+
+
+@dataclass
+class Tally:
+    """Everything that came out of a scan. Lists are capped, counts are not."""
+
+    findings: list[Finding] = field(default_factory=list)
+    findings_count: int = 0
+    indicators: list[Finding] = field(default_factory=list)
+    indicators_count: int = 0
+    reasons: list[str] = field(default_factory=list)
+    reasons_count: int = 0
+    volumes: list[Volume] = field(default_factory=list)
+    engines: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    files: int = 0
+    bytes_read: int = 0
+    finished: bool = False
+
+    def add_finding(self, finding: Finding) -> None:
+        self.findings_count += 1
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(finding)
+
+    def add_indicator(self, finding: Finding) -> None:
+        self.indicators_count += 1
+        if len(self.indicators) < MAX_FINDINGS:
+            self.indicators.append(finding)
+
+    def add_reason(self, reason: str) -> None:
+        self.reasons_count += 1
+        if len(self.reasons) < MAX_REASONS:
+            self.reasons.append(printable(reason))
+
+    def verdict(self) -> Verdict:
+        if self.findings_count:
+            return Verdict.INFECTED
+        everything = self.finished and bool(self.volumes) and all(volume.read for volume in self.volumes)
+        if not everything or self.reasons_count or self.indicators_count:
+            return Verdict.INCOMPLETE
+        return Verdict.CLEAN
+
+    def as_result(self) -> dict[str, Any]:
+        reasons = list(self.reasons)
+        if self.indicators_count:
+            reasons.append("%d matches in raw bytes outside of files need a person's judgement." % self.indicators_count)
+        if not self.volumes:
+            reasons.append("No volume was found.")
+        return {
+            "verdict": self.verdict().value,
+            "findings": [asdict(finding) for finding in self.findings],
+            "findings_count": self.findings_count,
+            "indicators": [asdict(finding) for finding in self.indicators],
+            "indicators_count": self.indicators_count,
+            "incomplete_reasons": reasons,
+            "incomplete_count": max(self.reasons_count, len(reasons)),
+            "volumes": [asdict(volume) for volume in self.volumes],
+            "engines": self.engines,
+            "coverage_notes": self.notes,
+            "files": self.files,
+            "bytes_read": self.bytes_read,
+        }
+
+
+def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:
+    """One line that is safe on a terminal and in a report, whatever the guest put into a name."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text[: limit + 1])
+    return line if len(line) <= limit else line[: limit - 3] + "..."

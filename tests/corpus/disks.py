@@ -1,0 +1,93 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Builds small disk images without mounting anything: trees in, images out."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}" + b"$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"
+MARKER = b"VMWARD-INERT-" + b"SAMPLE"
+MB = 1 << 20
+
+
+def run(*command: str | Path, stdin: str = "") -> str:
+    done = subprocess.run([str(word) for word in command], input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def tree(root: Path, files: dict[str, bytes]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    return root
+
+
+def harmless(count: int = 40) -> dict[str, bytes]:
+    files = {f"usr/share/doc{number % 7}/file{number}": bytes([number]) * (number * 997) for number in range(count)}
+    return {**files, "etc/hostname": b"desk1\n", "empty": b""}
+
+
+def ext4(image: Path, files: dict[str, bytes], size: int = 32 * MB, *options: str) -> Path:
+    source = tree(image.with_suffix(".tree"), files)
+    with image.open("wb") as file:
+        file.truncate(size)
+    kind = [] if "-t" in options else ["-t", "ext4"]
+    run("mke2fs", "-q", "-F", *kind, "-d", source, *options, image)
+    shutil.rmtree(source)
+    return image
+
+
+def debugfs(image: Path, *requests: str) -> str:
+    return run("debugfs", "-w", "-f", "-", image, stdin="\n".join(requests) + "\n")
+
+
+def partitioned(image: Path, label: str, parts: list[Path | int], gap: int = MB) -> Path:
+    """A disk with `label` (dos or gpt) and one partition per image or size, each after a gap."""
+    sizes = [part if isinstance(part, int) else part.stat().st_size for part in parts]
+    with image.open("wb") as file:
+        file.truncate(sum(sizes) + gap * (len(parts) + 2))
+    lines, at = [f"label: {label}"], gap
+    places = []
+    for size in sizes:
+        lines.append(f"start={at // 512}, size={size // 512}")
+        places.append(at)
+        at += size + gap
+    run("sfdisk", "-q", image, stdin="\n".join(lines) + "\n")
+    for part, place in zip(parts, places, strict=True):
+        if isinstance(part, Path):
+            write_at(image, place, part.read_bytes())
+    return image
+
+
+def write_at(image: Path, offset: int, data: bytes) -> None:
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def qcow2(image: Path, source: Path, *options: str) -> Path:
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, source, image)
+    return image
+
+
+def overlay(image: Path, base: Path, *options: str) -> Path:
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, *options, image)
+    return image
+
+
+def qemu_write(image: Path, offset: int, length: int, pattern: int) -> None:
+    run("qemu-io", "-f", "qcow2", "-c", f"write -q -P {pattern} {offset} {length}", image)
+
+
+def as_raw(image: Path, target: Path, *options: str) -> Path:
+    run("qemu-img", "convert", "-f", "qcow2", *options, "-O", "raw", image, target)
+    return target
