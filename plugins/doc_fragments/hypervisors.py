@@ -14,9 +14,11 @@ options:
   hypervisors:
     description:
       - The managed endpoints, by a name of your choice. Each entry has exactly one key, its kind.
-      - V(libvirt) takes C(uri) (required, see U(https://libvirt.org/uri.html)); C(data_host), the inventory host that can read
+      - V(libvirt) takes C(uri) (required, see U(https://libvirt.org/uri.html)); C(data_host), the inventory host that
+        can read
         the VM's disks; and C(data_uri), the URI to use when a task runs on that host (default V(qemu:///system)).
-      - V(fake) takes C(path) (required), the state file of a simulated hypervisor for tours and tests; and C(data_host).
+      - V(fake) takes C(path) (required), the state file of a simulated hypervisor for tours and tests; and
+        C(data_host).
       - For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}}).
     type: dict
     required: true
@@ -29,7 +31,8 @@ requirements:
 options:
   vms:
     description:
-      - The VMs, each by name, id (UUID), MAC address or IP address. Each must match exactly one VM over all hypervisors.
+      - The VMs, each by name, id (UUID), MAC address or IP address. Each must match exactly one VM over all
+        hypervisors.
     type: list
     elements: str
     required: true
@@ -41,7 +44,8 @@ options:
     default: []
   report_only:
     description:
-      - Tell failures in RV(vms) without failing the task. The M(vmward.remediation.outcome) action then fails each host on its own result.
+      - Tell failures in RV(vms) without failing the task. The M(vmward.remediation.outcome) action then fails each
+        host on its own result.
       - Without it, all is done that can be done, and then the task fails, naming each failure.
     type: bool
     default: false

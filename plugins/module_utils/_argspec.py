@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any
 
-Spec = Dict[str, Dict[str, Any]]
+Spec = dict[str, dict[str, Any]]
 
 
 def hypervisors_spec() -> Spec:
@@ -56,4 +56,4 @@ FAKE: Spec = {
     "data_host": {"type": "str"},
 }
 
-BACKENDS: Dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE}
+BACKENDS: dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE}

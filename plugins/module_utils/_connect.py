@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Dict, List
+from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
@@ -19,7 +19,7 @@ class BadEntry(VmwardError):
     """An entry of the hypervisors option is not well formed."""
 
 
-def chosen_names(entries: Mapping[str, Any], only: Sequence[str]) -> List[str]:
+def chosen_names(entries: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     """The hypervisors to use: all of them, or those that ``only`` names."""
     if not entries:
         raise BadEntry(
@@ -27,21 +27,21 @@ def chosen_names(entries: Mapping[str, Any], only: Sequence[str]) -> List[str]:
         )
     unknown = sorted(set(only) - set(entries))
     if unknown:
-        raise NotFound("Unknown hypervisor %s; configured: %s." % (", ".join(unknown), ", ".join(sorted(entries))))
+        raise NotFound("Unknown hypervisor {}; configured: {}.".format(", ".join(unknown), ", ".join(sorted(entries))))
     return [name for name in entries if not only or name in only]
 
 
-def validate_entry(name: str, entry: Any) -> Dict[str, Any]:
+def validate_entry(name: str, entry: Any) -> dict[str, Any]:
     """Check one entry; answers its options with defaults filled in, and the backend under ``backend``."""
     known = ", ".join(sorted(BACKENDS))
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise BadEntry("Hypervisor %s must have exactly one key, its kind (%s)." % (name, known))
+        raise BadEntry(f"Hypervisor {name} must have exactly one key, its kind ({known}).")
     ((backend, options),) = entry.items()
     if backend not in BACKENDS:
-        raise BadEntry("Hypervisor %s is of the unknown kind %r; known kinds: %s." % (name, backend, known))
+        raise BadEntry(f"Hypervisor {name} is of the unknown kind {backend!r}; known kinds: {known}.")
     result = ArgumentSpecValidator(BACKENDS[backend]).validate(options or {})
     if result.error_messages:
-        raise BadEntry("Hypervisor %s (%s): %s." % (name, backend, "; ".join(result.error_messages)))
+        raise BadEntry("Hypervisor {} ({}): {}.".format(name, backend, "; ".join(result.error_messages)))
     return dict(result.validated_parameters, backend=backend)
 
 

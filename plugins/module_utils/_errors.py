@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 
 class VmwardError(Exception):
     """Base of every error that vmward raises on purpose. ``str(error)`` is the sentence to show."""
@@ -35,7 +33,7 @@ class Refused(VmwardError):
 class TimedOut(VmwardError):
     """A deadline passed. The work may still be running: ``task`` names it for the next run."""
 
-    def __init__(self, sentence: str, task: Optional[str] = None) -> None:
+    def __init__(self, sentence: str, task: str | None = None) -> None:
         super().__init__(sentence)
         self.task = task
 

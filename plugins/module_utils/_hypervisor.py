@@ -4,9 +4,10 @@
 """The contract that every hypervisor backend fulfils. Read this first.
 
 A backend speaks of VMs, not of vendors: it converts its vendor's shapes at its edge and lets no vendor exception out.
-Verbs are submit / wait / read. ``submit_*`` starts one change on one VM and returns a ``Pending``; ``wait`` awaits many of
-them together; ``read`` tells what is really there, in bulk. Nothing is done until ``read`` shows it: that comparison is
-made once for all verbs, in ``_plan.py``. Every method may raise ``AuthFailed`` and ``TaskFailed``; further errors are named.
+Verbs are submit / wait / read. ``submit_*`` starts one change on one VM and returns a ``Pending``; ``wait`` awaits many
+of them together; ``read`` tells what is really there, in bulk. Nothing is done until ``read`` shows it: that
+comparison is made once for all verbs, in ``_plan.py``. Every method may raise ``AuthFailed`` and ``TaskFailed``; further errors
+are named.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Callable, Dict, FrozenSet, Optional, Tuple, Union
+from typing import Callable
 
 from ._errors import VmwardError
 from ._model import Collector, Isolation, IsolationNote, Vm, VmRef
@@ -69,23 +70,23 @@ class Vms(ABC):
     name: str  # the key under vmward_hypervisors
 
     @abstractmethod
-    def capabilities(self) -> FrozenSet[Capability]:
+    def capabilities(self) -> frozenset[Capability]:
         """What this endpoint, in its version, can do."""
 
     @abstractmethod
-    def refs(self) -> Tuple[VmRef, ...]:
+    def refs(self) -> tuple[VmRef, ...]:
         """Every VM, from one cheap list. A list that cannot be read whole raises; it is never shortened."""
 
     @abstractmethod
-    def read(self, ids: Sequence[str], detail: FrozenSet[Detail] = frozenset()) -> Dict[str, Union[Vm, VmwardError]]:
+    def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
         """Read VMs in bulk, by id. A VM that is gone answers ``NotFound``; a state or NIC kind never seen, its error.
 
         One VM that cannot be judged never hides another.
         """
 
     @abstractmethod
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, Optional[VmwardError]]:
-        """Await all; ``deadline`` is in seconds from now. Answers, by VM id, None or what went wrong (``TimedOut`` included)."""
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+        """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong."""
 
     @abstractmethod
     def close(self) -> None:
@@ -96,12 +97,12 @@ class Network(ABC):
     """Isolation, live and persistent in one step."""
 
     @abstractmethod
-    def submit_note(self, vm: Vm, note: Optional[IsolationNote]) -> Pending:
+    def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         """Write (or with None remove) the undo note on the VM, before its first cut and after every revert."""
 
     @abstractmethod
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
-        """Put every NIC that can be cut into ``mode`` (not ``free``). Afterwards each such NIC reads back as ``mode``."""
+        """Put every NIC that can be cut into ``mode`` (not ``free``); each such NIC then reads back as ``mode``."""
 
     @abstractmethod
     def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
@@ -178,7 +179,7 @@ class Evidence(ABC):
         """
 
     @abstractmethod
-    def progress(self, vm: Vm) -> Tuple[int, int]:
+    def progress(self, vm: Vm) -> tuple[int, int]:
         """Bytes done and bytes in all of the long job that runs on this VM; (0, 0) when there is none."""
 
     @abstractmethod

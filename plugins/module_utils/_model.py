@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Optional, Tuple
 
 
 class PowerState(Enum):
@@ -37,7 +36,7 @@ class Collector:
     opened_by: str = (
         "collector"  # who opens the connection: "collector" (to the VM's port) or "vm" (to the collector's)
     )
-    via: Optional[str] = None  # the gateway's address, when the collector is on another segment
+    via: str | None = None  # the gateway's address, when the collector is on another segment
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Nic:
     device: str  # the host's side, for example the tap vnet3; "" while stopped
     link_up: bool
     isolation: Isolation
-    cut_by: Tuple[str, ...]  # what can cut it from outside: "filter", "link"; empty: nothing can
+    cut_by: tuple[str, ...]  # what can cut it from outside: "filter", "link"; empty: nothing can
     wiring: Wiring  # what `submit_reconnect` needs to restore it exactly
-    addresses: Tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Disk:
     size: int  # bytes that the guest sees
     allocated: int  # bytes that the active layer takes on the store
     read_only: bool
-    layers: Tuple[Layer, ...]
+    layers: tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ class IsolationNote:
     case: str
     mode: Isolation
     since: str  # UTC, RFC 3339
-    wiring: Tuple[Tuple[str, Wiring], ...]  # (NIC id, former wiring)
-    collectors: Tuple[Collector, ...] = ()
+    wiring: tuple[tuple[str, Wiring], ...]  # (NIC id, former wiring)
+    collectors: tuple[Collector, ...] = ()
     sessions: bool = False  # True: the VM has run on without a cold start since the cut; its old sessions would resume
 
 
@@ -126,13 +125,13 @@ class Vm:
 
     ref: VmRef
     power: PowerState
-    nics: Tuple[Nic, ...]
+    nics: tuple[Nic, ...]
     memory: int  # bytes
     persistent: bool  # False: the definition vanishes when the VM stops
-    disks: Tuple[Disk, ...] = ()
-    snapshots: Tuple[Snapshot, ...] = ()
-    note: Optional[IsolationNote] = None
-    tags: Tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+    note: IsolationNote | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def isolation(self) -> Isolation:
@@ -144,6 +143,6 @@ class Vm:
 
 
 def printable(text: str, limit: int = 120) -> str:
-    """Make text that may come from an infected machine fit for one line of a terminal: no control characters, bounded."""
-    clean = "".join(char if char.isprintable() else "\\x%02x" % ord(char) for char in text[: limit + 1])
+    """Make text that may come from an infected machine fit for one line: no control characters, bounded length."""
+    clean = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."

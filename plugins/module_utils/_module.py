@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -17,10 +17,10 @@ from ._argspec import Spec
 from ._connect import chosen_names, connect
 from ._errors import VmwardError
 from ._hypervisor import Hypervisor
-from ._plan import Outcome, UseCase, execute
+from ._plan import Outcome, UseCase, attempt, execute
 from ._usecase.resolve import resolve
 
-Params = Dict[str, Any]
+Params = dict[str, Any]
 
 
 class Session:
@@ -28,7 +28,7 @@ class Session:
 
     def __init__(self, entries: Mapping[str, Any], only: Sequence[str]) -> None:
         self.entries, self.names = entries, chosen_names(entries, only)
-        self.hypervisors: Dict[str, Hypervisor] = {}
+        self.hypervisors: dict[str, Hypervisor] = {}
 
     def __enter__(self) -> Session:
         try:
@@ -46,17 +46,17 @@ class Session:
 
 def fan_out(
     session: Session, usecase: UseCase, selectors: Sequence[str], deadline: float, check: bool
-) -> List[Outcome]:
+) -> list[Outcome]:
     """Resolve every selector, run the verb on each hypervisor in a thread of its own; outcomes in the order given."""
-    outcomes: Dict[str, Outcome] = {}
-    chosen: Dict[str, List[Tuple[str, str]]] = {}
-    taken: Dict[Tuple[str, str], str] = {}
+    outcomes: dict[str, Outcome] = {}
+    chosen: dict[str, list[tuple[str, str]]] = {}
+    taken: dict[tuple[str, str], str] = {}
     for selector, ref in resolve(session.hypervisors, selectors).items():
         if isinstance(ref, VmwardError):
             outcomes[selector] = Outcome(selector, failed=True, msg=str(ref))
         elif (ref.hypervisor, ref.id) in taken:
             twin = taken[ref.hypervisor, ref.id]
-            outcomes[selector] = Outcome(selector, ref.id, ref.hypervisor, msg="Same VM as %s." % twin)
+            outcomes[selector] = Outcome(selector, ref.id, ref.hypervisor, msg=f"Same VM as {twin}.")
         else:
             taken[ref.hypervisor, ref.id] = selector
             chosen.setdefault(ref.hypervisor, []).append((ref.id, selector))
@@ -71,8 +71,8 @@ def fan_out(
 
 
 def guarded(
-    hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[Tuple[str, str]], deadline: float, check: bool
-) -> List[Outcome]:
+    hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[tuple[str, str]], deadline: float, check: bool
+) -> list[Outcome]:
     """One hypervisor's failure becomes its own VMs' outcome and never hides the others'."""
     try:
         return execute(hypervisor, usecase, chosen, deadline, check)
@@ -80,18 +80,21 @@ def guarded(
         return [Outcome(name, vm_id, hypervisor.name, failed=True, msg=str(exc)) for vm_id, name in chosen]
 
 
+def whole(params: Params, usecase: Callable[[Params], UseCase], check: bool) -> list[Outcome]:
+    """The verb over all hypervisors, within one session on each."""
+    verb = usecase(params)
+    with Session(params["hypervisors"], params["only"]) as session:
+        return fan_out(session, verb, params["vms"], params["deadline"], check)
+
+
 def run(spec: Spec, usecase: Callable[[Params], UseCase], **module_args: Any) -> None:
     """A batch module, whole: from its parameters to exit_json or fail_json."""
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **module_args)
     started = time.monotonic()
     try:
-        verb = usecase(module.params)
-        with Session(module.params["hypervisors"], module.params["only"]) as session:
-            outcomes = fan_out(session, verb, module.params["vms"], module.params["deadline"], module.check_mode)
+        outcomes = attempt("run this task", whole, module.params, usecase, module.check_mode)
     except VmwardError as exc:
         module.fail_json(msg=str(exc), vms=[])
-    except Exception as exc:
-        module.fail_json(msg="Unexpected %s: %s. Please report this." % (type(exc).__name__, exc), vms=[])
     finish(module, outcomes, round(time.monotonic() - started, 3))
 
 
@@ -99,7 +102,7 @@ def finish(module: AnsibleModule, outcomes: Sequence[Outcome], seconds: float) -
     """Tell every VM's outcome. Failures fail the task after all was done, unless ``report_only``."""
     for outcome in outcomes:
         for warning in outcome.warnings:
-            module.warn("%s: %s" % (outcome.name, warning))
+            module.warn(f"{outcome.name}: {warning}")
     result = {
         "changed": any(outcome.changed for outcome in outcomes),
         "vms": [asdict(outcome) for outcome in outcomes],
@@ -112,6 +115,6 @@ def finish(module: AnsibleModule, outcomes: Sequence[Outcome], seconds: float) -
     }
     failed = [outcome for outcome in outcomes if outcome.failed]
     if failed and not module.params["report_only"]:
-        told = " | ".join("%s: %s" % (outcome.name, outcome.msg) for outcome in failed)
+        told = " | ".join(f"{outcome.name}: {outcome.msg}" for outcome in failed)
         module.fail_json(msg="%d of %d VMs failed. %s" % (len(failed), len(outcomes), told), **result)
     module.exit_json(**result)

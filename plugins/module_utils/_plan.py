@@ -9,23 +9,23 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Tuple, Union
+from typing import Any, Callable
 
 from ._errors import NotFound, NotVerified, TaskFailed, VmwardError
 from ._hypervisor import Detail, Hypervisor, Pending
 from ._model import Vm, printable
 
-View = Dict[str, Any]
+View = dict[str, Any]
 Submit = Callable[[Hypervisor], Pending]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One change of one VM: what it says to the reader, how it is submitted, and how it is undone where that is safe."""
+    """One change of one VM: what it says to the reader, how it is submitted, how it is undone where that is safe."""
 
     text: str
     submit: Submit
-    undo: Optional[Submit] = None
+    undo: Submit | None = None
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Plan:
 
     before: View
     after: View
-    steps: Tuple[Step, ...] = ()
-    warnings: Tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    warnings: tuple[str, ...] = ()
     shortfall: str = ""  # why the goal cannot be reached whole, although the steps are right to take
 
     @property
@@ -46,10 +46,10 @@ class Plan:
 class UseCase(ABC):
     """A verb: how it sees a VM, and what it plans. Planning reads and never writes."""
 
-    detail: FrozenSet[Detail] = frozenset()
+    detail: frozenset[Detail] = frozenset()
 
     @abstractmethod
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         """The part of the VM that this verb is about, as plain data; of None when the VM is gone."""
 
     @abstractmethod
@@ -69,25 +69,25 @@ class Outcome:
     msg: str = ""
     before: View = field(default_factory=dict)
     after: View = field(default_factory=dict)
-    steps: List[str] = field(default_factory=list)
-    warnings: List[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     task: str = ""
 
     def fail(self, error: VmwardError) -> None:
         self.failed = True
-        self.msg = "%s %s" % (self.msg, error) if self.msg else str(error)
+        self.msg = f"{self.msg} {error}" if self.msg else str(error)
         self.task = getattr(error, "task", None) or self.task
 
 
-def attempt(what: str, call: Callable[[], Any]) -> Any:
+def attempt(what: str, call: Callable[..., Any], *args: Any) -> Any:
     """Call for one VM; a surprise (a backend's bug) becomes that VM's own error and never stops the others."""
     try:
-        return call()
+        return call(*args)
     except VmwardError:
         raise
     except Exception as exc:
-        raise TaskFailed("Cannot %s: unexpected %s: %s. Please report this." % (what, type(exc).__name__, exc)) from exc
+        raise TaskFailed(f"Cannot {what}: unexpected {type(exc).__name__}: {exc}. Please report this.") from exc
 
 
 class Run:
@@ -96,17 +96,17 @@ class Run:
     def __init__(self, hypervisor: Hypervisor, usecase: UseCase, deadline: float) -> None:
         self.hypervisor, self.usecase = hypervisor, usecase
         self.end = time.monotonic() + deadline
-        self.outcomes: Dict[str, Outcome] = {}
-        self.plans: Dict[str, Plan] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.plans: dict[str, Plan] = {}
 
-    def plan(self, vms: Dict[str, Union[Vm, VmwardError]], names: Dict[str, str]) -> None:
+    def plan(self, vms: dict[str, Vm | VmwardError], names: dict[str, str]) -> None:
         for vm_id, vm in vms.items():
             outcome = self.outcomes[vm_id] = Outcome(names[vm_id], vm_id, self.hypervisor.name)
             if isinstance(vm, VmwardError):
                 outcome.fail(vm)
                 continue
             try:
-                plan = attempt("plan for %s" % outcome.name, lambda vm=vm: self.usecase.plan(self.hypervisor, vm))
+                plan = attempt(f"plan for {outcome.name}", self.usecase.plan, self.hypervisor, vm)
             except VmwardError as exc:
                 outcome.fail(exc)
                 continue
@@ -118,11 +118,11 @@ class Run:
     def apply(self) -> None:
         """Submit step i of every VM, wait once for all of them, go on to step i + 1."""
         for number in range(max((len(plan.steps) for plan in self.plans.values()), default=0)):
-            pending: List[Pending] = []
+            pending: list[Pending] = []
             for vm_id, plan in self._open(number):
                 step, outcome = plan.steps[number], self.outcomes[vm_id]
                 try:
-                    pending.append(attempt(step.text, lambda step=step: step.submit(self.hypervisor)))
+                    pending.append(attempt(step.text, step.submit, self.hypervisor))
                 except VmwardError as exc:
                     self._give_up(outcome, plan, number, exc)
             ended = self.hypervisor.wait(pending, max(self.end - time.monotonic(), 1.0)) if pending else {}
@@ -130,7 +130,7 @@ class Run:
                 if error is not None:
                     self._give_up(self.outcomes[vm_id], self.plans[vm_id], number, error)
 
-    def _open(self, number: int) -> List[Tuple[str, Plan]]:
+    def _open(self, number: int) -> list[tuple[str, Plan]]:
         return [(k, p) for k, p in self.plans.items() if number < len(p.steps) and not self.outcomes[k].failed]
 
     def _give_up(self, outcome: Outcome, plan: Plan, number: int, error: VmwardError) -> None:
@@ -140,13 +140,11 @@ class Run:
             if step.undo is None:
                 continue
             try:
-                pending = attempt("undo: " + step.text, lambda step=step: step.undo(self.hypervisor))
+                pending = attempt("undo: " + step.text, step.undo, self.hypervisor)
                 failure = self.hypervisor.wait([pending], 60.0)[outcome.id]
             except VmwardError as exc:
                 failure = exc
-            outcome.msg += (
-                " Undone: %s." % step.text if failure is None else " NOT undone: %s (%s)." % (step.text, failure)
-            )
+            outcome.msg += f" Undone: {step.text}." if failure is None else f" NOT undone: {step.text} ({failure})."
 
     def read_back(self) -> None:
         """Compare what is with what was promised; a difference is a failure, whatever the hypervisor had answered."""
@@ -157,32 +155,32 @@ class Run:
             if plan.changed:
                 actual = found.get(vm_id, NotFound("The VM is gone."))
                 if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
-                    outcome.fail(NotVerified("Cannot read %s back: %s" % (outcome.name, actual)))
+                    outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
                     continue
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
                 wrong = differences(plan.after, outcome.after)
                 if wrong and not outcome.failed and not plan.shortfall:
-                    outcome.fail(NotVerified("Read back on %s: %s." % (outcome.name, "; ".join(wrong))))
+                    outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
             if plan.shortfall and not outcome.failed:
                 outcome.fail(NotVerified(plan.shortfall))
 
 
-def differences(wanted: View, actual: View, path: str = "") -> List[str]:
+def differences(wanted: View, actual: View, path: str = "") -> list[str]:
     """Name every value that is not as wanted; keys that the plan did not speak of are free."""
-    found: List[str] = []
+    found: list[str] = []
     for key, value in wanted.items():
         name, is_ = path + key, actual.get(key)
         if isinstance(value, dict) and isinstance(is_, dict):
             found += differences(value, is_, name + ".")
         elif value != is_:
-            found.append("%s is %s, not %s" % (name, printable(str(is_)), printable(str(value))))
+            found.append(f"{name} is {printable(str(is_))}, not {printable(str(value))}")
     return found
 
 
 def execute(
-    hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[Tuple[str, str]], deadline: float, check: bool
-) -> List[Outcome]:
-    """Run a verb on VMs of one hypervisor; ``chosen`` holds (id, name as the user said it). Outcomes in the same order."""
+    hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[tuple[str, str]], deadline: float, check: bool
+) -> list[Outcome]:
+    """Run a verb on VMs of one hypervisor; ``chosen`` holds (id, name as the user said it). Outcomes in that order."""
     started = time.monotonic()
     names = dict(chosen)
     run = Run(hypervisor, usecase, deadline)

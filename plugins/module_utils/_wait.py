@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Callable, Dict, List, Optional
+from typing import Callable
 
 from ._errors import TimedOut, VmwardError
 from ._hypervisor import Pending
@@ -18,13 +18,13 @@ def poll_all(
     deadline: float,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Dict[str, Optional[VmwardError]]:
+) -> dict[str, VmwardError | None]:
     """Poll every pending until it ends or ``deadline`` seconds have passed. Answers by VM id: None, or the error."""
-    outcome: Dict[str, Optional[VmwardError]] = {}
-    open_: List[Pending] = list(pending)
+    outcome: dict[str, VmwardError | None] = {}
+    open_: list[Pending] = list(pending)
     end, pause = now() + deadline, 0.05
     while open_:
-        still: List[Pending] = []
+        still: list[Pending] = []
         for item in open_:
             try:
                 if item.poll():
@@ -46,10 +46,8 @@ def poll_all(
 
 def still_running(item: Pending, deadline: float) -> str:
     """The sentence for work that has outlived its deadline."""
-    task = " (task %s)" % item.task if item.task else ""
-    return "Cannot say yet whether '%s' on %s succeeded: it still runs after %g s%s. Run again to take it up." % (
-        item.what,
-        item.vm.name,
-        deadline,
-        task,
+    task = f" (task {item.task})" if item.task else ""
+    return (
+        f"Cannot say yet whether '{item.what}' on {item.vm.name} succeeded: it still runs after {deadline:g} s{task}. "
+        "Run again to take it up."
     )

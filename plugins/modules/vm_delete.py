@@ -12,8 +12,10 @@ version_added: "0.1.0"
 author:
   - vmward contributors (@vmward)
 description:
-  - Removes the definition of a stopped VM, its snapshots and its own images. A base image stays, and so does any image that another VM uses.
-  - A VM that is held by a case is deleted only when its evidence is settled; any other only with O(confirm). A VM that does not exist is an error, not a success, since a mistyped name must not pass for a deletion.
+  - Removes the definition of a stopped VM, its snapshots and its own images. A base image stays, and so does any
+    image that another VM uses.
+  - A VM that is held by a case is deleted only when its evidence is settled; any other only with O(confirm). A VM
+    that does not exist is an error, not a success, since a mistyped name must not pass for a deletion.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch
@@ -37,7 +39,8 @@ options:
     default: false
   evidence:
     description:
-      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class (V(memory), V(connections), V(disks),
+      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class
+        (V(memory), V(connections), V(disks),
         V(logs)), each with C(state) (V(stored); V(unavailable) with C(reason); V(waived) with C(by)).
       - A VM that is held by a case is refused while a class that this verb destroys is not settled.
       - The C(gate) value that M(vmward.remediation.case_ledger) returns when it reads a case has this form.

@@ -12,7 +12,8 @@ version_added: "0.1.0"
 author:
   - vmward contributors (@vmward)
 description:
-  - Every writable disk of a stopped VM starts again from the base of its chain. The new overlay is made first, then the definition is changed, then the old overlay is removed.
+  - Every writable disk of a stopped VM starts again from the base of its chain. The new overlay is made first, then
+    the definition is changed, then the old overlay is removed.
   - It is always a change. Snapshots are lost with the old overlay.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
@@ -32,12 +33,14 @@ options:
   deadline:
     default: 300
   discard:
-    description: Accept that snapshots, and for a VM that no case holds all that it has written since its base, are lost.
+    description:
+      - Accept that snapshots, and for a VM that no case holds all that it has written since its base, are lost.
     type: bool
     default: false
   evidence:
     description:
-      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class (V(memory), V(connections), V(disks),
+      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class
+        (V(memory), V(connections), V(disks),
         V(logs)), each with C(state) (V(stored); V(unavailable) with C(reason); V(waived) with C(by)).
       - A VM that is held by a case is refused while a class that this verb destroys is not settled.
       - The C(gate) value that M(vmward.remediation.case_ledger) returns when it reads a case has this form.

@@ -12,7 +12,8 @@ version_added: "0.1.0"
 author:
   - vmward contributors (@vmward)
 description:
-  - Reads identity, power, network cards with MAC, IP, network, link and isolation, disks with their backing chains, the snapshot tree and vmward's own note on the VM.
+  - Reads identity, power, network cards with MAC, IP, network, link and isolation, disks with their backing chains,
+    the snapshot tree and vmward's own note on the VM.
   - Nothing is changed, and nothing is asked of the guest: addresses come from DHCP leases and the host's ARP table.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
@@ -82,7 +83,9 @@ vms:
       elements: str
       returned: always
     before:
-      description: All that is known: C(power), C(isolation), C(nics), C(disks), C(snapshots), C(note), C(memory) (bytes), and the rest.
+      description:
+        - All that is known: C(power), C(isolation), C(nics), C(disks), C(snapshots), C(note), C(memory) (bytes), and
+          the rest.
       type: dict
       returned: always
     after:

@@ -12,9 +12,12 @@ version_added: "0.1.0"
 author:
   - vmward contributors (@vmward)
 description:
-  - Brings the network of VMs into one state, enforced by the hypervisor and out of the guest's reach, for the running VM and for its next start.
+  - Brings the network of VMs into one state, enforced by the hypervisor and out of the guest's reach, for the running
+    VM and for its next start.
   - The former wiring is written onto the VM before the cut, and V(free) restores exactly that.
-  - On libvirt V(sealed) means a network filter that drops every frame on each tap, and the link down. NICs that no filter can hold get the link down; when even that is impossible, every other NIC is cut and the module fails, naming the NIC.
+  - On libvirt V(sealed) means a network filter that drops every frame on each tap, and the link down. NICs that no
+    filter can hold get the link down; when even that is impossible, every other NIC is cut and the module fails,
+    naming the NIC.
   - A failure never opens a cut: a VM once isolated stays isolated.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
@@ -76,7 +79,8 @@ options:
         type: str
   keep_sessions:
     description:
-      - For V(free), accept that the sessions that were open at the cut may resume (a false alarm). Without it, a VM that was not cold-started since its cut is refused.
+      - For V(free), accept that the sessions that were open at the cut may resume (a false alarm). Without it, a VM
+        that was not cold-started since its cut is refused.
     type: bool
     default: false
 seealso:
@@ -146,7 +150,8 @@ vms:
       elements: str
       returned: always
     before:
-      description: The C(isolation) of the VM, the C(case) that holds it, and each of its C(nics) with isolation and wiring.
+      description:
+        - The C(isolation) of the VM, the C(case) that holds it, and each of its C(nics) with isolation and wiring.
       type: dict
       returned: always
     after:

@@ -13,7 +13,8 @@ author:
   - vmward contributors (@vmward)
 description:
   - Starts, pauses, stops or restarts VMs and reads back that it happened.
-  - V(stopped) asks the guest first, for O(grace) seconds; only with O(force) is its power then taken away. A hostile guest may never obey.
+  - V(stopped) asks the guest first, for O(grace) seconds; only with O(force) is its power then taken away. A hostile
+    guest may never obey.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch
@@ -46,7 +47,8 @@ options:
     default: 60
   evidence:
     description:
-      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class (V(memory), V(connections), V(disks),
+      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class
+        (V(memory), V(connections), V(disks),
         V(logs)), each with C(state) (V(stored); V(unavailable) with C(reason); V(waived) with C(by)).
       - A VM that is held by a case is refused while a class that this verb destroys is not settled.
       - The C(gate) value that M(vmward.remediation.case_ledger) returns when it reads a case has this form.

@@ -13,7 +13,8 @@ author:
   - vmward contributors (@vmward)
 description:
   - Takes a snapshot of the disks, with memory only where asked for, or removes one.
-  - On libvirt a snapshot of a stopped VM, and one with memory, lies inside the qcow2 file; one of a running VM's disks is an external overlay.
+  - On libvirt a snapshot of a stopped VM, and one with memory, lies inside the qcow2 file; one of a running VM's
+    disks is an external overlay.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch

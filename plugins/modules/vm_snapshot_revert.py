@@ -13,8 +13,10 @@ author:
   - vmward contributors (@vmward)
 description:
   - Reverts the disks of VMs to a snapshot; the memory only where asked for, since it would bring running malware back.
-  - A revert brings the snapshot's wiring back too. The note on the VM and its isolation are put back before anything else, and the VM stays off (with O(memory), paused).
-  - libvirt reverts external snapshots from version 9.9.0 on; on earlier ones they are refused before anything is touched.
+  - A revert brings the snapshot's wiring back too. The note on the VM and its isolation are put back before anything
+    else, and the VM stays off (with O(memory), paused).
+  - libvirt reverts external snapshots from version 9.9.0 on; on earlier ones they are refused before anything is
+    touched.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch
@@ -46,7 +48,8 @@ options:
     default: false
   evidence:
     description:
-      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class (V(memory), V(connections), V(disks),
+      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class
+        (V(memory), V(connections), V(disks),
         V(logs)), each with C(state) (V(stored); V(unavailable) with C(reason); V(waived) with C(by)).
       - A VM that is held by a case is refused while a class that this verb destroys is not settled.
       - The C(gate) value that M(vmward.remediation.case_ledger) returns when it reads a case has this form.

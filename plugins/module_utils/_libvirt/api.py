@@ -11,7 +11,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
+from typing import Any
 
 from .._errors import NotFound, Unsupported, VmwardError
 from .._hypervisor import Capability, Detail, Hypervisor, Pending, done
@@ -34,7 +34,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         self.link = Connection(name, uri)
         self.version = self.link.call("ask the version", None, lambda conn: conn.getLibVersion())
 
-    def capabilities(self) -> FrozenSet[Capability]:
+    def capabilities(self) -> frozenset[Capability]:
         have = set(Capability) - {Capability.SUSPEND}
         if self.version < REVERT_EXTERNAL_SINCE:
             have.discard(Capability.REVERT_EXTERNAL)
@@ -42,13 +42,13 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
             have.discard(Capability.FORENSIC)
         return frozenset(have)
 
-    def refs(self) -> Tuple[VmRef, ...]:
+    def refs(self) -> tuple[VmRef, ...]:
         domains = self.link.call("list the VMs", None, lambda conn: conn.listAllDomains(0))
         return tuple(VmRef(self.name, domain.UUIDString(), domain.name()) for domain in domains)
 
-    def read(self, ids: Sequence[str], detail: FrozenSet[Detail] = frozenset()) -> Dict[str, Union[Vm, VmwardError]]:
-        answer: Dict[str, Union[Vm, VmwardError]] = {}
-        known: Dict[str, bool] = {}
+    def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
+        answer: dict[str, Vm | VmwardError] = {}
+        known: dict[str, bool] = {}
         for vm_id in ids:
             try:
                 answer[vm_id] = self._read(VmRef(self.name, vm_id, ""), detail, known)
@@ -56,7 +56,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
                 answer[vm_id] = exc
         return answer
 
-    def _read(self, ref: VmRef, detail: FrozenSet[Detail], known: Dict[str, bool]) -> Vm:
+    def _read(self, ref: VmRef, detail: frozenset[Detail], known: dict[str, bool]) -> Vm:
         name, state, persistent, live, config = self.link.domain(ref, "read", definitions)
         ref = VmRef(self.name, ref.id, name)
         power = self._power(ref, state)
@@ -79,22 +79,22 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
 
     def _power(self, ref: VmRef, state: int) -> PowerState:
         if state not in xml.POWER:
-            raise Unsupported("Cannot judge %s: libvirt reports the unknown power state %s." % (ref.name, state))
+            raise Unsupported(f"Cannot judge {ref.name}: libvirt reports the unknown power state {state}.")
         power = xml.POWER[state]
         saved = power is PowerState.STOPPED and self.link.domain(ref, "read", lambda d: d.hasManagedSaveImage(0))
         return PowerState.SUSPENDED if saved else power
 
-    def _snapshots(self, ref: VmRef) -> Tuple[Snapshot, ...]:
-        def listed(domain: Any) -> List[Snapshot]:
+    def _snapshots(self, ref: VmRef) -> tuple[Snapshot, ...]:
+        def listed(domain: Any) -> list[Snapshot]:
             return [xml.snapshot_of(s.getXMLDesc(0), bool(s.isCurrent(0))) for s in domain.listAllSnapshots(0)]
 
         return tuple(sorted(self.link.domain(ref, "list the snapshots of", listed), key=lambda s: (s.created, s.id)))
 
-    def _with_addresses(self, ref: VmRef, nics: Tuple[Nic, ...]) -> Tuple[Nic, ...]:
+    def _with_addresses(self, ref: VmRef, nics: tuple[Nic, ...]) -> tuple[Nic, ...]:
         """IP addresses as the host sees them: DHCP leases and the ARP table. The guest's own word is not asked."""
 
-        def seen(domain: Any) -> Dict[str, List[str]]:
-            found: Dict[str, List[str]] = {}
+        def seen(domain: Any) -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
             for source in (
                 libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
                 libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
@@ -107,7 +107,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         addresses = self.link.domain(ref, "read the addresses of", seen)
         return tuple(nic_with(nic, addresses.get(nic.mac, [])) for nic in nics)
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, Optional[VmwardError]]:
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         return poll_all(pending, deadline)
 
     def close(self) -> None:
@@ -146,17 +146,17 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         external = vm.power is not PowerState.STOPPED and not memory
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if external else 0
-        what = "take snapshot %s of" % name
+        what = f"take snapshot {name} of"
         self.link.domain(vm.ref, what, lambda d: d.snapshotCreateXML(xml.text_of(root), flags), repeat=False)
         return done(vm.ref, what)
 
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
-        what = "remove snapshot %s of" % snapshot_id
+        what = f"remove snapshot {snapshot_id} of"
         self.link.domain(vm.ref, what, lambda d: d.snapshotLookupByName(snapshot_id, 0).delete(0), repeat=False)
         return done(vm.ref, what)
 
     def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
-        """Reverts paused: libvirt would let a VM with memory run at once, wired as it was. Without memory it is then put off."""
+        """A snapshot with memory comes back paused, lest it run at once, wired as it was; without memory, off."""
 
         def revert(domain: Any) -> None:
             snapshot = domain.snapshotLookupByName(snapshot_id, 0)
@@ -165,17 +165,17 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
             if not memory and domain.isActive():
                 domain.destroy()
 
-        self.link.domain(vm.ref, "revert to %s" % snapshot_id, revert)
+        self.link.domain(vm.ref, f"revert to {snapshot_id}", revert)
         return done(vm.ref, "revert")
 
 
-def definitions(domain: Any) -> Tuple[str, int, bool, Optional[ET.Element], Optional[ET.Element]]:
+def definitions(domain: Any) -> tuple[str, int, bool, ET.Element | None, ET.Element | None]:
     """A domain's name, state, persistence, running definition and persistent definition."""
     state, persistent = domain.state()[0], bool(domain.isPersistent())
     live = xml.parse(domain.XMLDesc(0)) if domain.isActive() else None
     config = xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)) if persistent else None
     if live is None and config is None:
-        raise NotFound("The VM %s vanished while it was read." % domain.name())
+        raise NotFound(f"The VM {domain.name()} vanished while it was read.")
     return domain.name(), state, persistent, live, config
 
 

@@ -9,7 +9,8 @@ Source: U(https://libvirt.org/html/libvirt-virterror.html).
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Optional, TypeVar
+from contextlib import suppress
+from typing import Any, Callable, TypeVar
 
 from .._errors import AuthFailed, NotFound, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._model import VmRef, printable
@@ -18,9 +19,11 @@ try:
     import libvirt
 except ImportError as _exc:  # told as a sentence when a connection is wanted
     libvirt = None
-    IMPORT_ERROR: Optional[ImportError] = _exc
+    IMPORT_ERROR: ImportError | None = _exc
 else:
     IMPORT_ERROR = None
+
+__all__ = ["Connection", "libvirt"]
 
 T = TypeVar("T")
 RESTART = 30.0  # seconds that a restarting libvirtd is waited for
@@ -32,8 +35,8 @@ class Connection:
     def __init__(self, name: str, uri: str) -> None:
         if libvirt is None:
             raise Unsupported(
-                "Cannot use hypervisor %s: the Python library libvirt is missing (%s). Install python3-libvirt, or "
-                "libvirt-python with pip, for the interpreter that runs this task." % (name, IMPORT_ERROR)
+                f"Cannot use hypervisor {name}: the Python library libvirt is missing ({IMPORT_ERROR}). "
+                "Install python3-libvirt, or libvirt-python with pip, for the interpreter that runs this task."
             ) from IMPORT_ERROR
         self.name, self.uri = name, uri
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # libvirt would print to stderr
@@ -46,13 +49,11 @@ class Connection:
             raise self.sentence(exc, "connect to", None) from exc
 
     def close(self) -> None:
-        try:
+        with suppress(libvirt.libvirtError):  # the other side may be gone: nothing is left to log out from
             self.conn.close()
-        except libvirt.libvirtError:
-            pass  # the other side is gone: nothing is left to log out from
 
-    def call(self, what: str, vm: Optional[VmRef], action: Callable[[Any], T], repeat: bool = True) -> T:
-        """Run ``action(conn)``. After a lost connection, connect again and, if the action may be repeated, repeat it once."""
+    def call(self, what: str, vm: VmRef | None, action: Callable[[Any], T], repeat: bool = True) -> T:
+        """Run ``action(conn)``. After a lost connection, connect again and repeat it once, if it may be repeated."""
         try:
             return action(self.conn)
         except libvirt.libvirtError as exc:
@@ -86,11 +87,11 @@ class Connection:
                     raise
                 sleep(0.5)
 
-    def sentence(self, exc: Any, what: str, vm: Optional[VmRef]) -> VmwardError:
+    def sentence(self, exc: Any, what: str, vm: VmRef | None) -> VmwardError:
         """Cannot <operation> <vm> (<uuid>) on <hypervisor>: <cause>. <what to do>."""
         code, cause = exc.get_error_code(), printable(exc.get_error_message() or str(exc), 300).rstrip(".")
-        whom = " %s (%s)" % (printable(vm.name), vm.id) if vm else ""
-        start = "Cannot %s%s on %s: %s." % (what, whom, self.name, cause)
+        whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
+        start = f"Cannot {what}{whom} on {self.name}: {cause}."
         if code in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT, libvirt.VIR_ERR_NO_STORAGE_VOL):
             return NotFound(start + " It may have been removed meanwhile: list what there is with vm_info.")
         if code in (
@@ -101,7 +102,7 @@ class Connection:
             libvirt.VIR_ERR_OPERATION_DENIED,
         ):
             return AuthFailed(
-                start + " Run as root or as a member of group libvirt, or correct the log-in of %s." % self.uri
+                start + f" Run as root or as a member of group libvirt, or correct the log-in of {self.uri}."
             )
         if code in (
             libvirt.VIR_ERR_NO_SUPPORT,
@@ -113,5 +114,5 @@ class Connection:
         if code in (libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE):
             return TimedOut(start)
         if vm is None:
-            return TaskFailed(start + " Check that libvirtd runs there and that the URI %s is right." % self.uri)
-        return TaskFailed(start + " See the log of libvirtd on %s." % self.name)
+            return TaskFailed(start + f" Check that libvirtd runs there and that the URI {self.uri} is right.")
+        return TaskFailed(start + f" See the log of libvirtd on {self.name}.")

@@ -13,7 +13,6 @@ import hashlib
 import ipaddress
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import Dict, Tuple
 
 from .._errors import Refused
 from .._model import Collector
@@ -28,21 +27,21 @@ def is_forensic(name: str) -> bool:
 
 
 def rule(
-    parent: ET.Element, action: str, direction: str, priority: int, match: str, attributes: Dict[str, str]
+    parent: ET.Element, action: str, direction: str, priority: int, match: str, attributes: dict[str, str]
 ) -> None:
     element = ET.SubElement(parent, "rule", {"action": action, "direction": direction, "priority": str(priority)})
     ET.SubElement(element, match, attributes)
 
 
-def sealed() -> Tuple[str, str]:
+def sealed() -> tuple[str, str]:
     """Name and XML of the filter that drops every frame, both ways."""
     root = ET.Element("filter", {"name": SEALED})
     rule(root, "drop", "inout", 500, "mac", {})
     return SEALED, ET.tostring(root, encoding="unicode")
 
 
-def forensic(collectors: Sequence[Collector]) -> Tuple[str, str]:
-    """Name and XML of the filter that passes the collectors' addresses and ports only; the name is bound to the rules."""
+def forensic(collectors: Sequence[Collector]) -> tuple[str, str]:
+    """Name and XML of the filter that passes only the collectors; its name is bound to its rules."""
     root = ET.Element("filter")
     for address in sorted({c.via or c.address for c in collectors}):
         neighbour(root, address)
@@ -68,7 +67,7 @@ def exchange(root: ET.Element, collector: Collector) -> None:
     """Pass one collector's port, in both directions."""
     address = ipaddress.ip_address(collector.address)
     if collector.opened_by not in ("vm", "collector") or collector.protocol not in ("tcp", "udp"):
-        raise Refused("Collector %s: opened_by is vm or collector, protocol is tcp or udp." % collector.address)
+        raise Refused(f"Collector {collector.address}: opened_by is vm or collector, protocol is tcp or udp.")
     there = collector.opened_by == "vm"  # the port is the collector's, not the VM's
     for direction, near, far in (("out", "dst", "dst" if there else "src"), ("in", "src", "src" if there else "dst")):
         rule(
@@ -91,7 +90,7 @@ def fingerprint(root: ET.Element) -> str:
     for element in root.findall("rule"):
         match = element[0] if len(element) else ET.Element("none")
         head = [element.get(key, "") for key in ("action", "direction", "priority")]
-        lines.append("|".join(head + [match.tag] + ["%s=%s" % pair for pair in sorted(match.attrib.items())]))
+        lines.append("|".join(head + [match.tag] + ["{}={}".format(*pair) for pair in sorted(match.attrib.items())]))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 

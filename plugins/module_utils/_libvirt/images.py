@@ -1,10 +1,12 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disk images on libvirt: the chain of a disk, fresh overlays, deletion. Over the storage API, so that it works remotely too.
+"""Disk images on libvirt: chains, fresh overlays, deletion; over the storage API, so that it works remotely too.
 
-The format of the active image is the domain's statement. The format of each image below it is what the image above states
-in its header, which only the host writes. Nothing is probed. Source: U(https://libvirt.org/formatstorage.html).
+The format of the active image is the domain's statement. The format of each image below it is what the image above
+states in its header, which only the host writes. Nothing is probed.
+
+Source: U(https://libvirt.org/formatstorage.html).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os.path
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from typing import Any, List, Optional, Set, Tuple
+from typing import Any
 
 from .._errors import NotVerified, TaskFailed, Unsupported
 from .._hypervisor import Pending, done
@@ -30,7 +32,7 @@ class ImageVerbs:
 
     link: Connection
 
-    def disks(self, ref: VmRef, domain: ET.Element) -> Tuple[Disk, ...]:
+    def disks(self, ref: VmRef, domain: ET.Element) -> tuple[Disk, ...]:
         """Every disk with its chain; CD-ROM and floppy drives without a medium are left out."""
         return tuple(
             self._disk(ref, element)
@@ -40,36 +42,37 @@ class ImageVerbs:
 
     def _disk(self, ref: VmRef, element: ET.Element) -> Disk:
         source, driver, target = element.find("source"), element.find("driver"), element.find("target")
-        assert source is not None and target is not None
+        assert source is not None
+        assert target is not None
         name = target.get("dev", "")
         path = source.get("file") or source.get("dev") or ""
         if not path:
             raise Unsupported(
-                "Cannot read disk %s of %s: its storage is of type '%s'. Only files and block devices are "
-                "supported." % (name, ref.name, element.get("type"))
+                "Cannot read disk {} of {}: its storage is of type '{}'. Only files and block devices are "
+                "supported.".format(name, ref.name, element.get("type"))
             )
         image_format = driver.get("type", "") if driver is not None else ""
         if image_format not in FORMATS:
             raise Unsupported(
-                "Cannot read disk %s of %s: its definition states no known format ('%s'). State it in the "
-                "domain's <driver type=.../>." % (name, ref.name, image_format)
+                f"Cannot read disk {name} of {ref.name}: its definition states no known format ('{image_format}'). "
+                "State it in the domain's <driver type=.../>."
             )
-        info = self.link.domain(ref, "read disk %s of" % name, lambda d: d.blockInfo(name, 0))
+        info = self.link.domain(ref, f"read disk {name} of", lambda d: d.blockInfo(name, 0))
         layers = (Layer(path, image_format),) + self._below(ref, Layer(path, image_format))
         read_only = element.find("readonly") is not None or element.get("device", "disk") != "disk"
         return Disk(name, target.get("bus", ""), info[0], info[1], read_only, layers)
 
-    def _below(self, ref: VmRef, top: Layer) -> Tuple[Layer, ...]:
+    def _below(self, ref: VmRef, top: Layer) -> tuple[Layer, ...]:
         """The images below the active one, as each states it in its header."""
-        found: List[Layer] = []
-        layer: Optional[Layer] = top
+        found: list[Layer] = []
+        layer: Layer | None = top
         while layer is not None and layer.format != "raw":
             if len(found) > DEPTH:
                 raise TaskFailed(
                     "Cannot read the disks of %s: the chain of %s has more than %d images."
                     % (ref.name, top.path, DEPTH)
                 )
-            description = xml.parse(self.link.call("read the image %s" % layer.path, ref, self._describe(layer.path)))
+            description = xml.parse(self.link.call(f"read the image {layer.path}", ref, self._describe(layer.path)))
             layer = backing(description)
             if layer is not None:
                 found.append(layer)
@@ -90,7 +93,7 @@ class ImageVerbs:
             for snapshot in domain.listAllSnapshots(0):
                 snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
             root = xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
-            old: List[str] = []
+            old: list[str] = []
             for disk in writable(vm):
                 fresh = fresh_name(disk.layers[0].path)
                 create_overlay(conn, fresh, disk)
@@ -122,9 +125,9 @@ class ImageVerbs:
         self.link.call("delete", vm.ref, delete, repeat=False)
         return done(vm.ref, "delete")
 
-    def _used_by_others(self, vm: Vm) -> Set[str]:
+    def _used_by_others(self, vm: Vm) -> set[str]:
         """Every image path that another domain uses; a domain that cannot be read raises, for it may use one too."""
-        used: Set[str] = set()
+        used: set[str] = set()
         for domain in self.link.call("list the VMs", None, lambda conn: conn.listAllDomains(0)):
             if domain.UUIDString() == vm.ref.id:
                 continue
@@ -156,7 +159,7 @@ class volumes:
             self.pool.destroy()  # forgets the pool; the directory and its files stay
 
 
-def backing(description: ET.Element) -> Optional[Layer]:
+def backing(description: ET.Element) -> Layer | None:
     """The image below a volume, or None at the base."""
     path = description.findtext("./backingStore/path")
     if not path:
@@ -165,8 +168,8 @@ def backing(description: ET.Element) -> Optional[Layer]:
     image_format = stated.get("type", "") if stated is not None else ""
     if image_format not in FORMATS:
         raise Unsupported(
-            "The image %s states no format for its backing image %s. Write it into the header: qemu-img "
-            "rebase -u -F FORMAT." % (description.findtext("./target/path"), path)
+            "The image {} states no format for its backing image {}. Write it into the header: qemu-img "
+            "rebase -u -F FORMAT.".format(description.findtext("./target/path"), path)
         )
     return Layer(path, image_format)
 
@@ -210,4 +213,4 @@ def remove_image(conn: Any, path: str) -> None:
         pool.storageVolLookupByName(name).delete(0)
         pool.refresh(0)
         if name in pool.listVolumes():
-            raise NotVerified("The image %s is still there after its deletion." % path)
+            raise NotVerified(f"The image {path} is still there after its deletion.")

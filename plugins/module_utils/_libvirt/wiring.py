@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from .._errors import NotVerified
 from .._hypervisor import Pending, done
@@ -37,7 +37,7 @@ class WiringVerbs:
             return False
         return True
 
-    def filter_is_ours(self, name: str, known: Dict[str, bool]) -> bool:
+    def filter_is_ours(self, name: str, known: dict[str, bool]) -> bool:
         """Is the filter defined on the host exactly as we define it? Asked once per name and read."""
         if name not in known:
             try:
@@ -46,7 +46,7 @@ class WiringVerbs:
                 known[name] = False
         return known[name]
 
-    def submit_note(self, vm: Vm, note: Optional[IsolationNote]) -> Pending:
+    def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         def write(domain: Any) -> None:
             flags = affected(domain)
             text = xml.note_xml(note) if note else None
@@ -62,7 +62,7 @@ class WiringVerbs:
         name = self._define(mode, collectors) if self.has_filters() else ""
         wirings = dict(vm.note.wiring) if vm.note else {nic.id: nic.wiring for nic in vm.nics}
 
-        def cut(nic_id: str, interface: ET.Element, live: bool) -> Optional[ET.Element]:
+        def cut(nic_id: str, interface: ET.Element, live: bool) -> ET.Element | None:
             able = xml.CUT_BY[xml.kind_of(interface)]
             if not able:
                 return None
@@ -78,7 +78,7 @@ class WiringVerbs:
     def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
         wirings = dict(note.wiring)
 
-        def reconnect(nic_id: str, interface: ET.Element, live: bool) -> Optional[ET.Element]:
+        def reconnect(nic_id: str, interface: ET.Element, live: bool) -> ET.Element | None:
             if nic_id not in wirings:
                 return None
             noted = wirings[nic_id]
@@ -89,15 +89,15 @@ class WiringVerbs:
         return done(vm.ref, "reconnect")
 
     def _define(self, mode: Isolation, collectors: Sequence[Collector]) -> str:
-        """Define our filter where it is missing or was tampered with; libvirt applies a new definition to running VMs."""
+        """Define our filter where it is missing or was changed; libvirt applies a new definition to running VMs."""
         name, text = filters.sealed() if mode is Isolation.SEALED else filters.forensic(collectors)
         if not self.filter_is_ours(name, {}):
-            self.link.call("define the filter %s" % name, None, lambda conn: conn.nwfilterDefineXML(text))
+            self.link.call(f"define the filter {name}", None, lambda conn: conn.nwfilterDefineXML(text))
         return name
 
     def _edit(self, vm: Vm, what: str, edit: Edit) -> None:
         """Edit every NIC, running and persistent. One that fails never keeps the others from being done."""
-        failed: List[str] = []
+        failed: list[str] = []
 
         def apply(domain: Any) -> None:
             for flag, description in sides(domain):
@@ -111,17 +111,17 @@ class WiringVerbs:
                     if problem and what == "isolate":  # the filter was refused: take at least the link away
                         update(domain, xml.rewire(edited, None, "down"), flag)
                     if problem:
-                        failed.append("NIC %s, %s: %s" % (nic_id, "running" if live else "persistent", problem))
+                        failed.append("NIC {}, {}: {}".format(nic_id, "running" if live else "persistent", problem))
 
         self.link.domain(vm.ref, what, apply)
         if failed:
             raise NotVerified(
-                "Cannot %s %s (%s) wholly: %s. Every other NIC was done. Look at its NICs with vm_info, and cut what is "
-                "left at the switch." % (what, vm.ref.name, vm.ref.id, "; ".join(failed))
+                "Cannot {} {} ({}) wholly: {}. Every other NIC was done. Look at its NICs with vm_info, and cut "
+                "what is left at the switch.".format(what, vm.ref.name, vm.ref.id, "; ".join(failed))
             )
 
 
-def sides(domain: Any) -> List[Tuple[int, int]]:
+def sides(domain: Any) -> list[tuple[int, int]]:
     """The definitions that a domain has: how to write each, and how to read it."""
     both = []
     if domain.isActive():

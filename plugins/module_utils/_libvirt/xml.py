@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable
 
 from .._errors import TaskFailed, Unsupported
 from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Snapshot, Wiring, printable
@@ -23,7 +23,7 @@ NOTE_URI = "https://vmward.github.io/xmlns/isolation/1"
 SESSION_URI = "https://vmward.github.io/xmlns/session/1"  # live only, so that it vanishes at a cold start
 
 # What can cut each kind of interface from outside. A kind not listed here is an error, never a guess.
-CUT_BY: Dict[str, Tuple[str, ...]] = {
+CUT_BY: dict[str, tuple[str, ...]] = {
     "network": ("filter", "link"),
     "bridge": ("filter", "link"),
     "ethernet": ("filter", "link"),
@@ -39,7 +39,7 @@ CUT_BY: Dict[str, Tuple[str, ...]] = {
     "hostdev": (),
     "vdpa": (),
 }
-POWER: Dict[int, PowerState] = {  # virDomainState
+POWER: dict[int, PowerState] = {  # virDomainState
     1: PowerState.RUNNING,
     2: PowerState.RUNNING,  # blocked on a resource
     3: PowerState.PAUSED,
@@ -69,16 +69,16 @@ def parse(text: str) -> ET.Element:
     try:
         return ET.fromstring(text)
     except ET.ParseError as exc:
-        raise TaskFailed("libvirt sent XML that cannot be read (%s)." % exc) from exc
+        raise TaskFailed(f"libvirt sent XML that cannot be read ({exc}).") from exc
 
 
 def text_of(element: ET.Element) -> str:
     return ET.tostring(element, encoding="unicode")
 
 
-def interfaces(domain: ET.Element) -> Iterator[Tuple[str, ET.Element]]:
+def interfaces(domain: ET.Element) -> Iterator[tuple[str, ET.Element]]:
     """Each interface with its id: the MAC, numbered when a VM has the same MAC twice."""
-    seen: Dict[str, int] = {}
+    seen: dict[str, int] = {}
     for interface in domain.findall("./devices/interface"):
         mac_element = interface.find("mac")
         mac = (mac_element.get("address", "") if mac_element is not None else "").lower()
@@ -90,8 +90,9 @@ def kind_of(interface: ET.Element) -> str:
     kind = interface.get("type", "")
     if kind not in CUT_BY:
         raise Unsupported(
-            "Cannot judge a network interface of the unknown type '%s'. Nothing was changed on this VM: isolate it by "
-            "hand (switch port, virsh detach-interface) and report the type." % printable(kind)
+            f"Cannot judge a network interface of the unknown type '{printable(kind)}'. "
+            "Nothing was changed on this VM: isolate it by hand (switch port, virsh detach-interface) and "
+            "report the type."
         )
     return kind
 
@@ -116,7 +117,7 @@ def isolation_of(interface: ET.Element, ours: FilterIsOurs) -> Isolation:
     return Isolation.FORENSIC if is_forensic(name) and ours(name) else Isolation.FREE
 
 
-def wiring_of(interface: Optional[ET.Element]) -> str:
+def wiring_of(interface: ET.Element | None) -> str:
     """The two things that isolation edits, as canonical text: the filter reference and the link state."""
     if interface is None:
         return ""
@@ -128,12 +129,12 @@ def wiring_of(interface: Optional[ET.Element]) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def nics(live: Optional[ET.Element], config: Optional[ET.Element], ours: FilterIsOurs) -> Tuple[Nic, ...]:
+def nics(live: ET.Element | None, config: ET.Element | None, ours: FilterIsOurs) -> tuple[Nic, ...]:
     """The VM's NICs. Running and persistent definition are judged both, and the weaker counts."""
     now = dict(interfaces(live)) if live is not None else {}
     later = dict(interfaces(config)) if config is not None else {}
     order = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
-    found: List[Nic] = []
+    found: list[Nic] = []
     for nic_id in list(now) + [nic_id for nic_id in later if nic_id not in now]:
         both = [element for element in (now.get(nic_id), later.get(nic_id)) if element is not None]
         first, source, target = both[0], both[0].find("source"), both[0].find("target")
@@ -157,7 +158,7 @@ def nics(live: Optional[ET.Element], config: Optional[ET.Element], ours: FilterI
     return tuple(found)
 
 
-def rewire(interface: ET.Element, filterref: Optional[ET.Element], link: Optional[str]) -> ET.Element:
+def rewire(interface: ET.Element, filterref: ET.Element | None, link: str | None) -> ET.Element:
     """Edit one interface: its filter reference and its link state, nothing else."""
     for tag in ("filterref", "link"):
         for old in interface.findall(tag):
@@ -189,9 +190,9 @@ def note_xml(note: IsolationNote) -> str:
     return text_of(element)
 
 
-def note_of(domain: ET.Element) -> Optional[IsolationNote]:
+def note_of(domain: ET.Element) -> IsolationNote | None:
     """The undo note that lies on a VM, or None. ``sessions`` is known from a mark that a cold start removes."""
-    element = domain.find("./metadata/{%s}isolation" % NOTE_URI)
+    element = domain.find(f"./metadata/{{{NOTE_URI}}}isolation")
     if element is None:
         return None
     try:
@@ -203,11 +204,11 @@ def note_of(domain: ET.Element) -> Optional[IsolationNote]:
             kept["since"],
             wiring,
             tuple(Collector(**collector) for collector in kept["collectors"]),
-            sessions=domain.find("./metadata/{%s}session" % SESSION_URI) is not None,
+            sessions=domain.find(f"./metadata/{{{SESSION_URI}}}session") is not None,
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise TaskFailed(
-            "The VM carries an undo note that cannot be read (%s). Its case's ledger holds a copy." % exc
+            f"The VM carries an undo note that cannot be read ({exc}). Its case's ledger holds a copy."
         ) from exc
 
 
@@ -216,7 +217,7 @@ def snapshot_of(text: str, current: bool) -> Snapshot:
     root = parse(text)
     state = root.findtext("state", "")
     if state not in SNAPSHOT_POWER:
-        raise Unsupported("Cannot judge a snapshot in the unknown state '%s'." % printable(state))
+        raise Unsupported(f"Cannot judge a snapshot in the unknown state '{printable(state)}'.")
     kinds = {disk.get("snapshot", "") for disk in root.findall("./disks/disk")} - {"no"}
     memory = root.find("memory")
     name = root.findtext("name", "")

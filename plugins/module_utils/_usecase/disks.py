@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from .._errors import Refused, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor
@@ -25,7 +25,7 @@ class ResetDisks(UseCase):
     def __init__(self, discard: bool, evidence: Mapping[str, Any]) -> None:
         self.discard, self.evidence = discard, evidence
 
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         disks = vm.disks if vm else ()
         return {
             disk.id: {"base": disk.layers[-1].path, "layers": len(disk.layers)} for disk in disks if not disk.read_only
@@ -34,29 +34,28 @@ class ResetDisks(UseCase):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         self._check(hypervisor, vm)
         after = {disk: {"base": state["base"], "layers": 2} for disk, state in self.view(vm).items()}
-        text = "put a fresh overlay on the base of %s" % ", ".join(sorted(after))
+        text = "put a fresh overlay on the base of {}".format(", ".join(sorted(after)))
         return Plan(self.view(vm), after, (Step(text, lambda hv: hv.submit_reset_disks(vm)),))
 
     def _check(self, hypervisor: Hypervisor, vm: Vm) -> None:
         name = vm.ref.name
         if Capability.DISK_RESET not in hypervisor.capabilities():
-            raise Unsupported("Cannot reset the disks of %s: %s cannot do it." % (name, vm.ref.hypervisor))
+            raise Unsupported(f"Cannot reset the disks of {name}: {vm.ref.hypervisor} cannot do it.")
         if vm.power is not PowerState.STOPPED:
-            raise Refused("Cannot reset the disks of %s: it is %s. Stop it first (vm_power)." % (name, vm.power.value))
+            raise Refused(f"Cannot reset the disks of {name}: it is {vm.power.value}. Stop it first (vm_power).")
         alone = [disk.id for disk in vm.disks if not disk.read_only and len(disk.layers) < 2]
         if alone or not vm.disks:
             raise Unsupported(
-                "Cannot reset %s: %s has no base image to start again from. Revert to a snapshot instead."
-                % (name, "disk " + ", ".join(alone) if alone else "it")
+                "Cannot reset {}: {} has no base image to start again from. Revert to a snapshot instead.".format(
+                    name, "disk " + ", ".join(alone) if alone else "it"
+                )
             )
         volatility.require("reset", vm, volatility.ALL, self.evidence.get(name, self.evidence.get(vm.ref.id, {})))
         if vm.note is None and not self.discard:
-            raise Refused(
-                "Cannot reset %s: what it has written since its base would be lost. Say discard: true." % name
-            )
+            raise Refused(f"Cannot reset {name}: what it has written since its base would be lost. Say discard: true.")
         if vm.snapshots and not self.discard:
             kept = ", ".join(printable(snapshot.name, 40) for snapshot in vm.snapshots)
-            raise Refused("Cannot reset %s: its snapshots would be lost (%s). Say discard: true." % (name, kept))
+            raise Refused(f"Cannot reset {name}: its snapshots would be lost ({kept}). Say discard: true.")
 
 
 class Delete(UseCase):
@@ -67,22 +66,22 @@ class Delete(UseCase):
     def __init__(self, confirm: bool, evidence: Mapping[str, Any]) -> None:
         self.confirm, self.evidence = confirm, evidence
 
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         if vm is None:
             return {"state": "absent"}
         return {"state": "present", "disks": [disk.layers[0].path for disk in vm.disks]}
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         if Capability.DELETE not in hypervisor.capabilities():
-            raise Unsupported("Cannot delete %s: %s cannot do it." % (vm.ref.name, vm.ref.hypervisor))
+            raise Unsupported(f"Cannot delete {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
         if vm.power is not PowerState.STOPPED:
-            raise Refused("Cannot delete %s: it is %s. Stop it first (vm_power)." % (vm.ref.name, vm.power.value))
+            raise Refused(f"Cannot delete {vm.ref.name}: it is {vm.power.value}. Stop it first (vm_power).")
         volatility.require(
             "delete", vm, volatility.ALL, self.evidence.get(vm.ref.name, self.evidence.get(vm.ref.id, {}))
         )
         if vm.note is None and not self.confirm:
             raise Refused(
-                "Cannot delete %s: no case holds it. Say confirm: true to delete it with its disks." % vm.ref.name
+                f"Cannot delete {vm.ref.name}: no case holds it. Say confirm: true to delete it with its disks."
             )
         return Plan(
             self.view(vm), {"state": "absent"}, (Step("delete it with its disks", lambda hv: hv.submit_delete(vm)),)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Dict, Optional
+from typing import Any
 
 from .._hypervisor import Detail, Hypervisor
 from .._model import Vm
@@ -20,7 +20,7 @@ class Info(UseCase):
 
     detail = ALL
 
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         return plain(vm) if vm else {}
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
@@ -28,7 +28,7 @@ class Info(UseCase):
         return Plan(told, told)
 
 
-def plain(vm: Vm) -> Dict[str, Any]:
+def plain(vm: Vm) -> dict[str, Any]:
     """A VM as JSON-able data, with the words of the model."""
     told = asdict(vm)
     ref = told.pop("ref")

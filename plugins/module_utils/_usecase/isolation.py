@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
-from typing import FrozenSet, Optional, Tuple
 
 from .._errors import Refused, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
@@ -21,14 +20,14 @@ NEEDS = {Isolation.SEALED: Capability.SEAL, Isolation.FORENSIC: Capability.FOREN
 class SetIsolation(UseCase):
     """Bring VMs into one isolation state."""
 
-    detail: FrozenSet[Detail] = frozenset()
+    detail: frozenset[Detail] = frozenset()
 
     def __init__(
         self, mode: Isolation, case: str = "", collectors: Sequence[Collector] = (), keep_sessions: bool = False
     ) -> None:
         self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
 
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         return view(vm)
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
@@ -37,17 +36,16 @@ class SetIsolation(UseCase):
     def _isolate(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         if NEEDS[self.mode] not in hypervisor.capabilities():
             raise Unsupported(
-                "Cannot bring %s into %s isolation: %s cannot do it here."
-                % (vm.ref.name, self.mode.value, vm.ref.hypervisor)
+                f"Cannot bring {vm.ref.name} into {self.mode.value} isolation: {vm.ref.hypervisor} cannot do it here."
             )
         if self.mode is Isolation.FORENSIC and not self.collectors:
             raise Refused(
-                "Cannot bring %s into forensic isolation: no collector is named. Set vmward_collectors, or seal it."
-                % vm.ref.name
+                f"Cannot bring {vm.ref.name} into forensic isolation: no collector is named. "
+                "Set vmward_collectors, or seal it."
             )
         note, warnings = renewed_note(vm, self.mode, self.case, self.collectors), []
         if vm.note and self.case and vm.note.case != self.case:
-            warnings.append("it is already isolated under case %s, which stays its case" % vm.note.case)
+            warnings.append(f"it is already isolated under case {vm.note.case}, which stays its case")
         if not vm.persistent:
             warnings.append("its definition is transient: the cut lasts only while it runs")
         steps = []
@@ -71,23 +69,23 @@ class SetIsolation(UseCase):
             held = [nic.id for nic in vm.nics if nic.isolation is not Isolation.FREE]
             if held:
                 raise Refused(
-                    "Cannot free %s: NIC %s is isolated, but the VM carries no undo note. Restore its wiring from the "
-                    "ledger's undo entry, or by hand." % (vm.ref.name, ", ".join(held))
+                    "Cannot free {}: NIC {} is isolated, but the VM carries no undo note. Restore its wiring from the "
+                    "ledger's undo entry, or by hand.".format(vm.ref.name, ", ".join(held))
                 )
             return Plan(before, before)
         note = vm.note
         if note.sessions and vm.power is not PowerState.STOPPED and not self.keep_sessions:
             raise Refused(
-                "Cannot free %s: it has run on since it was cut at %s, so the attacker's open sessions would resume. "
-                "Stop and start it (or restore a clean point) first; after a false alarm use keep_sessions: true."
-                % (vm.ref.name, note.since)
+                f"Cannot free {vm.ref.name}: it has run on since it was cut at {note.since}, so the attacker's "
+                "open sessions would resume. Stop and start it (or restore a clean point) first; "
+                "after a false alarm use keep_sessions: true."
             )
         wiring = dict(note.wiring)
         strange = [nic.id for nic in vm.nics if nic.isolation is not Isolation.FREE and nic.id not in wiring]
         if strange:
             raise Refused(
-                "Cannot free %s: the undo note does not know NIC %s. Isolate it again first, so that the note "
-                "takes it in." % (vm.ref.name, ", ".join(strange))
+                "Cannot free {}: the undo note does not know NIC {}. Isolate it again first, so that the note "
+                "takes it in.".format(vm.ref.name, ", ".join(strange))
             )
         after = view(vm)
         after["isolation"], after["case"] = Isolation.FREE.value, ""
@@ -103,7 +101,7 @@ class SetIsolation(UseCase):
         return Plan(before, after, steps, warnings)
 
 
-def view(vm: Optional[Vm]) -> View:
+def view(vm: Vm | None) -> View:
     """What isolation is about: each NIC's state and wiring, and the case that holds the VM."""
     if vm is None:
         return {"isolation": "absent"}
@@ -118,7 +116,7 @@ def former(noted: Wiring, nic: Nic) -> Wiring:
 
 
 def renewed_note(
-    vm: Vm, mode: Isolation, case: str, collectors: Tuple[Collector, ...], former: Optional[IsolationNote] = None
+    vm: Vm, mode: Isolation, case: str, collectors: tuple[Collector, ...], former: IsolationNote | None = None
 ) -> IsolationNote:
     """The note for a cut: what an earlier note knows is kept for ever, NICs plugged in since are added."""
     former = former or vm.note
@@ -134,7 +132,9 @@ def renewed_note(
 
 def cut_text(mode: Isolation, nics: Sequence[Nic]) -> str:
     names = ", ".join(nic.id for nic in nics if nic.isolation is not mode)
-    return "%s NIC %s, live and persistent" % ("seal" if mode is Isolation.SEALED else "isolate for forensics", names)
+    return "{} NIC {}, live and persistent".format(
+        "seal" if mode is Isolation.SEALED else "isolate for forensics", names
+    )
 
 
 def uncut(vm: Vm, mode: Isolation) -> str:
@@ -145,14 +145,14 @@ def uncut(vm: Vm, mode: Isolation) -> str:
     ]
     if not held_open:
         return ""
-    named = ", ".join("%s (%s)" % (nic.id, nic.kind) for nic in held_open)
+    named = ", ".join(f"{nic.id} ({nic.kind})" for nic in held_open)
     return (
-        "%s is NOT wholly isolated: %s cannot be cut from outside by %s. Every other NIC is. Detach it, or unplug or "
-        "block its port on the switch, at once." % (vm.ref.name, named, vm.ref.hypervisor)
+        f"{vm.ref.name} is NOT wholly isolated: {named} cannot be cut from outside by {vm.ref.hypervisor}. "
+        "Every other NIC is. Detach it, or unplug or block its port on the switch, at once."
     )
 
 
-def again(mode: Isolation, note: IsolationNote, vm: Vm) -> Tuple[Step, ...]:
+def again(mode: Isolation, note: IsolationNote, vm: Vm) -> tuple[Step, ...]:
     """The steps that put note and cut back right after a revert, from what the VM is then."""
 
     def write_note(hypervisor: Hypervisor) -> Pending:
@@ -162,7 +162,7 @@ def again(mode: Isolation, note: IsolationNote, vm: Vm) -> Tuple[Step, ...]:
     def cut(hypervisor: Hypervisor) -> Pending:
         return hypervisor.submit_isolate(now_of(hypervisor, vm), mode, note.collectors)
 
-    return (Step("put the undo note back", write_note), Step("isolate again (%s)" % mode.value, cut))
+    return (Step("put the undo note back", write_note), Step(f"isolate again ({mode.value})", cut))
 
 
 def now_of(hypervisor: Hypervisor, vm: Vm) -> Vm:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable
 
 from .._errors import Refused, TimedOut, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
@@ -24,17 +24,15 @@ class SetPower(UseCase):
     def __init__(self, state: str, force: bool, grace: int, evidence: Mapping[str, Any]) -> None:
         self.state, self.force, self.grace, self.evidence = state, force, grace, evidence
 
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         return {"power": vm.power.value if vm else "absent"}
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         if Capability.POWER not in hypervisor.capabilities():
-            raise Unsupported("Cannot change the power of %s: %s cannot do it." % (vm.ref.name, vm.ref.hypervisor))
+            raise Unsupported(f"Cannot change the power of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
         if vm.power is PowerState.SUSPENDED and self.state != "running":
-            raise Refused(
-                "Cannot bring %s to %s: its memory is saved on disk. Start it first." % (vm.ref.name, self.state)
-            )
-        planners: Dict[str, Callable[[Vm], Tuple[Step, ...]]] = {
+            raise Refused(f"Cannot bring {vm.ref.name} to {self.state}: its memory is saved on disk. Start it first.")
+        planners: dict[str, Callable[[Vm], tuple[Step, ...]]] = {
             "running": self._run,
             "paused": self._pause,
             "stopped": self._stop,
@@ -43,21 +41,21 @@ class SetPower(UseCase):
         steps = planners[self.state](vm)
         return Plan(self.view(vm), {"power": "running" if self.state == "restarted" else self.state}, steps)
 
-    def _run(self, vm: Vm) -> Tuple[Step, ...]:
+    def _run(self, vm: Vm) -> tuple[Step, ...]:
         if vm.power is PowerState.RUNNING:
             return ()
         if vm.power is PowerState.PAUSED:
             return (Step("let it run on", lambda hv: hv.submit_resume(vm), lambda hv: hv.submit_pause(vm)),)
         return (Step("start it", lambda hv: hv.submit_start(vm)),)
 
-    def _pause(self, vm: Vm) -> Tuple[Step, ...]:
+    def _pause(self, vm: Vm) -> tuple[Step, ...]:
         if vm.power is PowerState.PAUSED:
             return ()
         if vm.power is PowerState.RUNNING:
             return (Step("pause it", lambda hv: hv.submit_pause(vm), lambda hv: hv.submit_resume(vm)),)
         return (Step("start it paused", lambda hv: hv.submit_start(vm, paused=True)),)
 
-    def _stop(self, vm: Vm) -> Tuple[Step, ...]:
+    def _stop(self, vm: Vm) -> tuple[Step, ...]:
         if vm.power is PowerState.STOPPED:
             return ()
         volatility.require(
@@ -66,16 +64,16 @@ class SetPower(UseCase):
         off = Step("take its power away", lambda hv: hv.submit_power_off(vm))
         if vm.power is PowerState.PAUSED:  # a paused guest cannot shut itself down
             if not self.force:
-                raise Refused("Cannot shut %s down: it is paused. Let it run on, or use force: true." % vm.ref.name)
+                raise Refused(f"Cannot shut {vm.ref.name} down: it is paused. Let it run on, or use force: true.")
             return (off,)
         if self.grace == 0:
             if not self.force:
-                raise Refused("Cannot stop %s: grace is 0 and force is not set." % vm.ref.name)
+                raise Refused(f"Cannot stop {vm.ref.name}: grace is 0 and force is not set.")
             return (off,)
         ask = Step("ask the guest to shut down (%d s)" % self.grace, lambda hv: self._graceful(hv, vm))
         return (ask, off) if self.force else (ask,)
 
-    def _restart(self, vm: Vm) -> Tuple[Step, ...]:
+    def _restart(self, vm: Vm) -> tuple[Step, ...]:
         return self._stop(vm) + (Step("start it", lambda hv: hv.submit_start(vm)),)
 
     def _graceful(self, hypervisor: Hypervisor, vm: Vm, now: Callable[[], float] = time.monotonic) -> Pending:

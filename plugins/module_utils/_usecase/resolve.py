@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Dict, List, Union
 
 from .._errors import Ambiguous, NotFound, VmwardError
 from .._hypervisor import Detail, Hypervisor
@@ -29,18 +28,18 @@ def answers_to(vm: Vm, selector: str) -> bool:
     return any(selector == nic.mac or selector in nic.addresses for nic in vm.nics)
 
 
-def resolve(hypervisors: Mapping[str, Hypervisor], selectors: Sequence[str]) -> Dict[str, Union[VmRef, VmwardError]]:
+def resolve(hypervisors: Mapping[str, Hypervisor], selectors: Sequence[str]) -> dict[str, VmRef | VmwardError]:
     """Each selector's one VM, or the error that says why there is not exactly one.
 
     A hypervisor that cannot be listed raises: a shorter list could hide a second VM of the same name.
     """
     refs = [ref for hypervisor in hypervisors.values() for ref in hypervisor.refs()]
-    read: List[Vm] = []
+    read: list[Vm] = []
     if any(MAC.match(s.lower()) or is_address(s) for s in selectors):
         for hypervisor in hypervisors.values():
             mine = [ref.id for ref in refs if ref.hypervisor == hypervisor.name]
             read += [vm for vm in hypervisor.read(mine, frozenset([Detail.ADDRESSES])).values() if isinstance(vm, Vm)]
-    found: Dict[str, Union[VmRef, VmwardError]] = {}
+    found: dict[str, VmRef | VmwardError] = {}
     for selector in selectors:
         hits = [ref for ref in refs if selector in (ref.name, ref.id)]
         hits += [vm.ref for vm in read if vm.ref not in hits and answers_to(vm, selector.lower())]
@@ -48,7 +47,7 @@ def resolve(hypervisors: Mapping[str, Hypervisor], selectors: Sequence[str]) -> 
     return found
 
 
-def exactly_one(selector: str, hits: Sequence[VmRef], refs: Iterable[VmRef]) -> Union[VmRef, VmwardError]:
+def exactly_one(selector: str, hits: Sequence[VmRef], refs: Iterable[VmRef]) -> VmRef | VmwardError:
     """The one hit; or ``NotFound`` / ``Ambiguous`` with the candidates."""
     shown = printable(selector)
     if not selector.strip():
@@ -56,8 +55,8 @@ def exactly_one(selector: str, hits: Sequence[VmRef], refs: Iterable[VmRef]) -> 
     if len(hits) == 1:
         return hits[0]
     if hits:
-        listed = "; ".join("%s (%s) on %s" % (printable(r.name), r.id, r.hypervisor) for r in hits)
+        listed = "; ".join(f"{printable(r.name)} ({r.id}) on {r.hypervisor}" for r in hits)
         return Ambiguous("'%s' names %d VMs: %s. Nothing was touched. Use the id." % (shown, len(hits), listed))
     names = sorted(printable(ref.name, 40) for ref in refs)
     listed = ", ".join(names[:10]) + (", and %d more" % (len(names) - 10) if len(names) > 10 else "")
-    return NotFound("No VM '%s' on any hypervisor. Nothing was touched. There are: %s." % (shown, listed or "none"))
+    return NotFound("No VM '{}' on any hypervisor. Nothing was touched. There are: {}.".format(shown, listed or "none"))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional, Tuple
+from typing import Any
 
 from .._errors import Ambiguous, NotFound, Refused, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor
@@ -25,12 +25,12 @@ def find(vm: Vm, wanted: str) -> Snapshot:
     if len(hits) == 1:
         return hits[0]
     if hits:
-        listed = ", ".join("%s (%s)" % (snapshot.id, snapshot.created) for snapshot in hits)
+        listed = ", ".join(f"{snapshot.id} ({snapshot.created})" for snapshot in hits)
         raise Ambiguous(
             "%s has %d snapshots named '%s': %s. Use the id." % (vm.ref.name, len(hits), printable(wanted), listed)
         )
     listed = ", ".join(printable(snapshot.name, 40) for snapshot in vm.snapshots[:20]) or "none"
-    raise NotFound("%s has no snapshot '%s'. It has: %s." % (vm.ref.name, printable(wanted), listed))
+    raise NotFound(f"{vm.ref.name} has no snapshot '{printable(wanted)}'. It has: {listed}.")
 
 
 class SetSnapshot(UseCase):
@@ -41,7 +41,7 @@ class SetSnapshot(UseCase):
     def __init__(self, name: str, state: str, description: str, memory: bool) -> None:
         self.name, self.state, self.description, self.memory = name, state, description, memory
 
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         return {"snapshots": sorted(snapshot.name for snapshot in vm.snapshots) if vm else []}
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
@@ -52,17 +52,15 @@ class SetSnapshot(UseCase):
         if self.state == "absent":
             gone = find(vm, self.name)
             left = [snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id]
-            step = Step("remove snapshot %s" % printable(gone.name), lambda hv: hv.submit_remove_snapshot(vm, gone.id))
+            step = Step(f"remove snapshot {printable(gone.name)}", lambda hv: hv.submit_remove_snapshot(vm, gone.id))
             return Plan(before, {"snapshots": sorted(left)}, (step,))
         needed = Capability.SNAPSHOT_MEMORY if self.memory else Capability.SNAPSHOT
         if needed not in hypervisor.capabilities():
-            raise Unsupported(
-                "Cannot take a %s of %s: %s cannot do it." % (needed.value, vm.ref.name, vm.ref.hypervisor)
-            )
+            raise Unsupported(f"Cannot take a {needed.value} of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
         if self.memory and vm.power not in (PowerState.RUNNING, PowerState.PAUSED):
-            raise Refused("Cannot take a snapshot with memory of %s: it is %s." % (vm.ref.name, vm.power.value))
+            raise Refused(f"Cannot take a snapshot with memory of {vm.ref.name}: it is {vm.power.value}.")
         step = Step(
-            "take snapshot %s%s" % (printable(self.name), " with memory" if self.memory else ""),
+            "take snapshot {}{}".format(printable(self.name), " with memory" if self.memory else ""),
             lambda hv: hv.submit_snapshot(vm, self.name, self.description, self.memory),
         )
         return Plan(before, {"snapshots": sorted(before["snapshots"] + [self.name])}, (step,))
@@ -76,7 +74,7 @@ class Revert(UseCase):
     def __init__(self, snapshot: str, memory: bool, discard: bool, evidence: Mapping[str, Any]) -> None:
         self.snapshot, self.memory, self.discard, self.evidence = snapshot, memory, discard, evidence
 
-    def view(self, vm: Optional[Vm]) -> View:
+    def view(self, vm: Vm | None) -> View:
         if vm is None:
             return {"power": "absent"}
         current = [snapshot.name for snapshot in vm.snapshots if snapshot.current]
@@ -89,10 +87,10 @@ class Revert(UseCase):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         target = find(vm, self.snapshot)
         self._check(hypervisor, vm, target)
-        steps: Tuple[Step, ...] = ()
+        steps: tuple[Step, ...] = ()
         if vm.power is not PowerState.STOPPED:
             steps += (Step("take its power away", lambda hv: hv.submit_power_off(vm)),)
-        what = "revert to %s, %s" % (
+        what = "revert to {}, {}".format(
             printable(target.name),
             "with memory, paused" if self.memory else "disk state only, stopped",
         )
@@ -110,19 +108,17 @@ class Revert(UseCase):
         needed = Capability.REVERT_EXTERNAL if target.disks == "external" else Capability.REVERT
         if needed not in can:
             raise Unsupported(
-                "Cannot revert %s to %s: %s cannot %s in its version. Rebuild it from the golden image "
-                "(vm_disk_reset), or revert by hand."
-                % (vm.ref.name, printable(target.name), vm.ref.hypervisor, needed.value)
+                f"Cannot revert {vm.ref.name} to {printable(target.name)}: {vm.ref.hypervisor} "
+                f"cannot {needed.value} in its version. Rebuild it from the golden image (vm_disk_reset), "
+                "or revert by hand."
             )
         if self.memory and not target.memory:
-            raise Refused(
-                "Cannot revert %s with memory: snapshot %s holds none." % (vm.ref.name, printable(target.name))
-            )
+            raise Refused(f"Cannot revert {vm.ref.name} with memory: snapshot {printable(target.name)} holds none.")
         volatility.require(
             "revert", vm, volatility.ALL, self.evidence.get(vm.ref.name, self.evidence.get(vm.ref.id, {}))
         )
         if vm.note is None and not self.discard:
             raise Refused(
-                "Cannot revert %s: its present state would be lost. Take a snapshot or preserve it first, or say "
-                "discard: true." % vm.ref.name
+                f"Cannot revert {vm.ref.name}: its present state would be lost. "
+                "Take a snapshot or preserve it first, or say discard: true."
             )

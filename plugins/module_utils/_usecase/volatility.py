@@ -27,9 +27,10 @@ def require(verb: str, vm: Vm, classes: Sequence[str], evidence: Mapping[str, An
     missing = [name for name in classes if not settled(evidence.get(name))]
     if missing:
         raise Refused(
-            "Cannot %s %s: it is held by case %s, and this would destroy evidence that is not kept: %s. Run "
-            "vmward.remediation.preserve first, or waive it by name (vmward_waive)."
-            % (verb, vm.ref.name, vm.note.case or "(unnamed)", ", ".join(missing))
+            "Cannot {} {}: it is held by case {}, and this would destroy evidence that is not kept: {}. Run "
+            "vmward.remediation.preserve first, or waive it by name (vmward_waive).".format(
+                verb, vm.ref.name, vm.note.case or "(unnamed)", ", ".join(missing)
+            )
         )
 
 
