@@ -37,13 +37,12 @@ options:
       - Accept that snapshots, and for a VM that no case holds all that it has written since its base, are lost.
     type: bool
     default: false
-  evidence:
+  gate:
     description:
-      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class
-        (V(memory), V(connections), V(disks),
-        V(logs)), each with C(state) (V(stored); V(unavailable) with C(reason); V(waived) with C(by)).
-      - A VM that is held by a case is refused while a class that this verb destroys is not settled.
-      - The C(gate) value that M(vmward.remediation.case_ledger) returns when it reads a case has this form.
+      - What the case's ledger says about the evidence of each VM, the RV(vmward.remediation.case_ledger#module:gate)
+        that M(vmward.remediation.case_ledger) returns when it reads a case.
+      - A VM that is held by a case is refused while a class of evidence that this verb destroys is neither stored nor
+        unavailable nor waived.
     type: dict
     default: {}
 seealso:
@@ -133,9 +132,9 @@ def main() -> None:
     spec = {
         **batch_spec(),
         "discard": {"type": "bool", "default": False},
-        "evidence": {"type": "dict", "default": {}},
+        "gate": {"type": "dict", "default": {}},
     }
-    run(spec, lambda params: ResetDisks(params["discard"], params["evidence"]))
+    run(spec, lambda params: ResetDisks(params["discard"], params["gate"]))
 
 
 if __name__ == "__main__":

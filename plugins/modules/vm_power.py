@@ -45,13 +45,12 @@ options:
     description: Seconds that the guest has for shutting down. V(0) together with O(force) takes the power away at once.
     type: int
     default: 60
-  evidence:
+  gate:
     description:
-      - What the case's ledger says about each class of evidence of each VM, by VM as in O(vms), then by class
-        (V(memory), V(connections), V(disks),
-        V(logs)), each with C(state) (V(stored); V(unavailable) with C(reason); V(waived) with C(by)).
-      - A VM that is held by a case is refused while a class that this verb destroys is not settled.
-      - The C(gate) value that M(vmward.remediation.case_ledger) returns when it reads a case has this form.
+      - What the case's ledger says about the evidence of each VM, the RV(vmward.remediation.case_ledger#module:gate)
+        that M(vmward.remediation.case_ledger) returns when it reads a case.
+      - A VM that is held by a case is refused while a class of evidence that this verb destroys is neither stored nor
+        unavailable nor waived.
     type: dict
     default: {}
 seealso:
@@ -73,7 +72,7 @@ EXAMPLES = r"""
     vms: [desk1]
     state: stopped
     force: true
-    evidence: "{{ {'desk1': ledger.gate.desk1} }}"
+    gate: "{{ ledger.gate }}"
 """
 
 RETURN = r"""
@@ -151,9 +150,9 @@ def main() -> None:
         "state": {"type": "str", "choices": ["running", "paused", "stopped", "restarted"], "required": True},
         "force": {"type": "bool", "default": False},
         "grace": {"type": "int", "default": 60},
-        "evidence": {"type": "dict", "default": {}},
+        "gate": {"type": "dict", "default": {}},
     }
-    run(spec, lambda params: SetPower(params["state"], params["force"], params["grace"], params["evidence"]))
+    run(spec, lambda params: SetPower(params["state"], params["force"], params["grace"], params["gate"]))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ class ResetDisks(UseCase):
 
     detail = DISKS
 
-    def __init__(self, discard: bool, evidence: Mapping[str, Any]) -> None:
-        self.discard, self.evidence = discard, evidence
+    def __init__(self, discard: bool, gate: Mapping[str, Any]) -> None:
+        self.discard, self.gate = discard, gate
 
     def view(self, vm: Vm | None) -> View:
         disks = vm.disks if vm else ()
@@ -50,7 +50,7 @@ class ResetDisks(UseCase):
                     name, "disk " + ", ".join(alone) if alone else "it"
                 )
             )
-        volatility.require("reset", vm, volatility.ALL, self.evidence.get(name, self.evidence.get(vm.ref.id, {})))
+        volatility.require("reset", vm, volatility.ALL, self.gate)
         if vm.note is None and not self.discard:
             raise Refused(f"Cannot reset {name}: what it has written since its base would be lost. Say discard: true.")
         if vm.snapshots and not self.discard:
@@ -63,8 +63,8 @@ class Delete(UseCase):
 
     detail = DISKS
 
-    def __init__(self, confirm: bool, evidence: Mapping[str, Any]) -> None:
-        self.confirm, self.evidence = confirm, evidence
+    def __init__(self, confirm: bool, gate: Mapping[str, Any]) -> None:
+        self.confirm, self.gate = confirm, gate
 
     def view(self, vm: Vm | None) -> View:
         if vm is None:
@@ -76,9 +76,7 @@ class Delete(UseCase):
             raise Unsupported(f"Cannot delete {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
         if vm.power is not PowerState.STOPPED:
             raise Refused(f"Cannot delete {vm.ref.name}: it is {vm.power.value}. Stop it first (vm_power).")
-        volatility.require(
-            "delete", vm, volatility.ALL, self.evidence.get(vm.ref.name, self.evidence.get(vm.ref.id, {}))
-        )
+        volatility.require("delete", vm, volatility.ALL, self.gate)
         if vm.note is None and not self.confirm:
             raise Refused(
                 f"Cannot delete {vm.ref.name}: no case holds it. Say confirm: true to delete it with its disks."

@@ -21,8 +21,8 @@ ON = (PowerState.RUNNING, PowerState.PAUSED)
 class SetPower(UseCase):
     """Bring VMs into one power state."""
 
-    def __init__(self, state: str, force: bool, grace: int, evidence: Mapping[str, Any]) -> None:
-        self.state, self.force, self.grace, self.evidence = state, force, grace, evidence
+    def __init__(self, state: str, force: bool, grace: int, gate: Mapping[str, Any]) -> None:
+        self.state, self.force, self.grace, self.gate = state, force, grace, gate
 
     def view(self, vm: Vm | None) -> View:
         return {"power": vm.power.value if vm else "absent"}
@@ -58,9 +58,7 @@ class SetPower(UseCase):
     def _stop(self, vm: Vm) -> tuple[Step, ...]:
         if vm.power is PowerState.STOPPED:
             return ()
-        volatility.require(
-            "stop", vm, volatility.MEMORY, self.evidence.get(vm.ref.name, self.evidence.get(vm.ref.id, {}))
-        )
+        volatility.require("stop", vm, volatility.MEMORY, self.gate)
         off = Step("take its power away", lambda hv: hv.submit_power_off(vm))
         if vm.power is PowerState.PAUSED:  # a paused guest cannot shut itself down
             if not self.force:

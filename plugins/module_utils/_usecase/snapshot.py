@@ -71,8 +71,8 @@ class Revert(UseCase):
 
     detail = TREE
 
-    def __init__(self, snapshot: str, memory: bool, discard: bool, evidence: Mapping[str, Any]) -> None:
-        self.snapshot, self.memory, self.discard, self.evidence = snapshot, memory, discard, evidence
+    def __init__(self, snapshot: str, memory: bool, discard: bool, gate: Mapping[str, Any]) -> None:
+        self.snapshot, self.memory, self.discard, self.gate = snapshot, memory, discard, gate
 
     def view(self, vm: Vm | None) -> View:
         if vm is None:
@@ -114,9 +114,7 @@ class Revert(UseCase):
             )
         if self.memory and not target.memory:
             raise Refused(f"Cannot revert {vm.ref.name} with memory: snapshot {printable(target.name)} holds none.")
-        volatility.require(
-            "revert", vm, volatility.ALL, self.evidence.get(vm.ref.name, self.evidence.get(vm.ref.id, {}))
-        )
+        volatility.require("revert", vm, volatility.ALL, self.gate)
         if vm.note is None and not self.discard:
             raise Refused(
                 f"Cannot revert {vm.ref.name}: its present state would be lost. "

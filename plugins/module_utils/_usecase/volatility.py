@@ -16,21 +16,21 @@ ALL = ("memory", "connections", "disks", "logs")
 SETTLED = ("stored", "unavailable", "waived")
 
 
-def require(verb: str, vm: Vm, classes: Sequence[str], evidence: Mapping[str, Any]) -> None:
+def require(verb: str, vm: Vm, classes: Sequence[str], gate: Mapping[str, Any]) -> None:
     """Raise ``Refused`` while a class of evidence is neither kept nor given up by name.
 
-    ``evidence`` maps each class to the state that the case's ledger records: ``{"state": "stored"}``,
-    ``{"state": "unavailable", "reason": ...}`` or ``{"state": "waived", "by": ...}``. A VM that no case holds is free.
+    ``gate`` is what the case's ledger says, by VM name or id: under ``classes`` each class has its ``state`` (stored;
+    unavailable with its ``reason``; waived with ``by``). A VM that no case holds is free.
     """
     if vm.note is None:
         return
-    missing = [name for name in classes if not settled(evidence.get(name))]
+    of_vm = gate.get(vm.ref.name, gate.get(vm.ref.id)) or {}
+    missing = [name for name in classes if not settled(of_vm.get("classes", {}).get(name))]
     if missing:
         raise Refused(
-            "Cannot {} {}: it is held by case {}, and this would destroy evidence that is not kept: {}. Run "
-            "vmward.remediation.preserve first, or waive it by name (vmward_waive).".format(
-                verb, vm.ref.name, vm.note.case or "(unnamed)", ", ".join(missing)
-            )
+            f"Cannot {verb} {vm.ref.name}: case {vm.note.case or '(unnamed)'} holds it, and this would destroy evidence "
+            f"that is not kept: {', '.join(missing)}. Run vmward.remediation.preserve first, or waive it by name "
+            "(vmward_waive)."
         )
 
 
