@@ -1,0 +1,156 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The edge of the simulated hypervisor: its JSON becomes the model, and nothing else leaves. Pure."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Dict, FrozenSet, Optional, Tuple
+
+from .._errors import Unsupported
+from .._hypervisor import Detail
+from .._model import Collector, Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, Vm, VmRef, Wiring
+
+Data = Dict[str, Any]
+
+# What can cut each kind of NIC from outside. A kind not listed here is an error, never a guess.
+CUT_BY: Dict[str, Tuple[str, ...]] = {"tap": ("filter", "link"), "macvtap": ("link",), "passthrough": ()}
+ORDER = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
+
+
+def machine(name: str, nics: Sequence[Data], disks: Sequence[Data], **more: Any) -> Data:
+    """A VM as the state file holds it. The MAC is the NIC's id; ``live`` is its wiring now, ``config`` at the next start."""
+    made = {
+        "name": name,
+        "power": "running",
+        "memory": 8 * 1024 * 1024,
+        "persistent": True,
+        "obeys_after": 0,  # seconds until it obeys a request to shut down; null: never
+        "session": False,
+        "tags": [],
+        "note": None,
+        "snapshots": [],
+        "nics": [dict(nic) for nic in nics],
+        "disks": [dict(disk) for disk in disks],
+    }
+    made.update(more)
+    return made
+
+
+def nic(mac: str, kind: str = "tap", network: str = "lan", link: str = "up", addresses: Sequence[str] = ()) -> Data:
+    wiring = {"guard": "", "link": link}
+    told = {"id": mac, "kind": kind, "network": network, "addresses": list(addresses)}
+    return dict(told, config=dict(wiring), live=dict(wiring))
+
+
+def disk(name: str, layers: Sequence[Layer], size: int) -> Data:
+    return {"id": name, "size": size, "read_only": False, "layers": [asdict(layer) for layer in layers]}
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def guard_of(mode: Isolation, collectors: Sequence[Collector]) -> str:
+    """What stands before a NIC in this mode; another set of collectors is another guard."""
+    if mode is Isolation.SEALED:
+        return "sealed"
+    return "forensic " + ", ".join(
+        sorted("%s:%d/%s by %s via %s" % (c.address, c.port, c.protocol, c.opened_by, c.via) for c in collectors)
+    )
+
+
+def vm_of(ref: VmRef, data: Data, detail: FrozenSet[Detail]) -> Vm:
+    note = note_of(data)
+    return Vm(
+        ref,
+        power_of(ref, data["power"]),
+        tuple(nic_of(number, nic, note, detail) for number, nic in enumerate(data["nics"])),
+        data["memory"],
+        data["persistent"],
+        disks=tuple(disk_of(disk) for disk in data["disks"]) if Detail.DISKS in detail else (),
+        snapshots=tuple(snapshot_of(s) for s in data["snapshots"]) if Detail.SNAPSHOTS in detail else (),
+        note=note,
+        tags=tuple(data["tags"]),
+    )
+
+
+def power_of(ref: VmRef, raw: str) -> PowerState:
+    try:
+        return PowerState(raw)
+    except ValueError as exc:
+        raise Unsupported("Cannot judge %s: %s reports the unknown power state '%s'." % (ref.name, ref.hypervisor, raw)) from exc
+
+
+def nic_of(number: int, data: Data, note: Optional[IsolationNote], detail: FrozenSet[Detail]) -> Nic:
+    if data["kind"] not in CUT_BY:
+        raise Unsupported("Cannot judge a network card of the unknown kind '%s'. Isolate it by hand." % data["kind"])
+    both = [side for side in (data["live"], data["config"]) if side]
+    return Nic(
+        id=data["id"],
+        mac=data["id"],
+        kind=data["kind"],
+        network=data["network"],
+        device="tap%d" % number if data["live"] else "",
+        link_up=both[0]["link"] == "up",
+        isolation=min((isolation_of(data["kind"], side, note) for side in both), key=ORDER.index),
+        cut_by=CUT_BY[data["kind"]],
+        wiring=Wiring(wiring_of(data["config"]), wiring_of(data["live"])),
+        addresses=tuple(data["addresses"]) if Detail.ADDRESSES in detail else (),
+    )
+
+
+def isolation_of(kind: str, side: Data, note: Optional[IsolationNote]) -> Isolation:
+    if "filter" not in CUT_BY[kind]:
+        return Isolation.SEALED if CUT_BY[kind] and side["link"] == "down" else Isolation.FREE
+    if side["guard"] == "sealed" and side["link"] == "down":
+        return Isolation.SEALED
+    wanted = guard_of(Isolation.FORENSIC, note.collectors) if note else side["guard"]
+    return Isolation.FORENSIC if side["guard"].startswith("forensic") and side["guard"] == wanted else Isolation.FREE
+
+
+def wiring_of(side: Optional[Data]) -> str:
+    return json.dumps(side, sort_keys=True) if side else ""
+
+
+def layers_of(data: Data) -> Tuple[Layer, ...]:
+    return tuple(Layer(**layer) for layer in data["layers"])
+
+
+def disk_of(data: Data) -> Disk:
+    layers = layers_of(data)
+    allocated = os.stat(layers[0].path).st_blocks * 512 if os.path.exists(layers[0].path) else 0
+    return Disk(data["id"], "virtio", data["size"], allocated, data["read_only"], layers)
+
+
+def snapshot_of(data: Data) -> Snapshot:
+    told = {key: value for key, value in data.items() if key != "definition"}
+    return Snapshot(**dict(told, power=PowerState(data["power"])))
+
+
+def note_data(note: Optional[IsolationNote]) -> Optional[Data]:
+    if note is None:
+        return None
+    kept = asdict(note)
+    kept.pop("sessions")  # known from a mark that a cold start removes
+    kept.update(mode=note.mode.value, wiring={nic_id: asdict(wiring) for nic_id, wiring in note.wiring})
+    return kept
+
+
+def note_of(data: Data) -> Optional[IsolationNote]:
+    kept = data["note"]
+    if kept is None:
+        return None
+    return IsolationNote(
+        kept["case"],
+        Isolation(kept["mode"]),
+        kept["since"],
+        tuple(sorted((nic_id, Wiring(**wiring)) for nic_id, wiring in kept["wiring"].items())),
+        tuple(Collector(**collector) for collector in kept["collectors"]),
+        sessions=data["session"],
+    )
