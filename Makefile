@@ -9,15 +9,8 @@ MAKEFLAGS += --no-print-directory
 export SYSTEM
 
 REQ := tests/requirements
-# The system's own Python where it is new enough: version managers put shims first on PATH that may lead nowhere.
-PYTHON := $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	&& echo /usr/bin/python3 || command -v python3)
 # Virtual machines, their networks and their disks need root; everything else runs as you.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$(PATH)")
-# A virtual environment is made again only when its requirements or the interpreter change.
-stamp = $(shell { cat $(1) $(REQ)/constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
-RUN_STAMP := .venv/stamp-$(call stamp,$(REQ)/run.txt)
-LINT_STAMP := .venv-lint/stamp-$(call stamp,$(REQ)/lint.txt)
 PLAY := $(SUDO) .venv/bin/ansible-playbook
 SUITES = $(wildcard tests/unit tests/conformance tests/integration tests/scenarios tests/respond)
 
@@ -27,24 +20,14 @@ help: ## Show this help
 	@sed -nE 's/^([a-z.-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 system: ## Install the Debian packages of the lab and the tests (tests/requirements/system.txt)
-	@tests/requirements/install-system $$(sed 's/#.*//' $(REQ)/system.txt)
+	@$(REQ)/install-system $$(sed 's/#.*//' $(REQ)/system.txt)
 
-.venv: $(RUN_STAMP) ## Make the Python environment to run and test in
-$(RUN_STAMP): | system
-	$(call make_venv,.venv,run.txt)
+.venv: system ## Make the Python environment to run and test in
+	@$(REQ)/make-venv .venv run.txt
 
-.venv-lint: $(LINT_STAMP) ## Make the Python environment of the gates
-$(LINT_STAMP):
-	@tests/requirements/install-system git python3-venv shellcheck
-	$(call make_venv,.venv-lint,lint.txt)
-
-define make_venv
-	@echo "Making $(1) from $(REQ)/$(2)"
-	@$(PYTHON) -m venv $(1)
-	@$(1)/bin/pip install -q -c $(REQ)/constraints.txt pip setuptools wheel
-	@$(1)/bin/pip install -q -c $(REQ)/constraints.txt -r $(REQ)/$(2)
-	@rm -f $(1)/stamp-* && touch $@
-endef
+.venv-lint: ## Make the Python environment of the gates
+	@$(REQ)/install-system git python3-venv shellcheck
+	@$(REQ)/make-venv .venv-lint lint.txt
 
 collections: build/collections/ansible_collections/vmward/remediation ## Give Ansible the checkout as a collection
 build/collections/ansible_collections/vmward/remediation:
