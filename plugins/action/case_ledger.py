@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
             result = self._record(options) if record else self._on_host(options)
             result["spool_pending"] = len(self._spool.pending()[0])
         except CaseError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            return {"failed": True, "msg": str(exc), "kind": exc.kind}
         except OSError as exc:
             cause = f"{exc.strerror or exc} ({exc.filename})"
             raise AnsibleActionFail(

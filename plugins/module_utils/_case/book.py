@@ -46,7 +46,7 @@ class Book:
             try:
                 entry = json.loads(line)
                 sound = entry["seq"] == seq and entry["prev"] == prev and check_shape(entry)
-            except (ValueError, KeyError, TypeError, AttributeError, CaseError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CaseError):
                 sound = None
             if not sound:
                 raise CaseError(

@@ -133,7 +133,7 @@ def _result(
         },
     }
     if options.get("certificate"):
-        result["uncertified"] = _uncertified(book, certified_artefacts(list(entries)))
+        result["uncertified"] = _uncertified(book, certified_artefacts(entries))
     if options.get("since") is not None:
         result["lines"] = [line.decode("ascii") for line in book.lines[options["since"] :]]
     return result

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .certificate import certifiable
-from .entry import CaseError, check_case_id, check_entry
+from .entry import CaseError, Entry, check_case_id, check_entry
 from .gate import check_evidence
 
 ARTEFACT = {
@@ -101,7 +101,7 @@ def own_entry(options: Mapping[str, Any], action: str, **fields: Any) -> dict[st
     return {**_author(options), "phase": "case", "action": action, **fields}
 
 
-def certified_artefacts(entries: list[dict[str, Any]]) -> list[str]:
+def certified_artefacts(entries: Sequence[Entry]) -> list[str]:
     return [one["path"] for entry in entries for one in entry["artefacts"] if certifiable(one["path"])]
 
 

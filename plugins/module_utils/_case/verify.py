@@ -49,13 +49,14 @@ def verify(directory: str, signers: str | None, expected: str | None, rehash: bo
         data = stream.read()
     chain, entries, hashes = check_chain(data)
     register = latest_artefacts(entries)
-    return [
+    checks = [
         chain,
         check_anchor(hashes, expected),
         check_signatures(entries, hashes, signers),
         check_artefacts(directory, register, rehash),
         check_bag(directory, entries, register),
     ]
+    return [check._replace(text=check.text.encode("unicode_escape").decode("ascii")) for check in checks]
 
 
 def check_chain(data: bytes) -> tuple[Check, list[dict[str, Any]], list[str]]:
@@ -69,7 +70,7 @@ def check_chain(data: bytes) -> tuple[Check, list[dict[str, Any]], list[str]]:
             linked = same and entry["seq"] == seq and entry["prev"] == (hashes[-1] if hashes else "0" * 64)
             whole = linked and all(isinstance(entry[name], dict) for name in ("inputs", "result")) and entry["action"]
             whole = whole and all(a["path"] and isinstance(a["size"], int) and a["sha256"] for a in entry["artefacts"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             whole = False
         if not whole:
             return Check("chain", "FAILED", f"line {seq} does not continue line {seq - 1}"), entries, hashes
