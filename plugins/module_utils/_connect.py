@@ -45,8 +45,11 @@ def validate_entry(name: str, entry: Any) -> dict[str, Any]:
     return dict(result.validated_parameters, backend=backend)
 
 
-def connect(name: str, entry: Any) -> Hypervisor:
-    """Connect to one hypervisor. Raises ``AuthFailed``, ``TaskFailed`` or ``Unsupported`` with what to do."""
+def connect(name: str, entry: Any, on_data_host: bool = False) -> Hypervisor:
+    """Connect to one hypervisor, on its data host by ``data_uri``.
+
+    Raises ``AuthFailed``, ``TaskFailed`` or ``Unsupported`` with what to do.
+    """
     options = validate_entry(name, entry)
     if options["backend"] == "fake":
         from ._fake.hypervisor import FakeHypervisor
@@ -54,4 +57,4 @@ def connect(name: str, entry: Any) -> Hypervisor:
         return FakeHypervisor(name, options["path"])
     from ._libvirt.api import LibvirtHypervisor
 
-    return LibvirtHypervisor(name, options["uri"])
+    return LibvirtHypervisor(name, options["data_uri" if on_data_host else "uri"])

@@ -57,6 +57,7 @@ class Pending:
     what: str
     poll: Callable[[], bool]
     task: str = ""  # the vendor's task id, for "still running" messages
+    abort: Callable[[], None] | None = None  # ends it before its end, where that can be done without harm
 
 
 def done(vm: VmRef, what: str) -> Pending:
@@ -177,6 +178,14 @@ class Evidence(ABC):
 
         Works on a running or paused VM (from a frozen point) and on a stopped one.
         """
+
+    def tools(self) -> dict[str, str]:
+        """The programs that make the evidence, with their versions, for its certificate."""
+        return {}
+
+    def freeze(self) -> float | None:
+        """Seconds that the CPUs stood still during the last memory dump, as the hypervisor timed it; None: it does not tell."""
+        return None
 
     @abstractmethod
     def progress(self, vm: Vm) -> tuple[int, int]:
