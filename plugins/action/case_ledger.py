@@ -47,9 +47,7 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": str(exc), "kind": exc.kind}
         except OSError as exc:
             cause = f"{exc.strerror or exc} ({exc.filename})"
-            raise AnsibleActionFail(
-                f"Cannot use the spool of case {options['case']} on the controller: {cause}."
-            ) from exc
+            raise AnsibleActionFail(f"Cannot serve case {options['case']} on the controller: {cause}.") from exc
         return result
 
     def _author(self, options: Mapping[str, Any]) -> dict[str, str]:

@@ -41,7 +41,9 @@ options:
     type: str
     required: true
   metadata:
-    description: What is known of the case when it is opened, such as title, custodian or legal basis.
+    description:
+      - What is known of the case when it is opened, such as title, custodian or legal basis.
+      - Opening an existing case without it leaves its metadata as they are.
     type: dict
   actor:
     description: Who acts. By default the AWX user, or the user that runs Ansible at the controller's name.
@@ -142,7 +144,7 @@ options:
     type: str
   allowed_signers:
     description:
-      - On the controller, the file of allowed signers, see C(ssh-keygen(1\)).
+      - On the controller, the file of allowed signers, as C(ssh-keygen) reads it.
       - O(operation=verify) checks signatures against it. Signing refuses a key that is not in it.
     type: path
   allowed_signers_content:

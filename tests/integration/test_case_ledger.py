@@ -41,13 +41,21 @@ def play(tmp_path: Path, key: Path) -> Play:
         "allowed_signers": str(tmp_path / "signers"),
     }
 
-    def ask(*tasks: dict[str, Any], arguments: tuple[str, ...] = (), host: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def ask(
+        *tasks: dict[str, Any], arguments: tuple[str, ...] = (), host: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         steps: list[dict[str, Any]] = []
         for number, task in enumerate(tasks):
-            step = {"vmward.remediation.case_ledger": {**defaults, **task}, "register": f"r{number}", "failed_when": False}
-            copy = {"content": f"{{{{ r{number} | to_json }}}}", "dest": str(tmp_path / f"r{number}.json"), "mode": "0600"}
-            show = {"ansible.builtin.copy": copy, "delegate_to": "here", "check_mode": False, "diff": False}
-            steps += [{"name": "Ask", "ignore_unreachable": True, **step}, {"name": "Show", **show}]
+            step = {
+                "vmward.remediation.case_ledger": {**defaults, **task},
+                "register": f"r{number}",
+                "failed_when": False,
+            }
+            steps.append({"name": "Ask", "ignore_unreachable": True, **step})
+        names = ", ".join(f"r{number}" for number in range(len(tasks)))
+        copy = {"content": f"{{{{ [{names}] | to_json }}}}", "dest": str(tmp_path / "results.json"), "mode": "0600"}
+        show = {"ansible.builtin.copy": copy, "delegate_to": "here", "check_mode": False, "diff": False}
+        steps.append({"name": "Show", **show})
         (tmp_path / "play.json").write_text(json.dumps([{"hosts": "store", "gather_facts": False, "tasks": steps}]))
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         hosts = {"store": {**local, **(host or {})}, "here": local}
@@ -64,7 +72,8 @@ def play(tmp_path: Path, key: Path) -> Play:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         ask.output = done.stdout + done.stderr  # type: ignore[attr-defined]
-        return [json.loads((tmp_path / f"r{number}.json").read_text()) for number in range(len(tasks))]
+        results: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())
+        return results
 
     return ask
 
@@ -153,7 +162,11 @@ def test_containment_goes_on_and_the_ledger_takes_the_spool_in_later(play: Play,
     )
     assert (taken["spool_pending"], taken["signed"], taken["spooled"]) == (0, True, False)
     entries = [entry for entry in read["entries"] if entry["action"] != "signature"]
-    assert [(entry["action"], entry["target"]) for entry in entries] == [("open", ""), ("isolate", "desk1"), ("isolate", "desk2")]
+    assert [(entry["action"], entry["target"]) for entry in entries] == [
+        ("open", ""),
+        ("isolate", "desk1"),
+        ("isolate", "desk2"),
+    ]
     assert entries[1]["time"] == entries[1]["spooled_at"] < entries[2]["time"]
     assert verified["verified"]
 

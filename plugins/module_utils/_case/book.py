@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-from .entry import GENESIS, CaseError, Entry, check_shape, digest, link, same_event, timestamp
+from .entry import GENESIS, CaseError, Entry, check_shape, digest, link, says, timestamp
 from .lease import Claim, Lease, decide
 
 UNKNOWN = {"actor": "unknown", "host": "unknown"}
@@ -134,7 +134,7 @@ class Draft:
     def record(self, entry: Entry) -> Recorded:
         """Add the entry, unless it is here: the same spooled entry, or the newest of its key with equal content."""
         index = next((self._places[name] for name in _names(entry)[:1] if name in self._places), None)
-        if index is not None and ("spool_id" in entry or same_event(self.entries[index], entry)):
+        if index is not None and ("spool_id" in entry or says(self.entries[index], entry)):
             return Recorded(index + 1, self.hashes[index], False)
         return self.add(entry)
 

@@ -93,7 +93,8 @@ def requested(options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def opening(options: Mapping[str, Any]) -> dict[str, Any]:
     """Its key makes opening the same case again with the same metadata no change."""
-    inputs = {"case": options["case"], "metadata": options.get("metadata") or {}}
+    described = {} if options.get("metadata") is None else {"metadata": options["metadata"]}
+    inputs = {"case": options["case"], **described}
     return check_entry(own_entry(options, "open", inputs=inputs, key="case-open"))
 
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from .entry import Entry, digest, same_event
+from .entry import Entry, digest, says
 from .verify import NAMESPACE
 
 
@@ -49,7 +49,7 @@ def check_extends(
     if (seq, prev) != head:
         raise SignatureError("the ledger does not continue the head that this controller signed last")
     for sent, at in mine:
-        if at > signed[0] and not same_event(sent, entries.get(at, {})):
+        if at > signed[0] and not says(entries.get(at, {}), sent):
             raise SignatureError(f"entry {at} of the ledger is not what was sent to be recorded")
 
 

@@ -12,7 +12,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._case.certifica
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._case.entry import check_path
 
-ARTEFACT = {
+ARTEFACT: dict[str, Any] = {
     "path": "evidence/data/desk1/memory.elf",
     "size": 268435456,
     "sha256": "5f" * 32,

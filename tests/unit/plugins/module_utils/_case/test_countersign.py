@@ -87,7 +87,9 @@ def test_a_rewritten_history_gets_no_signature(
 def test_an_entry_changed_on_its_way_gets_no_signature(case: Run, anchor: Anchor, signer: tuple[Path, Path]) -> None:
     case("open")
     work, lines = append(case, anchor, signer[0], note(result={"verdict": "clean"}))
-    lying = Countersigning(work.options, [{**work.sent[0], "result": {"verdict": "infected"}}], work.result, anchor, False)
+    lying = Countersigning(
+        work.options, [{**work.sent[0], "result": {"verdict": "infected"}}], work.result, anchor, False
+    )
     with pytest.raises(SignatureError, match="not what was sent"):
         lying.make(lines)
     with pytest.raises(SignatureError, match="does not continue"):

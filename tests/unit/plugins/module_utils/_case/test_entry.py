@@ -77,7 +77,9 @@ def test_a_bad_entry_says_what_is_wrong(fields: dict[str, Any], says: str) -> No
     assert caught.value.kind == "input"
 
 
-@pytest.mark.parametrize("path", ["evidence", "evidence/../x", "data/x", "evidence/.x", "evidence//x", "undo/a b", "undo/x\n"])
+@pytest.mark.parametrize(
+    "path", ["evidence", "evidence/../x", "data/x", "evidence/.x", "evidence//x", "undo/a b", "undo/x\n"]
+)
 def test_a_path_cannot_leave_its_place(path: str) -> None:
     with pytest.raises(CaseError):
         check_path(path)

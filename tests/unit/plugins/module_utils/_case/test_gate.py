@@ -56,7 +56,9 @@ def test_the_newest_word_counts_and_only_for_its_target() -> None:
     assert judge(entries, "desk1", lambda _one: True).missing == CLASSES
 
 
-@pytest.mark.parametrize("gates", [{}, {"desk2": {"open": True, "missing": []}}, {"desk1": {}}, {"desk1": {"open": True}}])
+@pytest.mark.parametrize(
+    "gates", [{}, {"desk2": {"open": True, "missing": []}}, {"desk1": {}}, {"desk1": {"open": True}}]
+)
 def test_an_unknown_or_odd_gate_is_closed(gates: dict[str, Any]) -> None:
     with pytest.raises(CaseError, match="Cannot revert desk1"):
         require_open(gates, "desk1", "revert")

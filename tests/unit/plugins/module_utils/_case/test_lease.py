@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,7 +12,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._case.lease imp
 
 from .conftest import Run, note
 
-NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 ANN = Lease("ann", 3, NOW + timedelta(seconds=60))
 LATER = NOW + timedelta(seconds=61)
 

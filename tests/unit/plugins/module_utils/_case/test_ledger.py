@@ -36,7 +36,9 @@ def test_open_makes_a_private_case_that_can_verify_itself(case: Run, directory: 
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     modes = {stat.S_IMODE(path.stat().st_mode) for path in directory.rglob("*") if path.is_file()}
     assert modes == {0o600}
-    done = subprocess.run([sys.executable, directory / "verify.py", directory], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, directory / "verify.py", directory], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert "tail not anchored" in done.stdout
     assert "key not anchored" in done.stdout
@@ -46,6 +48,7 @@ def test_opening_again_is_no_change_until_the_metadata_changes(case: Run) -> Non
     case("open", metadata={"title": "Alert"})
     assert not case("open", metadata={"title": "Alert"})["changed"]
     assert case("open", metadata={"title": "Alert on desk1"})["changed"]
+    assert not case("open")["changed"]
     assert case("read")["metadata"] == {"title": "Alert on desk1"}
 
 
@@ -152,14 +155,16 @@ def test_a_full_store_keeps_the_ledger_as_it_was(case: Run, tmp_path: Path, dire
 def test_a_file_system_without_space_is_named(case: Run, tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", store], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", store], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("cannot mount here")
     try:
         case("open")
+        big = [note(result={"x": "y" * 60000})] * 4
         with pytest.raises(CaseError, match=r"No space left on device.*Free space there") as caught:
-            for _n in range(4):
-                case("append", entries=[note(result={"x": "y" * 60000})])
+            case("append", entries=big)
         assert caught.value.kind == "store"
         assert chain(case) == "ok"
     finally:
@@ -212,7 +217,10 @@ def test_check_mode_needs_no_case(case: Run, tmp_path: Path) -> None:
 
 def test_read_tells_where_each_target_stands(case: Run) -> None:
     case("open", lease={"holder": "ann"})
-    case("append", entries=[note("isolate", target="desk1"), note("isolate", target="desk2"), note("free", target="desk1")])
+    case(
+        "append",
+        entries=[note("isolate", target="desk1"), note("isolate", target="desk2"), note("free", target="desk1")],
+    )
     result = case("read", targets=["desk1"])
     assert [entry["action"] for entry in result["entries"]] == ["isolate", "free"]
     assert result["phases_last"]["desk1"]["contain"]["action"] == "free"

@@ -67,7 +67,9 @@ def test_a_lost_or_changed_file_stops_the_seal(full: Run, directory: Path) -> No
         full("seal")
 
 
-@pytest.mark.parametrize("name", ["evidence/manifest-sha256.txt", "evidence/bag-info.txt", "evidence/tagmanifest-sha256.txt"])
+@pytest.mark.parametrize(
+    "name", ["evidence/manifest-sha256.txt", "evidence/bag-info.txt", "evidence/tagmanifest-sha256.txt"]
+)
 def test_a_changed_tag_file_is_seen(full: Run, directory: Path, name: str) -> None:
     full("seal")
     path = directory / name

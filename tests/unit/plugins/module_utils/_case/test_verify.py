@@ -31,7 +31,12 @@ def states(directory: Path, signers: Path | None = None, head: str | None = None
 def sign_head(case: Run, key: Path, **forged: Any) -> dict[str, Any]:
     head = case("read")["head"]
     message = verifier.head_message("c1", head["seq"], head["hash"])
-    result = {"over_seq": head["seq"], "over": head["hash"], "signature": sign(str(key), message), "principal": "ir-lead"}
+    result = {
+        "over_seq": head["seq"],
+        "over": head["hash"],
+        "signature": sign(str(key), message),
+        "principal": "ir-lead",
+    }
     return case("append", entries=[{"phase": "case", "action": "signature", "result": {**result, **forged}}])
 
 
@@ -200,7 +205,9 @@ def test_signing_says_why_it_cannot(tmp_path: Path, signer: tuple[Path, Path]) -
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(locked)], check=True)
     with pytest.raises(SignatureError, match="needs ssh-agent"):
         sign(str(locked), b"x")
-    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "secret", "-N", "", "-f", str(locked)], check=True, capture_output=True)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-p", "-P", "secret", "-N", "", "-f", str(locked)], check=True, capture_output=True
+    )
     with pytest.raises(SignatureError, match="is not in"):
         principal(sign(str(locked), b"x"), str(signer[1]))
     assert principal(sign(str(signer[0]), b"x"), str(signer[1])) == "ir-lead"
