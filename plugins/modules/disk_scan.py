@@ -14,15 +14,16 @@ version_added: "0.1.0"
 author:
   - vmward contributors (@vmward)
 description:
-  - Reads the disks of a stopped virtual machine, or exported disks, in user space and lets YARA-X and ClamAV judge every file.
-  - Nothing is mounted and nothing is written. The disks are parsed by a child process without any rights, since their content
-    is hostile.
+  - Reads the disks of a stopped virtual machine, or exported disks, in user space, and lets YARA-X and ClamAV judge
+    every file.
+  - Nothing is mounted and nothing is written. The disks are parsed by a child process without any rights, since their
+    content is hostile.
   - Runs on the data host, the host that can read the disk images.
-  - The verdict is V(clean) only if everything was read and every engine judged everything. Whatever could not be read makes it
-    V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
+  - The verdict is V(clean) only if everything was read and every engine judged everything. Whatever could not be read
+    makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target, dissect.volume and dissect.hypervisor (Python libraries, for LVM, VMDK and file systems other than ext2, ext3, ext4)
+  - dissect.target, dissect.volume and dissect.hypervisor (Python libraries, for LVM, VMDK, XFS, FAT, NTFS and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -59,8 +60,8 @@ options:
             required: true
           format:
             description:
-              - Format of this layer, from the hypervisor's configuration. It is never probed, since a guest can write what a
-                probe would believe.
+              - Format of this layer, from the hypervisor's configuration.
+              - It is never probed, since a guest can write what a probe would believe.
             type: str
             required: true
             choices: [qcow2, raw, vmdk]
@@ -99,11 +100,11 @@ options:
     type: int
     default: 2048
   max_file_size:
-    description: Files of more bytes than this are not scanned, and make the verdict V(incomplete). V(0) stands for no limit.
+    description: Files of more bytes are not scanned, and make the verdict V(incomplete). V(0) stands for no limit.
     type: int
     default: 0
   progress_file:
-    description: File to be replaced about once a second with the progress in JSON. Its directory must be writable by nobody else.
+    description: File to be replaced about once a second with the progress in JSON.
     type: path
 seealso:
   - name: Scanning disks
@@ -167,7 +168,8 @@ findings_count:
   returned: success
 indicators:
   description:
-    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, extended attributes), as in RV(findings).
+    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, extended attributes), each as in
+      RV(findings).
       The offset counts from the start of the disk, or of the volume.
     - They may be leftovers, so they make the verdict V(incomplete) and ask for a person's judgement.
   type: list

@@ -79,8 +79,10 @@ def qcow2(image: Path, source: Path, *options: str) -> Path:
     return image
 
 
-def overlay(image: Path, base: Path, *options: str) -> Path:
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, *options, image)
+def overlay(image: Path, base: Path, *options: str, size: str = "") -> Path:
+    run(
+        "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, *options, image, *([size] if size else [])
+    )
     return image
 
 

@@ -131,8 +131,10 @@ class Qcow2(Blocks):
 
     def _read_header(self) -> None:
         raw = _pread(self._fd, 0, 112).ljust(112, b"\0")
-        (magic, version, backing_at, backing_len, self._cluster_bits, self.size, crypt, self._l1_size,
-         self._l1_offset, _refcounts, _refcount_clusters, self._snapshots, self._snapshots_at) = _HEADER.unpack_from(raw)  # fmt: skip
+        fields = _HEADER.unpack_from(raw)
+        magic, version, backing_at, backing_len = fields[:4]
+        self._cluster_bits, self.size, crypt, self._l1_size, self._l1_offset = fields[4:9]
+        self._snapshots, self._snapshots_at = fields[11:]
         if magic != b"QFI\xfb" or version not in (2, 3):
             raise UnreadableImage("it is not a qcow2 image of version 2 or 3")
         if crypt:
@@ -160,6 +162,8 @@ class Qcow2(Blocks):
             raise UnreadableImage("it is compressed with zstd, which is not supported. Convert it with qemu-img first")
 
     def _check_geometry(self) -> None:
+        if not 9 <= self._cluster_bits <= 21:
+            raise UnreadableImage("its header holds absurd sizes")
         self._cluster = 1 << self._cluster_bits
         self._entry = 16 if self._subclusters else 8
         self._per_table = self._cluster // self._entry

@@ -219,7 +219,9 @@ class Clamd:
                     _send_chunks(link, chunks)
                 return _answer(link)
         except OSError as exc:
-            raise EngineFailed("Cannot ask clamd at %s: %s. Start it or correct clamd_socket." % (self._path, exc)) from exc
+            raise EngineFailed(
+                "Cannot ask clamd at %s: %s. Start it or correct clamd_socket." % (self._path, exc)
+            ) from exc
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "version": self._version, "rules": [], "self_test": "passed"}

@@ -16,12 +16,12 @@ from .blocks import Blocks
 MAX_INODES = 1 << 28
 MAX_DIRECTORY = 1 << 30
 ROOT = 2
-_SPARSE_SUPER, _INLINE, _NEEDS_RECOVERY, _META_BG, _64BIT = 1, 0x8000, 0x4, 0x10, 0x80
+_INLINE, _NEEDS_RECOVERY, _64BIT = 0x8000, 0x4, 0x80
 # filetype, recover, extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, largedir, inline_data, encrypt, casefold
 _KNOWN = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
 _F_ENCRYPTED, _F_EXTENTS, _F_INLINE = 0x800, 0x80000, 0x10000000
 _ORPHAN_PRESENT = 0x10000
-_RESERVED = frozenset({1, 3, 4, 5, 6, 7, 8, 9, 10})
+_TYPES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
 
 class BadFilesystem(Exception):
@@ -38,6 +38,11 @@ class Inode:
     block: bytes
     extra: bytes
     acl: int
+
+    @property
+    def is_odd(self) -> bool:
+        """In use, but of no type that there is."""
+        return self.links > 0 and stat.S_IFMT(self.mode) not in _TYPES
 
     @property
     def is_file(self) -> bool:
@@ -64,8 +69,8 @@ class Ext4:
         if raw[56:58] != b"\x53\xef":
             raise BadFilesystem("it has no ext superblock")
         self._raw = raw
-        (self.inodes_count, blocks_low, _reserved, free_low, _free_inodes, self._first_block, log_size) = struct.unpack_from(
-            "<7I", raw
+        (self.inodes_count, blocks_low, _reserved, free_low, _free_inodes, self._first_block, log_size) = (
+            struct.unpack_from("<7I", raw)
         )
         self._blocks_per_group, _clusters, self._inodes_per_group = struct.unpack_from("<3I", raw, 32)
         revision = struct.unpack_from("<I", raw, 76)[0]
@@ -78,6 +83,7 @@ class Ext4:
         self._descriptor_size = struct.unpack_from("<H", raw, 254)[0] if wide else 32
         self._check(log_size)
         self.block_size = 1024 << log_size
+        self.end = self.blocks_count * self.block_size
         self._groups = self._read_groups()
 
     def _check(self, log_size: int) -> None:
@@ -103,7 +109,8 @@ class Ext4:
         count = -(-(self.blocks_count - self._first_block) // self._blocks_per_group)
         if count * self._inodes_per_group < self.inodes_count:
             raise BadFilesystem("its superblock claims more inodes than its groups hold")
-        raw = self._source.read((self._first_block + 1) * self.block_size, count * self._descriptor_size)
+        # The block after the one that holds the superblock, which lies at byte 1024 whatever the block size.
+        raw = self._source.read((1024 // self.block_size + 1) * self.block_size, count * self._descriptor_size)
         groups = []
         for at in range(0, len(raw), self._descriptor_size):
             bitmap, table = struct.unpack_from("<II", raw, at + 4)
@@ -121,7 +128,10 @@ class Ext4:
         found = []
         state = struct.unpack_from("<H", self._raw, 58)[0]
         if self._incompat & _NEEDS_RECOVERY or self._journal_holds_data():
-            found.append("its journal holds changes that are not yet written. Start and shut the VM down cleanly, or run e2fsck on a copy")
+            found.append(
+                "its journal holds changes that are not yet written. "
+                "Start and shut the VM down cleanly, or run e2fsck on a copy"
+            )
         if not state & 1:
             found.append("it was not unmounted cleanly")
         if state & 2:
@@ -206,7 +216,9 @@ class Ext4:
                 parts.append(bytes(start - at))
                 at = start
             take = min(stop, end) - at
-            parts.append(self._source.read(span.physical * self.block_size + at - start, take) if span.physical else bytes(take))
+            parts.append(
+                self._source.read(span.physical * self.block_size + at - start, take) if span.physical else bytes(take)
+            )
             at += take
         if at < end:
             parts.append(bytes(end - at))
@@ -233,7 +245,11 @@ class Ext4:
         """Offset and length of what is not a hole."""
         if inode.flags & (_F_INLINE | _F_ENCRYPTED):
             return [(0, inode.size)]
-        spans = ((span.logical * self.block_size, span.count * self.block_size) for span in self.spans(inode) if span.physical)
+        spans = (
+            (span.logical * self.block_size, span.count * self.block_size)
+            for span in self.spans(inode)
+            if span.physical
+        )
         return [(start, min(length, inode.size - start)) for start, length in spans if start < inode.size]
 
     def _extents(self, node: bytes, depth_left: int) -> Iterator[Span]:
@@ -283,7 +299,9 @@ class Ext4:
             yield logical, pointer
             return
         step = (self.block_size // 4) ** (level - 1)
-        for child in struct.unpack("<%dI" % (self.block_size // 4), self._source.read(pointer * self.block_size, self.block_size)):
+        for child in struct.unpack(
+            "<%dI" % (self.block_size // 4), self._source.read(pointer * self.block_size, self.block_size)
+        ):
             if logical >= limit:
                 return
             if child:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from importlib import import_module
+from typing import Any, Callable
 
 from .blocks import Blocks, OfFile, Stream
 
 MAX_DEPTH = 256
+_NTFS_DATA = 0x80
 _MAGICS = (
     (1080, b"\x53\xef", "ext"),
     (0, b"XFSB", "xfs"),
@@ -64,27 +66,24 @@ def identify(volume: Blocks) -> str:
 
 def preload() -> str:
     """Import all readers while the files of this Python can still be read; says what is missing."""
+    modules = ["dissect.volume.lvm", "dissect.hypervisor.disk.vmdk", *(module for module, _name in _OPENERS.values())]
     try:
-        import dissect.volume.lvm
-        from dissect.hypervisor.disk import vmdk
-
-        for module, name in _OPENERS.values():
-            getattr(__import__(module, fromlist=[name]), name).__type__
-        del vmdk
+        for module in modules:
+            import_module(module)
     except ImportError as exc:
         return str(exc)
     return ""
 
 
 class Foreign:
-    """One file system walked by its directories. `unproven` tells, after the walk, why some of it may have been missed."""
+    """One file system, walked by its directories. After the walk `unproven` tells why some of it may be missing."""
 
     def __init__(self, kind: str, volume: Blocks) -> None:
         self._kind = kind
         self._volume = volume
         module, name = _OPENERS[kind]
         try:
-            self._fs = getattr(__import__(module, fromlist=[name]), name)(Stream(volume))
+            self._fs = getattr(import_module(module), name)(Stream(volume))
         except ImportError as exc:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
         self._inodes: set[int] = set()
@@ -103,32 +102,36 @@ class Foreign:
                     self._account(entry)
                 elif entry.is_dir():
                     pending.append((entry, depth + 1))
+                    if self._kind == "ntfs":
+                        yield from self._streams(entry)
                 else:
                     self._account(entry)
                     if entry.is_file(follow_symlinks=False):
                         yield from self._streams(entry)
 
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
-        handle = entry.open()
-        size = entry.lstat().st_size
-        yield ForeignFile(entry.path, size, OfFile(handle, size).read)
-        if self._kind == "ntfs":
-            for stream in entry.entry.attributes.DATA if "DATA" in dir(entry.entry.attributes) else ():
-                if stream.name:
-                    named = entry.entry.open(stream.name)
-                    size = entry.entry.size(stream.name)
-                    yield ForeignFile("%s:%s" % (entry.path, stream.name), size, OfFile(named, size).read)
+        if self._kind != "ntfs":
+            yield ForeignFile(entry.path, entry.lstat().st_size, _lazily(entry.open))
+            return
+        # A file may have several streams, a directory too, and some of the volume's own have only named ones.
+        record = entry.entry
+        for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
+            path = "%s:%s" % (entry.path, name) if name else entry.path
+            yield ForeignFile(path, record.size(name), _lazily(lambda name=name: record.open(name)))  # type: ignore[misc]
 
     def _account(self, entry: Any) -> None:
         if self._kind == "xfs":
             self._inodes.add(entry.entry.inum)
         elif self._kind == "fat":
-            runs: Optional[list[tuple[int, int]]] = None if _fixed_root(entry) else entry.entry.dataruns()
-            self._clusters += sum(count for _start, count in runs or ())
+            runs = [] if _fixed_root(entry) else entry.entry.dataruns()
+            self._clusters += sum(count for _start, count in runs)
 
     def doubts(self) -> list[str]:
         if self._kind == "xfs" and not _xfs_log_is_clean(self._volume):
-            return ["its log holds changes that are not yet written. Start and shut the VM down cleanly, or replay the log on a copy"]
+            return [
+                "its log holds changes that are not yet written. "
+                "Start and shut the VM down cleanly, or replay the log on a copy"
+            ]
         if self._kind == "fat" and _fat_is_dirty(self._volume, self._fs.fatfs):
             return ["it was not unmounted cleanly"]
         return []
@@ -143,14 +146,34 @@ class Foreign:
         return "its reader can't prove that it saw every file of a %s volume" % self._kind
 
 
+def _lazily(open_file: Callable[[], Any]) -> Callable[[int, int], bytes]:
+    """Open at the first read, so that a file that can't be opened fails by itself."""
+    handles: list[Any] = []
+
+    def read(offset: int, length: int) -> bytes:
+        if not handles:
+            handles.append(open_file())
+        handles[0].seek(offset)
+        data: bytes = handles[0].read(length)
+        if len(data) != length:
+            raise NotReadable("it is shorter than its size")
+        return data
+
+    return read
+
+
 def logical_volumes(physical: list[Blocks]) -> list[tuple[str, Blocks]]:
     """The logical volumes that lie on the given LVM physical volumes; all of them, or an error."""
     try:
-        from dissect.volume.lvm import LVM2
+        from dissect.volume.lvm import LVM2, LVM2Device
     except ImportError as exc:
         raise NotReadable("the Python library dissect.volume is missing. Install it on the data host") from exc
     found: list[tuple[str, Blocks]] = []
-    group = LVM2([Stream(volume) for volume in physical]).volume_group
+    devices = [LVM2Device(Stream(volume)) for volume in physical]
+    groups = {name for device in devices for name, value in (device.metadata or {}).items() if isinstance(value, dict)}
+    if len(groups) != 1:
+        raise NotReadable("there are %d volume groups on the disks, one can be read" % len(groups))
+    group = LVM2(devices).volume_group
     for name, volume in group.logical_volumes.items():
         if volume.type not in ("linear", "striped"):
             raise NotReadable("the logical volume %s is of the type %s, which is not supported" % (name, volume.type))

@@ -81,7 +81,9 @@ def scan(request: Request) -> dict[str, Any]:
     return {**tally.as_result(), "seconds": round(seconds, 3), "cpu_seconds": round(ended.cpu_seconds, 3)}
 
 
-def _prepare(request: Request, rules: Sequence[RuleFile], disks: Sequence[DiskSpec], emit: Emit) -> Callable[[Emit], None]:
+def _prepare(
+    request: Request, rules: Sequence[RuleFile], disks: Sequence[DiskSpec], emit: Emit
+) -> Callable[[Emit], None]:
     missing = preload()
     if missing:
         emit("note", {"text": "Only ext file systems can be read here: %s." % missing})
@@ -113,7 +115,12 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
     for path in paths:
         names = [path]
         if os.path.isdir(path):
-            names = sorted(os.path.join(root, name) for root, _dirs, found in os.walk(path) for name in found if name.endswith((".yar", ".yara")))
+            names = sorted(
+                os.path.join(root, name)
+                for root, _dirs, found in os.walk(path)
+                for name in found
+                if name.endswith((".yar", ".yara"))
+            )
             if not names:
                 raise BadInput("Cannot use the rules in %s: it holds no *.yar or *.yara file." % path)
         for name in names:
@@ -149,7 +156,9 @@ def _claim(path: str, fd: int) -> None:
     for byte in (_QEMU_HOLDS_WRITE, _QEMU_HOLDS_RESIZE):
         probe = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
         if _FLOCK.unpack(probe)[0] != fcntl.F_UNLCK:
-            raise BadInput("Cannot read %s: it is in use by a running VM. Stop the VM, or scan a frozen layer below it." % path)
+            raise BadInput(
+                "Cannot read %s: it is in use by a running VM. Stop the VM, or scan a frozen layer below it." % path
+            )
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _QEMU_DENIES_WRITE, 1, 0))
 
 

@@ -41,6 +41,8 @@ def find_partitions(disk: Blocks) -> list[Extent]:
             return _checked(list(_gpt(disk, sector)), disk)
     if boot[510:512] != b"\x55\xaa":
         return []
+    if any(boot[at] not in (0, 0x80) for at in range(446, 510, 16)):
+        return []  # the boot sector of a file system ends with the same mark
     if any(kind == 0xEE for kind, _start, _count in _entries(boot)):
         raise BadPartitionTable("the protective MBR stands, but the GPT behind it is gone")
     return _checked(list(_mbr(disk, boot)), disk)
@@ -74,7 +76,8 @@ def _mbr(disk: Blocks, boot: bytes) -> Iterator[Extent]:
 
 
 def _logical(disk: Blocks, base: int) -> Iterator[Extent]:
-    at, seen = base, set()
+    at = base
+    seen: set[int] = set()
     while at not in seen and len(seen) < MAX_PARTITIONS:
         seen.add(at)
         sector = disk.read(at * SECTOR, SECTOR)

@@ -170,18 +170,19 @@ def _drop_rights(limits: Limits) -> None:
     _prctl(_DUMPABLE, 0)
     for kind, amount in (
         (resource.RLIMIT_AS, held + limits.memory),
-        (resource.RLIMIT_CPU, limits.cpu),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 128),
     ):
-        _limit(kind, amount)
+        _limit(kind, amount, amount)
+    _limit(resource.RLIMIT_CPU, limits.cpu, limits.cpu + 5)  # the hard limit kills without saying why
 
 
-def _limit(kind: int, amount: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-    resource.setrlimit(kind, (amount, amount))
+def _limit(kind: int, soft: int, hard: int) -> None:
+    given = resource.getrlimit(kind)[1]
+    if given != resource.RLIM_INFINITY:
+        soft, hard = min(soft, given), min(hard, given)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _prctl(option: int, value: int) -> None:

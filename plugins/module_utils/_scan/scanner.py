@@ -45,6 +45,8 @@ class Where:
 class Scanner:
     def __init__(self, engines: Sequence[Engine], emit: Emit, whole_limit: int, max_file_size: int = 0) -> None:
         self._engines = engines
+        # ClamAV judges files by their type, and raw bytes have none
+        self._raw_engines = [engine for engine in engines if engine.name == "yara"]
         self._emit = emit
         self._whole_limit = whole_limit
         self._max_file_size = max_file_size
@@ -66,7 +68,7 @@ class Scanner:
             step(*arguments)
         except _EXPECTED as exc:
             self._reason("%s was not read: %s." % (what, str(exc).rstrip(".")))
-        except Exception as exc:  # see above: this is the edge to parsers fed by an attacker
+        except Exception as exc:  # noqa: BLE001 - the edge to parsers that an attacker feeds
             self._reason("%s was not read: its parser failed (%s: %s)." % (what, type(exc).__name__, exc))
         else:
             return True
@@ -88,13 +90,15 @@ class Scanner:
             self._volume(Where(spec.name, index + 1), volume, part.start)
         gaps = find_gaps(parts, disk.size)
         if gaps:
-            self._note("Disk %s: %d bytes outside of its volumes were matched as raw bytes." % (spec.name, sum(gap.size for gap in gaps)))
+            self._note(
+                "Disk %s: %d bytes outside of its volumes were matched as raw bytes."
+                % (spec.name, sum(gap.size for gap in gaps))
+            )
         for gap in gaps:
             self._guard("A gap of disk %s" % spec.name, self._raw, Where(spec.name, 0), disk, gap, "outside of volumes")
 
     def _parts(self, name: str, disk: Blocks) -> list[Extent]:
-        kind = identify(disk)
-        parts = find_partitions(disk) if kind in ("unknown", "swap") or disk.read(512, 8) == b"EFI PART" else []
+        kind, parts = identify(disk), find_partitions(disk)
         if parts and kind != "unknown":
             self._reason("Disk %s holds a partition table and a file system (%s) in one place." % (name, kind))
         return parts or [Extent(0, disk.size)]
@@ -109,12 +113,14 @@ class Scanner:
             kind = self._by_kind(where, volume, kind)
 
         read = self._guard(str(where).capitalize(), scan) and self._reasons == before
-        detail = {"disk": where.disk, "index": where.volume, "start": start, "size": volume.size, "type": kind, "read": read}
-        self._emit("volume", vars(Volume(**detail)))
+        self._emit("volume", vars(Volume(where.disk, where.volume, start, volume.size, kind, read)))
 
     def _by_kind(self, where: Where, volume: Blocks, kind: str) -> str:
         if kind == "ext":
-            self._ext(where, Ext4(volume))
+            fs = Ext4(volume)
+            self._ext(where, fs)
+            self._raw(where, volume, Extent(0, 1024), "before the file system")
+            self._raw(where, volume, Extent(fs.end, volume.size - fs.end), "behind the file system")
         elif kind in READABLE:
             self._foreign(where, kind, volume)
         elif kind == "swap":
@@ -147,14 +153,22 @@ class Scanner:
                 continue
             something = True
             part = Content(len(data), lambda _at, _length, data=data: data, WINDOW)  # type: ignore[misc]
-            for engine in self._engines:
-                if engine.name == "yara":
-                    hits, gap = engine.scan(part)
-                    if gap:
-                        self._reason("Raw bytes of %s: %s." % (where, gap))
-                    for hit in hits:
-                        path = "(%s)" % label
-                        self._hit("indicator", where, path, engine.name, hit.rule, extent.size, extent.start + at + hit.offset, "")
+            for engine in self._raw_engines:
+                hits, gap = engine.scan(part)
+                if gap:
+                    self._reason("Raw bytes of %s: %s." % (where, gap))
+                for hit in hits:
+                    path = "(%s)" % label
+                    self._hit(
+                        "indicator",
+                        where,
+                        path,
+                        engine.name,
+                        hit.rule,
+                        extent.size,
+                        extent.start + at + hit.offset,
+                        "",
+                    )
         return something
 
     def _ext(self, where: Where, fs: Ext4) -> None:
@@ -164,7 +178,10 @@ class Scanner:
         names = Names(fs)
         seen: set[int] = set()
         for inode in fs.used_inodes():
-            seen.add(inode.number)
+            if inode.mode:
+                seen.add(inode.number)
+            if inode.is_odd:
+                self._reason("Inode %d on %s was not read: it is damaged." % (inode.number, where))
             if inode.is_file and not fs.is_reserved(inode.number):
                 self._ext_file(where, fs, names, inode)
             self._ext_attributes(where, fs, inode)
@@ -174,6 +191,8 @@ class Scanner:
             inode = fs.inode(number)
             if inode.is_file:
                 self._ext_file(where, fs, names, inode)
+            else:
+                self._reason("Inode %d on %s was not read: a directory names it, but it is free." % (number, where))
         for problem in names.problems[:_REASONS_PER_VOLUME]:
             self._reason("A directory of %s was not read: %s." % (where, problem))
         hidden = [number for number in seen - listed if number != ROOT and not fs.is_reserved(number)]
@@ -191,8 +210,8 @@ class Scanner:
         if inode.acl:
             block = fs.xattr_block(inode)
             content = Content(len(block), lambda _at, _length: block, WINDOW)
-            for engine in self._engines:
-                for hit in engine.scan(content)[0] if engine.name == "yara" else ():
+            for engine in self._raw_engines:
+                for hit in engine.scan(content)[0]:
                     path = "(attributes of inode %d)" % inode.number
                     self._hit("indicator", where, path, engine.name, hit.rule, len(block), hit.offset, "")
 
@@ -221,15 +240,19 @@ class Scanner:
                 if gap:
                     self._reason("%s on %s: %s." % (printable(path(), 300), where, gap))
                 for hit in hits:
-                    self._hit("finding", where, path(), engine.name, hit.rule, content.size, hit.offset, _sha256(content))
+                    self._hit(
+                        "finding", where, path(), engine.name, hit.rule, content.size, hit.offset, _sha256(content)
+                    )
         except EngineFailed:
             raise
-        except Exception as exc:  # one hostile file must not hide the others
-            self._reason("%s on %s was not read: %s." % (printable(path(), 300), where, exc or type(exc).__name__))
+        except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
+            self._reason("%s on %s was not read: %s." % (printable(path(), 300), where, str(exc) or type(exc).__name__))
         self._bytes += content.size if content.is_whole else 0
         self._tell()
 
-    def _hit(self, kind: str, where: Where, path: Any, engine: str, rule: str, size: int, offset: int, sha256: str) -> None:
+    def _hit(
+        self, kind: str, where: Where, path: Any, engine: str, rule: str, size: int, offset: int, sha256: str
+    ) -> None:
         found = Finding(where.disk, where.volume, printable(path), printable(rule, 128), engine, size, offset, sha256)
         self._emit(kind, vars(found))
 

@@ -88,7 +88,9 @@ class Tally:
     def as_result(self) -> dict[str, Any]:
         reasons = list(self.reasons)
         if self.indicators_count:
-            reasons.append("%d matches in raw bytes outside of files need a person's judgement." % self.indicators_count)
+            reasons.append(
+                "%d matches in raw bytes outside of files need a person's judgement." % self.indicators_count
+            )
         if not self.volumes:
             reasons.append("No volume was found.")
         return {
@@ -111,5 +113,8 @@ def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:
     """One line that is safe on a terminal and in a report, whatever the guest put into a name."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
-    line = "".join(char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text[: limit + 1])
+    line = "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text[: limit + 1]
+    )
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,0 +1,670 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Real images through the whole scan: every sample is found, and no image with an unread part is called clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
+
+import disks  # type: ignore[import-not-found]
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Layer, open_chain
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
+    BadInput,
+    LayerSpec,
+    Request,
+    scan,
+)
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = str(ROOT / "roles/scan/files/rules")
+MB = disks.MB
+
+
+def look(*layers: tuple[Path, str], snapshot: str = "", **changes: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "rules": (RULES,),
+        "clamd_socket": "",
+        "engines_required": ("yara",),
+        "max_file_size": 0,
+        "progress_file": "",
+        "limits": Limits(120, 1 << 30, 120),
+        **changes,
+    }
+    chain = tuple(LayerSpec(str(path), kind) for path, kind in layers)
+    return scan(Request(disks=(("vda", chain, snapshot),), **settings))
+
+
+def paths(result: dict[str, Any], kind: str = "findings") -> list[str]:
+    return sorted(found["path"] for found in result[kind])
+
+
+def assert_incomplete(result: dict[str, Any], words: str) -> None:
+    assert result["verdict"] == "incomplete"
+    assert words in " ".join(result["incomplete_reasons"])
+
+
+def needs(tool: str) -> None:
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} is not installed")
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return disks.ext4(tmp_path_factory.mktemp("clean") / "clean.img", disks.harmless())
+
+
+@pytest.fixture(scope="module")
+def infected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    files = {**disks.harmless(), "home/user/a/b/c/d/eicar.com": disks.EICAR, "srv/padded": bytes(70000) + disks.MARKER}
+    return disks.ext4(tmp_path_factory.mktemp("infected") / "infected.img", files)
+
+
+def test_a_clean_ext4_is_clean(clean: Path) -> None:
+    result = look((clean, "raw"))
+    assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
+    assert [volume["type"] for volume in result["volumes"]] == ["ext"]
+    assert result["files"] == len(disks.harmless())
+    boot_block = 1024
+    assert result["bytes_read"] == sum(map(len, disks.harmless().values())) + boot_block
+
+
+def test_every_sample_is_found_with_path_hash_and_offset(infected: Path) -> None:
+    result = look((infected, "raw"))
+    assert result["verdict"] == "infected"
+    assert paths(result) == ["/home/user/a/b/c/d/eicar.com", "/srv/padded"]
+    by_path = {found["path"]: found for found in result["findings"]}
+    assert by_path["/srv/padded"]["offset"] == 70000
+    assert by_path["/srv/padded"]["rule"] == "vmward_inert_sample"
+    eicar = by_path["/home/user/a/b/c/d/eicar.com"]
+    assert eicar["sha256"] == "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-t", "ext2"),
+        ("-t", "ext3"),
+        ("-b", "1024"),
+        ("-O", "inline_data"),
+        ("-O", "^64bit,^metadata_csum"),
+        ("-O", "bigalloc"),
+        ("-I", "128"),
+        ("-O", "^flex_bg,^has_journal"),
+    ],
+    ids=" ".join,
+)
+def test_ext_variants(tmp_path: Path, options: tuple[str, ...]) -> None:
+    # The smallest samples are inline data, 60 bytes and more; the large one needs indirect blocks.
+    files = {**disks.harmless(), "e": disks.EICAR, "m": disks.MARKER, "big": bytes(3 * MB) + disks.MARKER}
+    harmless = disks.ext4(tmp_path / "clean.img", disks.harmless(), 32 * MB, *options)
+    assert look((harmless, "raw"))["incomplete_reasons"] == []
+    assert look((harmless, "raw"))["verdict"] == "clean"
+    result = look((disks.ext4(tmp_path / "d.img", files, 32 * MB, *options), "raw"))
+    assert paths(result) == ["/big", "/e", "/m"]
+    assert result["incomplete_reasons"] == []
+
+
+def test_the_last_inode_is_read(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {}, 8 * MB, "-N", "64")
+    (tmp_path / "eicar").write_bytes(disks.EICAR)
+    fillers = [f"write /dev/null filler{number}" for number in range(12, 64)]
+    disks.debugfs(image, *fillers, f"write {tmp_path / 'eicar'} last")
+    assert "Inode: 64 " in disks.debugfs(image, "stat last")
+    assert paths(look((image, "raw"))) == ["/last"]
+
+
+def test_an_inode_without_a_name_is_scanned(infected: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(infected, tmp_path / "d.img"))
+    disks.debugfs(image, "unlink /srv/padded")
+    result = look((image, "raw"))
+    assert result["verdict"] == "infected"
+    assert [path for path in paths(result) if path.startswith("(no name: inode ")]
+
+
+def test_a_file_whose_bitmap_bit_was_cleared_is_scanned(infected: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(infected, tmp_path / "d.img"))
+    disks.debugfs(image, "freei /srv/padded")
+    assert "/srv/padded" in paths(look((image, "raw")))
+
+
+def test_a_deleted_file_is_no_finding(infected: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(infected, tmp_path / "d.img"))
+    disks.debugfs(image, "rm /srv/padded", "rm /home/user/a/b/c/d/eicar.com")
+    assert look((image, "raw"))["verdict"] == "clean"
+
+
+def test_the_shortest_last_entry_of_a_directory_is_read(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"d/x": b"x"}, 32 * MB, "-b", "1024", "-O", "^metadata_csum")
+    (tmp_path / "eicar").write_bytes(disks.EICAR)
+    names = [f"{number:012d}" for number in range(47)] + ["aaaa", "bbbb", "cccc"]  # of 20 and of 12 bytes
+    disks.debugfs(image, "cd /d", *(f"write /dev/null {name}" for name in names), f"write {tmp_path / 'eicar'} last")
+    block = int(disks.debugfs(image, "blocks /d").split("blocks /d")[1].split()[0])
+    entry = image.read_bytes()[block * 1024 + 1012 : (block + 1) * 1024]
+    assert (struct.unpack_from("<H", entry, 4)[0], entry[8:]) == (12, b"last")
+    assert paths(look((image, "raw"))) == ["/d/last"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ("feature needs_recovery", "journal holds changes"),
+        ("ssv state 0", "not unmounted cleanly"),
+        ("ssv state 3", "marked as damaged"),
+        ("ssv last_orphan 12", "wait for their removal"),
+        ("ssv feature_incompat 0x802c2", "does not know"),
+        ("ssv blocks_count 999999", "larger than its volume"),
+        ("ssv inodes_per_group 0", "absurd"),
+        ("sif /etc/hostname flags 0x80800", "encrypted by the guest"),
+        ("sif /etc/hostname block[0] 0", "extent tree is damaged"),
+        ("sif /usr/share/doc1 block[0] 0", "extent tree is damaged"),
+        ("sif <8> block[4] 0x7fffffff", "journal holds changes"),
+        ("sif /usr/share/doc1/file1 block[5] 0x7fffffff", "block map is damaged"),
+        ("sif /usr/share/doc1/file1 block[0] 0x5f30a", "extent tree is damaged"),
+        ("sif /usr/share/doc1/file1 mode 0x1a4", "it is damaged"),
+        ("clri /usr/share/doc1/file1", "it is free"),
+    ],
+)
+def test_a_doubtful_ext4_is_incomplete(clean: Path, tmp_path: Path, request_: str, words: str) -> None:
+    image = Path(shutil.copy(clean, tmp_path / "d.img"))
+    disks.debugfs(image, request_)
+    assert_incomplete(look((image, "raw")), words)
+
+
+def test_infected_wins_over_incomplete(infected: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(infected, tmp_path / "d.img"))
+    disks.debugfs(image, "feature needs_recovery")
+    result = look((image, "raw"))
+    assert result["verdict"] == "infected"
+    assert result["incomplete_reasons"]
+
+
+def test_a_journal_with_data_but_without_the_flag_is_incomplete(clean: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(clean, tmp_path / "d.img"))
+    block = int(disks.debugfs(image, "blocks <8>").split("blocks <8>")[1].split()[0])
+    disks.write_at(image, block * 1024 * (4 if image.stat().st_size > 512 * MB else 1) + 28, struct.pack(">I", 1))
+    assert_incomplete(look((image, "raw")), "journal holds changes")
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_partitions_swap_and_gaps(clean: Path, infected: Path, tmp_path: Path, label: str) -> None:
+    swap = tmp_path / "swap.img"
+    swap.write_bytes(bytes(4 * MB))
+    disks.run("mkswap", swap)
+    image = disks.partitioned(tmp_path / "d.img", label, [clean, swap, infected])
+    result = look((image, "raw"))
+    assert [(volume["type"], volume["read"]) for volume in result["volumes"]] == [
+        ("ext", True),
+        ("swap", True),
+        ("ext", True),
+    ]
+    assert {found["volume"] for found in result["findings"]} == {3}
+    harmless = disks.partitioned(tmp_path / "c.img", label, [clean, swap])
+    assert (look((harmless, "raw"))["verdict"], look((harmless, "raw"))["incomplete_reasons"]) == ("clean", [])
+
+
+@pytest.mark.parametrize(("place", "label"), [(MB // 2, "(outside of volumes)"), (34 * MB + 12345, "(swap)")])
+def test_a_sample_in_raw_bytes_is_an_indicator(clean: Path, tmp_path: Path, place: int, label: str) -> None:
+    swap = tmp_path / "swap.img"
+    swap.write_bytes(bytes(4 * MB))
+    disks.run("mkswap", swap)
+    image = disks.partitioned(tmp_path / "d.img", "dos", [clean, swap])
+    disks.write_at(image, place, disks.MARKER)
+    result = look((image, "raw"))
+    assert_incomplete(result, "person's judgement")
+    assert paths(result, "indicators") == [label]
+    assert result["findings"] == []
+
+
+def test_logical_partitions(infected: Path, tmp_path: Path) -> None:
+    image = tmp_path / "d.img"
+    image.write_bytes(bytes(80 * MB))
+    table = "label: dos\nstart=2048, size=4096, type=83\nstart=8192, type=5\nstart=10240, size=65536, type=83\n"
+    disks.run("sfdisk", "-q", image, stdin=table)
+    disks.write_at(image, 10240 * 512, infected.read_bytes())
+    result = look((image, "raw"))
+    assert len(result["findings"]) == 2
+    assert [volume["type"] for volume in result["volumes"]] == ["empty", "ext"]
+
+
+@pytest.mark.parametrize("place", [520, 1024 + 40])
+def test_a_damaged_gpt_is_incomplete(clean: Path, tmp_path: Path, place: int) -> None:
+    image = disks.partitioned(tmp_path / "d.img", "gpt", [clean])
+    disks.write_at(image, place, b"\x99")
+    assert_incomplete(look((image, "raw")), "GPT")
+
+
+def test_a_file_system_hidden_beside_a_partition_table_is_told(clean: Path, tmp_path: Path) -> None:
+    image = disks.partitioned(tmp_path / "d.img", "gpt", [clean])
+    disks.write_at(image, 1080, b"\x53\xef")
+    assert look((image, "raw"))["verdict"] == "incomplete"
+
+
+def test_a_small_file_system_before_the_first_partition_does_not_hide_the_disk(infected: Path, tmp_path: Path) -> None:
+    image = disks.partitioned(tmp_path / "d.img", "dos", [infected])
+    decoy = disks.ext4(tmp_path / "decoy.img", {"a": b"x"}, MB // 2)
+    disks.write_at(image, 1024, decoy.read_bytes()[1024:])
+    result = look((image, "raw"))
+    assert len(result["findings"]) == 2
+    assert "in one place" in result["incomplete_reasons"][0]
+
+
+def test_what_lies_behind_a_file_system_is_seen(clean: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(clean, tmp_path / "d.img"))
+    with image.open("ab") as file:
+        file.write(bytes(3 * MB) + disks.MARKER)
+    result = look((image, "raw"))
+    assert_incomplete(result, "person's judgement")
+    assert paths(result, "indicators") == ["(behind the file system)"]
+
+
+def test_an_unknown_volume_is_incomplete(tmp_path: Path) -> None:
+    image = tmp_path / "d.img"
+    image.write_bytes(b"what is this" * 4096)
+    assert_incomplete(look((image, "raw")), "nothing that can be read")
+
+
+# --- qcow2 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, clean: Path) -> tuple[Path, Path, Path]:
+    """Overlay, middle and base (compressed), the overlay with sub-clusters and written to at odd places."""
+    place = tmp_path_factory.mktemp("chain")
+    base = disks.qcow2(place / "base.qcow2", clean, "-c")
+    middle = disks.overlay(place / "middle.qcow2", base, "-o", "cluster_size=4096")
+    disks.qemu_write(middle, 20 * MB - 512, 3 * 4096, 0x5A)
+    top = disks.overlay(place / "top.qcow2", middle, "-o", "extended_l2=on,cluster_size=128k", size="40M")
+    disks.qemu_write(top, 24 * MB + 4096, 70000 // 512 * 512, 0xA5)
+    disks.run("qemu-io", "-f", "qcow2", "-c", "write -q -z 20M 8k", "-c", "write -q -P 7 36M 64k", top)
+    return top, middle, base
+
+
+def test_a_chain_reads_as_qemu_reads_it(chain: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    want = disks.as_raw(chain[0], tmp_path / "want.img").read_bytes()
+    assert want.count(0x5A)
+    assert want.count(0xA5)
+    layers = [Layer(str(path), "qcow2", os.open(path, os.O_RDONLY)) for path in chain]
+    disk = open_chain(layers)
+    assert disk.size == len(want)
+    assert disk.read(0, disk.size) == want
+    for offset, length in ((1, 1), (20 * MB - 700, 5000), (24 * MB, 99999), (36 * MB - 1, 3), (disk.size - 5, 5)):
+        assert disk.read(offset, length) == want[offset : offset + length]
+    assert disk.read(disk.size - 5, 10) == want[-5:] + bytes(5)
+
+
+def test_an_internal_snapshot_reads_as_qemu_reads_it(infected: Path, tmp_path: Path) -> None:
+    image = disks.qcow2(tmp_path / "d.qcow2", infected)
+    disks.run("qemu-img", "snapshot", "-c", "before", image)
+    disks.qemu_write(image, 0, 32 * MB, 0)
+    disks.run("qemu-img", "snapshot", "-c", "after", image)
+    for name in ("before", "after"):
+        want = disks.as_raw(image, tmp_path / f"{name}.img", "-l", name).read_bytes()
+        disk = open_chain([Layer(str(image), "qcow2", os.open(image, os.O_RDONLY))], name)
+        assert disk.read(0, disk.size) == want
+    assert len(look((image, "qcow2"), snapshot="before")["findings"]) == 2
+    assert look((image, "qcow2"), snapshot="after")["findings"] == []
+    assert look((image, "qcow2"))["findings"] == []
+    assert_incomplete(look((image, "qcow2"), snapshot="none"), "are called 'none'")
+
+
+def test_the_sample_is_found_below_an_overlay(infected: Path, tmp_path: Path) -> None:
+    base = disks.qcow2(tmp_path / "base.qcow2", infected)
+    top = disks.overlay(tmp_path / "top.qcow2", base)
+    assert len(look((top, "qcow2"), (base, "qcow2"))["findings"]) == 2
+    assert_incomplete(look((top, "qcow2")), "the given chain ends here")
+    assert_incomplete(look((base, "qcow2"), (base, "qcow2")), "names no backing file")
+
+
+def test_a_header_written_by_the_guest_is_not_followed(clean: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(disks.MARKER * 100)
+    trap = disks.overlay(tmp_path / "trap.qcow2", disks.qcow2(tmp_path / "b.qcow2", clean))
+    result = look((trap, "raw"))
+    assert result["verdict"] == "incomplete"
+    assert result["indicators"] == result["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "data", "words"),
+    [
+        (0, b"NOPE", "not a qcow2 image"),
+        (20, struct.pack(">I", 63), "absurd sizes"),
+        (24, struct.pack(">Q", 1 << 62), "absurd sizes"),
+        (36, struct.pack(">I", 0xFFFFFFFF), "absurd sizes"),
+        (40, struct.pack(">Q", 1 << 60), "truncated"),
+        (72, struct.pack(">Q", 2), "marked it as corrupt"),
+        (72, struct.pack(">Q", 4), "external file"),
+        (72, struct.pack(">Q", 1 << 40), "unknown features"),
+        (32, struct.pack(">I", 1), "encrypted"),
+    ],
+)
+def test_a_damaged_qcow2_is_incomplete(clean: Path, tmp_path: Path, place: int, data: bytes, words: str) -> None:
+    image = disks.qcow2(tmp_path / "d.qcow2", clean)
+    disks.write_at(image, place, data)
+    assert_incomplete(look((image, "qcow2")), words)
+
+
+def test_a_truncated_qcow2_is_never_clean(infected: Path, tmp_path: Path) -> None:
+    whole = disks.qcow2(tmp_path / "d.qcow2", infected)
+    size = whole.stat().st_size
+    for part in range(1, 10):
+        os.truncate(whole, size * (10 - part) // 10)
+        assert look((whole, "qcow2"))["verdict"] != "clean"
+
+
+def test_random_damage_never_crashes_and_never_hides_in_silence(clean: Path, tmp_path: Path) -> None:
+    import random
+
+    chance = random.Random(7)
+    raw = clean.read_bytes()
+    for _round in range(12):
+        image = tmp_path / "d.img"
+        image.write_bytes(raw)
+        for _hit in range(20):
+            disks.write_at(image, chance.randrange(1024, 300000), chance.randbytes(chance.choice((1, 4, 64))))
+        result = look((image, "raw"))
+        assert result["verdict"] in ("clean", "incomplete")
+        assert "failed with" not in " ".join(result["incomplete_reasons"])
+        if result["verdict"] == "clean":
+            assert result["files"] >= len(disks.harmless())
+
+
+# --- limits, input and confinement -----------------------------------------------------------------------------------
+
+
+def test_the_limits_are_told(clean: Path, tmp_path: Path) -> None:
+    assert_incomplete(look((clean, "raw"), max_file_size=30000), "larger than max_file_size")
+    slow = disks.ext4(tmp_path / "slow.img", {"a": os.urandom(20 * MB)}, 64 * MB)
+    assert_incomplete(look((slow, "raw"), limits=Limits(0.2, 1 << 30, 120)), "deadline")
+    assert_incomplete(look((slow, "raw"), limits=Limits(120, 64 * MB, 120)), "in parts only")
+
+
+def test_a_sample_across_two_parts_is_found(tmp_path: Path) -> None:
+    content = bytes(16 * MB - 10) + disks.MARKER + bytes(5 * MB)
+    image = disks.ext4(tmp_path / "d.img", {"a": content}, 64 * MB)
+    result = look((image, "raw"), limits=Limits(120, 64 * MB, 120))
+    assert result["verdict"] == "infected"
+    assert result["findings"][0]["offset"] == 16 * MB - 10
+    assert "in parts only" in result["incomplete_reasons"][0]
+
+
+def test_an_absurdly_large_sparse_file_ends(clean: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(clean, tmp_path / "d.img"))
+    disks.debugfs(image, "sif /etc/hostname size 0xffffffffff0")
+    assert_incomplete(look((image, "raw")), "in parts only")
+
+
+def test_bad_input_is_refused_before_anything(clean: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.img"
+    link.symlink_to(clean)
+    bad = tmp_path / "bad.yar"
+    bad.write_text("rule x { condition: nothing_known }")
+    cases: list[tuple[tuple[Path, str], dict[str, Any], str]] = [
+        ((tmp_path / "none.img", "raw"), {}, "Cannot open the layer"),
+        ((link, "raw"), {}, "Cannot open the layer"),
+        ((tmp_path, "raw"), {}, "neither a file nor a block device"),
+        ((clean, "raw"), {"rules": (str(tmp_path / "none.yar"),)}, "Cannot read the rule file"),
+        ((clean, "raw"), {"rules": (str(bad),)}, "Cannot use the rule file"),
+    ]
+    for layer, changes, words in cases:
+        with pytest.raises(BadInput, match=words):
+            look(layer, **changes)
+
+
+def test_without_rules_or_engine_it_is_incomplete(clean: Path) -> None:
+    assert_incomplete(look((clean, "raw"), rules=()), "No YARA rule was loaded")
+    assert_incomplete(look((clean, "raw"), engines_required=("yara", "clamd")), "Cannot ask clamd")
+    assert_incomplete(look((clean, "raw"), rules=(), engines_required=()), "No engine is ready")
+
+
+def test_a_disk_in_use_by_qemu_is_refused(clean: Path, tmp_path: Path) -> None:
+    image = disks.qcow2(tmp_path / "d.qcow2", clean)
+    with subprocess.Popen(
+        ["qemu-io", "-f", "qcow2", str(image)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=0
+    ) as user:
+        assert user.stdout is not None
+        assert user.stdin is not None
+        user.stdout.read(1)
+        with pytest.raises(BadInput, match="in use by a running VM"):
+            look((image, "qcow2"))
+        user.stdin.write("quit\n")
+        user.stdin.close()
+    assert look((image, "qcow2"))["verdict"] == "clean"
+
+
+def test_a_change_while_reading_is_told(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"a": os.urandom(20 * MB)}, 64 * MB)
+    progress = tmp_path / "progress"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"import time; time.sleep(0.3); open({str(image)!r}, 'r+b').write(b'x')"]
+    )
+    result = look((image, "raw"), progress_file=str(progress))
+    child.wait()
+    state = json.loads(progress.read_text())
+    assert (state["phase"], state["message"]) == ("done", result["verdict"])
+    assert_incomplete(result, "changed while it was read")
+
+
+def test_hostile_names_stay_on_one_line(tmp_path: Path) -> None:
+    names = ["\x1b[2J\n{{ lookup('pipe','id') }}", "<script>alert(1)</script>", "x" * 255, "..\\..\\x", "\u202egnp.exe"]
+    image = disks.ext4(tmp_path / "d.img", dict.fromkeys(names, disks.MARKER))
+    result = look((image, "raw"))
+    assert len(result["findings"]) == len(names)
+    assert all(path.isprintable() and len(path) <= 512 for path in paths(result))
+
+
+# --- other file systems ----------------------------------------------------------------------------------------------
+
+
+def fat(image: Path, files: dict[str, bytes], bits: int) -> Path:
+    needs("mkfs.vfat")
+    needs("mcopy")
+    image.write_bytes(bytes((40 if bits == 32 else 8) * MB))
+    disks.run("mkfs.vfat", "-F", str(bits), "-s", "8" if bits == 12 else "1", image)
+    source = disks.tree(image.with_suffix(".tree"), files)
+    for entry in sorted(source.iterdir()):
+        disks.run("mcopy", "-s", "-i", image, entry, "::")
+    return image
+
+
+@pytest.mark.parametrize("bits", [12, 16, 32])
+def test_fat(tmp_path: Path, bits: int) -> None:
+    files = disks.harmless(20)
+    harmless = fat(tmp_path / "c.img", files, bits)
+    result = look((harmless, "raw"))
+    assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
+    bad = look((fat(tmp_path / "d.img", {**files, "EFI/BOOT/a long name.efi": disks.MARKER}, bits), "raw"))
+    assert paths(bad) == ["/EFI/BOOT/a long name.efi"]
+
+
+def test_a_fat_with_a_lost_chain_is_incomplete(tmp_path: Path) -> None:
+    image = fat(tmp_path / "d.img", {"a": bytes(5000), "b": bytes(5000)}, 32)
+    reserved = struct.unpack("<H", image.read_bytes()[14:16])[0]
+    disks.write_at(image, reserved * 512 + 4 * 20000, struct.pack("<I", 0x0FFFFFFF))
+    assert_incomplete(look((image, "raw")), "clusters are in use")
+
+
+def xfs(image: Path, files: dict[str, bytes]) -> Path:
+    needs("mkfs.xfs")
+    image.write_bytes(b"")
+    os.truncate(image, 320 * MB)
+    lines = ["/stub", "1 1", "d--755 0 0"]
+    source = disks.tree(image.with_suffix(".tree"), {str(number): data for number, data in enumerate(files.values())})
+    lines += [f"{name} ---644 0 0 {source / str(number)}" for number, name in enumerate(files)]
+    prototype = image.with_suffix(".proto")
+    prototype.write_text("\n".join([*lines, "$", "$", ""]))
+    disks.run("mkfs.xfs", "-q", "-f", "-p", prototype, image)
+    return image
+
+
+def test_xfs(tmp_path: Path) -> None:
+    result = look((xfs(tmp_path / "c.img", {f"f{number}": bytes(number * 99) for number in range(30)}), "raw"))
+    assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
+    bad = look((xfs(tmp_path / "d.img", {"a": b"x", "evil": disks.EICAR}), "raw"))
+    assert paths(bad) == ["/evil"]
+
+
+def test_an_xfs_with_a_dirty_log_is_incomplete(tmp_path: Path) -> None:
+    image = xfs(tmp_path / "d.img", {"a": b"x"})
+    head = image.read_bytes()[:512]
+    start, shift = struct.unpack_from(">Q", head, 48)[0], head[124]
+    size, group = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">I", head, 84)[0]
+    log = ((start >> shift) * group + (start & ((1 << shift) - 1))) * size
+    disks.write_at(image, log + 512 + 9, b"\0")
+    assert_incomplete(look((image, "raw")), "log holds changes")
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "ntfs"])
+def test_other_file_systems_are_scanned_but_not_called_clean(tmp_path: Path, kind: str) -> None:
+    needs(f"mkfs.{kind}")
+    image = tmp_path / "d.img"
+    image.write_bytes(b"")
+    os.truncate(image, 160 * MB)
+    source = disks.tree(tmp_path / "tree", {"dir/evil.com": disks.EICAR, "ok": b"x"})
+    if kind == "btrfs":
+        disks.run("mkfs.btrfs", "-q", "-r", source, image)
+    else:
+        disks.run("mkfs.ntfs", "-q", "-F", image)
+        disks.run("ntfscp", image, source / "ok", "innocent.txt")
+        disks.run("ntfscp", "-N", "evil.com", image, source / "dir/evil.com", "innocent.txt")
+    result = look((image, "raw"))
+    assert result["verdict"] == "infected"
+    assert [Path(path).name.split(":")[-1] for path in paths(result)] == ["evil.com"]
+    assert "can't prove" in " ".join(result["incomplete_reasons"])
+
+
+# --- ClamAV ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clamd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    needs("clamd")
+    place = tmp_path_factory.mktemp("clamd")
+    for parent in (place, *place.parents):
+        if parent.stat().st_mode & 0o005 != 0o005 and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    (place / "db").mkdir()
+    signatures = f"Test.Eicar:0:0:{disks.EICAR.hex()}\nTest.Marker:0:*:{disks.MARKER.hex()}\n"
+    (place / "db" / "test.ndb").write_text(signatures)
+    socket_path = place / "socket"
+    (place / "clamd.conf").write_text(
+        f"LocalSocket {socket_path}\nLocalSocketMode 666\nDatabaseDirectory {place / 'db'}\nForeground true\n"
+        "User root\nMaxFileSize 4M\nMaxScanSize 8M\nStreamMaxLength 12M\nLogFile /dev/null\n"
+    )
+    daemon = subprocess.Popen(
+        ["clamd", "-c", str(place / "clamd.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while not answers(socket_path):
+        assert daemon.poll() is None, "clamd did not start"
+        assert time.monotonic() < end, "clamd does not answer"
+        time.sleep(0.2)
+    yield str(socket_path)
+    daemon.terminate()
+    daemon.wait(30)
+
+
+def answers(path: Path) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(path))
+            link.sendall(b"zPING\0")
+            return link.recv(16) == b"PONG\0"
+    except OSError:
+        return False
+
+
+def test_clamd_finds_what_yara_finds(infected: Path, clean: Path, clamd: str) -> None:
+    result = look((infected, "raw"), clamd_socket=clamd, engines_required=("yara", "clamd"))
+    assert {(found["engine"], found["path"]) for found in result["findings"]} == {
+        (engine, path) for engine in ("clamd", "yara") for path in ("/home/user/a/b/c/d/eicar.com", "/srv/padded")
+    }
+    assert [engine["name"] for engine in result["engines"]] == ["yara", "clamd"]
+    assert look((clean, "raw"), clamd_socket=clamd)["verdict"] == "clean"
+
+
+@pytest.mark.parametrize("size", [3, 5, 10, 20])
+def test_a_size_limit_of_clamd_is_told(tmp_path: Path, clamd: str, size: int) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"large": bytes(size * MB)}, 64 * MB)
+    result = look((image, "raw"), clamd_socket=clamd)
+    if size < 4:
+        assert result["verdict"] == "clean"
+    else:
+        assert_incomplete(result, "/large on volume 1 of disk vda: it exceeds a size limit of clamd")
+
+
+LIAR = """
+import socket, sys
+door = socket.socket(socket.AF_UNIX)
+door.bind(sys.argv[1])
+door.listen(5)
+print("ready", flush=True)
+while True:
+    link = door.accept()[0]
+    asked = link.recv(9999)
+    link.sendall(b"ClamAV 1" if b"VERSION" in asked else b"stream: OK")
+    link.close()
+"""
+
+
+def test_an_engine_that_misses_its_sample_is_not_believed(clean: Path, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    liar = subprocess.Popen([sys.executable, "-c", LIAR, str(path)], stdout=subprocess.PIPE)
+    assert liar.stdout is not None
+    liar.stdout.readline()
+    for parent in (path, *path.parents):
+        if parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    try:
+        assert_incomplete(look((clean, "raw"), clamd_socket=str(path)), "missed a planted sample")
+    finally:
+        liar.terminate()
+        liar.wait(10)
+
+
+# --- the module ------------------------------------------------------------------------------------------------------
+
+
+def module(arguments: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, str(ROOT / "plugins/modules/disk_scan.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "build/collections")}
+    done = subprocess.run(
+        command,
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_the_module_returns_the_verdict(infected: Path) -> None:
+    disk = {"name": "vda", "layers": [{"path": str(infected), "format": "raw"}]}
+    result = module({"disks": [disk], "rules": [RULES]})
+    assert (result["changed"], result["verdict"], result["findings_count"]) == (False, "infected", 2)
+
+
+def test_the_module_refuses_bad_input() -> None:
+    assert "name at least one disk" in module({"disks": []})["msg"]
+    disk = {"name": "vda", "layers": [{"path": "/nonexistent", "format": "raw"}]}
+    assert "Cannot open the layer /nonexistent of disk vda" in module({"disks": [disk], "rules": [RULES]})["msg"]

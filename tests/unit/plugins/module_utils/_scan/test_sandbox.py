@@ -1,0 +1,78 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the confined child can't do, and how its end is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import Any, Callable
+
+import pytest
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits, run_confined
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import Emit
+
+MB = 1 << 20
+
+
+def confined(work: Callable[[Emit], None], deadline: float = 30, cpu: int = 20) -> tuple[Ended, dict[str, Any]]:
+    said: dict[str, Any] = {}
+    limits = Limits(deadline, 64 * MB, cpu)
+    ended = run_confined(lambda emit: work, limits, [], lambda kind, body: said.update({kind: body}), lambda: None)
+    return ended, said
+
+
+def test_it_reports_and_ends_well() -> None:
+    ended, said = confined(lambda emit: emit("x", {"a": 1}))
+    assert (ended.trouble, said) == ("", {"x": {"a": 1}})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop rights")
+def test_it_has_no_rights(tmp_path: Any) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    secret.chmod(0o600)
+
+    def attempt(emit: Emit) -> None:
+        refused = []
+        for act in (
+            lambda: open(secret, encoding="ascii"),
+            lambda: os.setuid(0),
+            lambda: os.kill(os.getppid(), 0),
+            lambda: socket.create_connection(("127.0.0.1", 9), 1),
+        ):
+            try:
+                act()
+                refused.append("")
+            except OSError as exc:
+                refused.append(type(exc).__name__)
+        emit("refused", {"by": refused, "uid": os.getuid(), "environment": dict(os.environ)})
+
+    refused = confined(attempt)[1]["refused"]
+    assert refused["uid"] != 0
+    assert refused["environment"] == {}
+    assert refused["by"][:3] == ["PermissionError"] * 3
+    assert refused["by"][3] != ""
+
+
+def test_its_end_is_told() -> None:
+    def spin(emit: Emit) -> None:
+        while True:
+            pass
+
+    def hog(emit: Emit) -> None:
+        bytearray(1 << 30)
+
+    assert "deadline" in confined(lambda emit: time.sleep(60), deadline=0.3)[0].trouble
+    assert "processor time" in confined(spin, cpu=1)[0].trouble
+    assert "failed with 12" in confined(hog)[0].trouble
+    assert "SIGSEGV" in confined(lambda emit: os.kill(os.getpid(), signal.SIGSEGV))[0].trouble
+    assert "failed with 3" in confined(lambda emit: os._exit(3))[0].trouble
+
+
+def test_a_flood_is_cut_off() -> None:
+    assert "more than it may" in confined(lambda emit: emit("x", {"a": "y" * 200000}))[0].trouble
