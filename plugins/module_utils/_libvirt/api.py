@@ -23,6 +23,7 @@ from .evidence import EvidenceVerbs
 from .images import ImageVerbs
 from .wiring import WiringVerbs
 
+EMPTY_ARP_TABLE = "wrong nlmsg len"
 REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots; before, they can only be taken
 
 
@@ -62,8 +63,9 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         power = self._power(ref, state)
         root = live if live is not None else config
         assert root is not None
+        note = xml.note_of(root)
         memory = int(root.findtext("currentMemory", root.findtext("memory", "0"))) * 1024
-        nics = xml.nics(live, config, lambda filter_name: self.filter_is_ours(filter_name, known))
+        nics = xml.nics(live, config, lambda name: xml.is_of(note, name) and self.filter_is_ours(name, known))
         if Detail.ADDRESSES in detail and live is not None:
             nics = self._with_addresses(ref, nics)
         return Vm(
@@ -74,7 +76,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
             persistent,
             disks=self.disks(ref, root) if Detail.DISKS in detail else (),
             snapshots=self._snapshots(ref) if Detail.SNAPSHOTS in detail else (),
-            note=xml.note_of(root),
+            note=note,
         )
 
     def _power(self, ref: VmRef, state: int) -> PowerState:
@@ -99,7 +101,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
                 libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
                 libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
             ):
-                for interface in domain.interfaceAddresses(source, 0).values():
+                for interface in addresses_from(domain, source).values():
                     mac = (interface["hwaddr"] or "").lower()
                     found.setdefault(mac, []).extend(a["addr"] for a in interface["addrs"] or [])
             return found
@@ -177,6 +179,16 @@ def definitions(domain: Any) -> tuple[str, int, bool, ET.Element | None, ET.Elem
     if live is None and config is None:
         raise NotFound(f"The VM {domain.name()} vanished while it was read.")
     return domain.name(), state, persistent, live, config
+
+
+def addresses_from(domain: Any, source: int) -> dict[str, Any]:
+    """What one source knows. libvirt answers an empty ARP table with an error of its own making: nobody is known then."""
+    try:
+        return dict(domain.interfaceAddresses(source, 0))
+    except libvirt.libvirtError as exc:
+        if EMPTY_ARP_TABLE in str(exc):
+            return {}
+        raise
 
 
 def nic_with(nic: Nic, addresses: Sequence[str]) -> Nic:

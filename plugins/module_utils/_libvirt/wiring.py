@@ -9,6 +9,7 @@ U(https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainUpdateDeviceFlag
 
 from __future__ import annotations
 
+import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
@@ -91,8 +92,16 @@ class WiringVerbs:
     def _define(self, mode: Isolation, collectors: Sequence[Collector]) -> str:
         """Define our filter where it is missing or was changed; libvirt applies a new definition to running VMs."""
         name, text = filters.sealed() if mode is Isolation.SEALED else filters.forensic(collectors)
+
+        def define(conn: Any) -> None:
+            # libvirt replaces a filter only under its own id; a new one's is fixed, so that two responders may define it.
+            known = [found.UUIDString() for found in conn.listAllNWFilters(0) if found.name() == name]
+            root = xml.parse(text)
+            ET.SubElement(root, "uuid").text = known[0] if known else str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+            conn.nwfilterDefineXML(xml.text_of(root))
+
         if not self.filter_is_ours(name, {}):
-            self.link.call(f"define the filter {name}", None, lambda conn: conn.nwfilterDefineXML(text))
+            self.link.call(f"define the filter {name}", None, define)
         return name
 
     def _edit(self, vm: Vm, what: str, edit: Edit) -> None:

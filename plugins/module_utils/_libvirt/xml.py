@@ -17,7 +17,7 @@ from typing import Callable
 
 from .._errors import TaskFailed, Unsupported
 from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Snapshot, Wiring, printable
-from .filters import SEALED, is_forensic
+from .filters import SEALED, forensic, is_forensic
 
 NOTE_URI = "https://vmward.github.io/xmlns/isolation/1"
 SESSION_URI = "https://vmward.github.io/xmlns/session/1"  # live only, so that it vanishes at a cold start
@@ -210,6 +210,11 @@ def note_of(domain: ET.Element) -> IsolationNote | None:
         raise TaskFailed(
             f"The VM carries an undo note that cannot be read ({exc}). Its case's ledger holds a copy."
         ) from exc
+
+
+def is_of(note: Optional[IsolationNote], name: str) -> bool:
+    """Does this filter of ours pass the collectors that the note names, and no others?"""
+    return note is None or not is_forensic(name) or (bool(note.collectors) and name == forensic(note.collectors)[0])
 
 
 def snapshot_of(text: str, current: bool) -> Snapshot:
