@@ -51,16 +51,17 @@ class SetIsolation(UseCase):
         steps = []
         if note != vm.note:
             steps.append(Step("write the undo note", lambda hv: hv.submit_note(vm, note)))
-        if any(nic.isolation is not self.mode for nic in vm.nics):
-            steps.append(
-                Step(cut_text(self.mode, vm.nics), lambda hv: hv.submit_isolate(vm, self.mode, self.collectors))
-            )
+        others = vm.note is not None and vm.note.collectors != note.collectors
+        open_ = [nic for nic in vm.nics if others or nic.isolation is not self.mode]
+        if open_:
+            text = cut_text(self.mode, open_)
+            steps.append(Step(text, lambda hv: hv.submit_isolate(vm, self.mode, self.collectors)))
         after = view(vm)
         after["isolation"] = self.mode.value
         after["case"] = note.case
         for nic in vm.nics:
             after["nics"][nic.id]["isolation"] = self.mode.value
-            after["nics"][nic.id].pop("wiring")
+            after["nics"][nic.id].pop("wiring", None)
         return Plan(view(vm), after, tuple(steps), tuple(warnings), uncut(vm, self.mode))
 
     def _free(self, vm: Vm) -> Plan:
@@ -102,10 +103,13 @@ class SetIsolation(UseCase):
 
 
 def view(vm: Vm | None) -> View:
-    """What isolation is about: each NIC's state and wiring, and the case that holds the VM."""
+    """What isolation is about: each NIC's state, the wiring of those that are free, and the case that holds the VM."""
     if vm is None:
         return {"isolation": "absent"}
-    nics = {nic.id: {"isolation": nic.isolation.value, "wiring": asdict(nic.wiring)} for nic in vm.nics}
+    nics: Dict[str, View] = {nic.id: {"isolation": nic.isolation.value} for nic in vm.nics}
+    for nic in vm.nics:
+        if nic.isolation is Isolation.FREE:
+            nics[nic.id]["wiring"] = asdict(nic.wiring)
     return {"isolation": vm.isolation.value, "case": vm.note.case if vm.note else "", "nics": nics}
 
 
@@ -131,7 +135,7 @@ def renewed_note(
 
 
 def cut_text(mode: Isolation, nics: Sequence[Nic]) -> str:
-    names = ", ".join(nic.id for nic in nics if nic.isolation is not mode)
+    names = ", ".join(nic.id for nic in nics)
     return "{} NIC {}, live and persistent".format(
         "seal" if mode is Isolation.SEALED else "isolate for forensics", names
     )

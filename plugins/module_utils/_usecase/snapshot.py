@@ -78,11 +78,8 @@ class Revert(UseCase):
         if vm is None:
             return {"power": "absent"}
         current = [snapshot.name for snapshot in vm.snapshots if snapshot.current]
-        return {
-            "power": vm.power.value,
-            "isolation": vm.isolation.value,
-            "current_snapshot": current[0] if current else "",
-        }
+        told = {"power": vm.power.value, "current_snapshot": current[0] if current else ""}
+        return dict(told, isolation=vm.isolation.value) if vm.note else told
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         target = find(vm, self.snapshot)
