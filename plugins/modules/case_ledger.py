@@ -54,8 +54,8 @@ options:
   entries:
     description:
       - What to record, in this order.
-      - An entry with RV(ignore:action) C(evidence) says for one class of evidence of one target that all of it is
-        stored, unavailable or waived. RV(read) turns these into a gate for destructive operations.
+      - An entry with the action C(evidence) says for one class of evidence of one target that all of it is
+        stored, unavailable or waived. O(operation=read) turns these into a gate for destructive operations.
     type: list
     elements: dict
     suboptions:
