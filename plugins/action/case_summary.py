@@ -1,0 +1,69 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prints what the ledger says of a case, and ends non-zero when something that was required is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ansible import constants as C
+
+from ansible_collections.vmward.remediation.plugins.module_utils._render import Line, plan, summary
+from ansible_collections.vmward.remediation.plugins.module_utils._report.story import PHASES, PROOFS, tell
+from ansible_collections.vmward.remediation.plugins.plugin_utils._case_action import CaseAction
+
+STEP = {
+    "vm": {"type": "str", "required": True},
+    "phase": {"type": "str", "required": True},
+    "what": {"type": "str", "required": True},
+    "undo": {"type": "str", "default": ""},
+    "unproven": {"type": "str", "default": ""},
+    "not_done": {"type": "bool", "default": False},
+}
+COMMAND = {"label": {"type": "str", "required": True}, "command": {"type": "str", "required": True}}
+SPEC = {
+    "store": {"type": "path"},
+    "case": {"type": "str", "default": ""},
+    "require_proof": {"type": "str", "choices": list(PROOFS[1:]), "default": "witnessed"},
+    "require_phases": {"type": "list", "elements": "str", "choices": list(PHASES), "default": []},
+    "fail_on_shortfall": {"type": "bool", "default": True},
+    "commands": {"type": "list", "elements": "dict", "options": COMMAND, "default": []},
+    "plan": {"type": "list", "elements": "dict", "options": STEP},
+}
+
+
+class ActionModule(CaseAction):
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        options = self.options(SPEC, required_one_of=[("plan", "store")], required_by={"store": ["case"]})
+        if options["plan"] is not None:
+            return {"changed": False, "lines": self._print(plan(options["case"], options["plan"]))}
+        reading = self.reading(options, task_vars or {})
+        story = tell(
+            options["case"], reading.entries, options["vms"], options["require_proof"], options["require_phases"]
+        )
+        place = reading.place(self.evidence_host(task_vars or {}))
+        commands = [(one["label"], one["command"]) for one in options["commands"]]
+        missing = [*([place.trouble] if place.trouble else []), *story.shortfalls]
+        result: dict[str, Any] = {
+            "changed": False,
+            "lines": self._print(summary(story, place, commands)),
+            "vms": [{**asdict(machine), "proof": machine.proof} for machine in story.machines],
+            "anchor": place.anchor,
+            "missing": missing,
+        }
+        if missing and options["fail_on_shortfall"]:
+            more = f" (and {len(missing) - 5} more)" if len(missing) > 5 else ""
+            result.update(failed=True, msg=f"Case {options['case']} is short of: {' | '.join(missing[:5])}{more}")
+        return result
+
+    def _print(self, lines: Sequence[Line]) -> list[str]:
+        colours = {"good": C.COLOR_OK, "bad": C.COLOR_ERROR, "weak": C.COLOR_SKIP, "head": C.COLOR_HIGHLIGHT}
+        for line in lines:
+            self._display.display(line.text, color=colours.get(line.tone))
+        return [line.text for line in lines]

@@ -1,0 +1,229 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one screen for a tired person: plan, progress, summary and status in the same layout. Pure.
+
+Plain ASCII, at most WIDTH columns; a tone says how a line may be coloured by whoever prints it. All text of a case is
+foreign: `shown` is the only way it gets into a line.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ._model import printable
+from ._report.story import PHASES, Machine, Phase, Story, clock
+
+WIDTH = 100
+WORDS = {"done": "DONE", "failed": "FAILED", "not_done": "NOT DONE", "planned": "WOULD DO"}
+TONES = {"done": "good", "failed": "bad", "not_done": "weak", "planned": "good"}
+IN_FULL = 5  # machines told phase by phase; of more, only those that fell short
+TEXT = 37  # column where the text of a row begins
+
+
+class Line(NamedTuple):
+    text: str
+    tone: str = ""  # good, bad, weak, head or none
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the ledger's keeper says beside the entries: where things lie, and how well the ledger is anchored."""
+
+    host: str = ""
+    directory: str = ""
+    anchor: str = ""
+    signed_seq: int = 0
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    reports: tuple[str, ...] = ()
+    waiting: int = 0  # entries on the controller that the store has not taken
+    trouble: str = ""  # why the ledger could not be read
+
+
+def shown(value: Any, limit: int = 400) -> str:
+    """Foreign text as one line of ASCII."""
+    return printable(str(value), limit).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def summary(story: Story, place: Place, more: Sequence[tuple[str, str]] = ()) -> list[Line]:
+    """The whole screen for a case; `more` are further commands, as (what for, command)."""
+    lines = [ruler(f"Case {shown(story.case)}")]
+    full = [m for m in story.machines if m.shortfalls] if len(story.machines) > IN_FULL else list(story.machines)
+    for machine in full[:IN_FULL]:
+        lines += [*machine_rows(machine), Line("")]
+    rest = [machine for machine in story.machines if machine not in full[:IN_FULL]]
+    lines += [Line(f"{shown(machine.name, 40):<28} {brief(machine)}", tone(machine)) for machine in rest]
+    if story.others:
+        lines += labelled("Also here", ", ".join(shown(name, 80) for name in story.others))
+    lines += [*place_rows(story, place), *missing_rows(story)]
+    for label, command in [*next_steps(story), *more]:
+        lines += [Line(shown(label) + ":", "head"), Line("  " + shown(command, 100_000))]
+    return [*lines, ruler("")]
+
+
+def plan(case: str, steps: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """What a response would do: one row per step with its phase, how it is undone and what cannot be proven."""
+    lines = [ruler(f"Plan for case {shown(case)}: nothing has been changed" if case else "Plan: nothing was changed")]
+    for vm in dict.fromkeys(str(step["vm"]) for step in steps):
+        lines.append(Line(shown(vm, WIDTH), "head"))
+        mine = [step for step in steps if step["vm"] == vm]
+        for phase in dict.fromkeys([*PHASES, *(str(step["phase"]) for step in mine)]):
+            for step in (one for one in mine if one["phase"] == phase):
+                lines += row("not_done" if step.get("not_done") else "planned", phase, None, step["what"])
+                lines += [line for key in ("undo", "unproven") for line in remark(key, step.get(key))]
+            if phase in PHASES and not any(step["phase"] == phase for step in mine):
+                lines += row("not_done", phase, None, "not part of this plan")
+    return [*lines, ruler("")]
+
+
+def remark(kind: str, text: Any) -> list[Line]:
+    label = {"undo": "undo: ", "unproven": "cannot be proven: "}[kind]
+    return [Line(" " * TEXT + part) for part in folded(label + shown(text), WIDTH - TEXT)] if text else []
+
+
+def machine_rows(machine: Machine) -> list[Line]:
+    lines = [Line(part, "head") for part in folded(f"{shown(machine.name, 60)}   {state_words(machine)}", WIDTH)]
+    empty: dict[str, list[str]] = {}
+    for phase in machine.phases:
+        if phase.state == "not_done" and not phase.facts:
+            empty.setdefault(phase.msg, []).append(phase.name)
+        else:
+            lines += phase_rows(phase)
+    for reason, names in empty.items():
+        lines += row("not_done", ", ".join(names), None, reason)
+    return lines
+
+
+def phase_rows(phase: Phase) -> list[Line]:
+    lines = row(phase.state, phase.name, phase.seconds, phase.msg)
+    for fact in phase.facts:
+        if fact.msg and (fact.msg != phase.msg or fact.state != phase.state):
+            claim = "claimed by the guest: " if fact.claimed else ""
+            lines += row("" if fact.state == "done" else fact.state, f"- {fact.name}", None, claim + fact.msg)
+    return lines
+
+
+def row(state: str, name: str, seconds: float | None, text: Any) -> list[Line]:
+    took = "" if seconds is None else duration(seconds)
+    head = f"  {WORDS.get(state, ''):<9} {shown(name, 80):<16} {took:>7} "
+    if len(shown(name, 80)) > 16 and seconds is None:  # a long name reaches into its own text
+        head = f"{head.rstrip()}: "
+    first, *more = folded(shown(text), WIDTH - max(len(head), TEXT)) or [""]
+    texts = [head.ljust(TEXT) + first, *(" " * max(len(head), TEXT) + part for part in more)]
+    return [Line(text.rstrip(), TONES.get(state, "")) for text in texts]
+
+
+def state_words(machine: Machine) -> str:
+    if not machine.isolation:
+        return "ISOLATION UNKNOWN: no entry says that it was cut off"
+    since = shown(clock(machine.since), 40)
+    return f"{shown(machine.isolation, 20).upper()} since {since}, proof of the cut: {machine.proof}"
+
+
+def brief(machine: Machine) -> str:
+    done = [phase.name for phase in machine.phases if phase.state == "done"]
+    return shown(
+        f"{machine.isolation or 'isolation unknown'}, {machine.proof}; done: {', '.join(done) or 'nothing'}", 70
+    )
+
+
+def tone(machine: Machine) -> str:
+    return "bad" if machine.shortfalls else "good"
+
+
+def place_rows(story: Story, place: Place) -> list[Line]:
+    if place.trouble:
+        lines = labelled("Ledger", f"CANNOT BE READ: {place.trouble}", "bad")
+        return lines + waiting_rows(place)
+    where = f"{place.host}:{place.directory}" if place.host else place.directory
+    size = sum(int(artefact["size"]) for artefact in place.evidence)
+    lines = labelled("Evidence", f"{where}/evidence ({len(place.evidence)} files, {amount(size)})")
+    lines += labelled("Report", f"{where}/{place.reports[-1]}" if place.reports else "NOT DONE: none is written yet")
+    lines += labelled("Ledger", place.anchor)
+    seq = int(place.anchor.partition(":")[0] or 0)
+    signed = f"signed up to entry {place.signed_seq} of {seq}" if place.signed_seq else "NOT SIGNED"
+    lines += labelled("", f"{signed}; {anchored(story)}", "" if place.signed_seq else "weak")
+    return lines + waiting_rows(place)
+
+
+def waiting_rows(place: Place) -> list[Line]:
+    told = f"{place.waiting} entries wait on this controller: the store has not taken them yet"
+    return labelled("", told, "bad") if place.waiting else []
+
+
+def anchored(story: Story) -> str:
+    sent = [
+        f for m in story.machines for p in m.phases for f in p.facts if f.state == "done" and f.inputs.get("anchor")
+    ]
+    if not sent:
+        return "not anchored outside the store: keep the line above"
+    newest = max(sent, key=lambda fact: fact.seq)
+    return f"anchor {str(newest.inputs['anchor']).partition(':')[0]} was sent out at {clock(newest.time)}"
+
+
+def missing_rows(story: Story) -> list[Line]:
+    if not story.shortfalls:
+        return labelled("Missing", "nothing that was required", "good")
+    return [line for text in story.shortfalls for line in labelled("MISSING", text, "bad")]
+
+
+def labelled(label: str, text: str, tone: str = "") -> list[Line]:
+    parts = folded(shown(text, 1000), WIDTH - 11) or [""]
+    return [Line(f"{label if number == 0 else '':<10} {part}", tone) for number, part in enumerate(parts)]
+
+
+def next_steps(story: Story) -> list[tuple[str, str]]:
+    """What can be done now, as commands to copy."""
+    groups: dict[str, list[str]] = {"open": [], "cut": [], "free": []}
+    for machine in story.machines:
+        kind = {"sealed": "cut", "forensic": "cut", "free": "free"}.get(machine.isolation, "open")
+        groups[kind].append(machine.name)
+    steps = []
+    if groups["open"]:
+        steps.append(("Cut off now", command("contain", groups["open"], story.case)))
+    if groups["cut"]:
+        steps.append(("Go on (what is done already is not done again)", command("respond", groups["cut"], story.case)))
+        undo = command(
+            "release", groups["cut"], story.case, "-e vmward_false_alarm_by=NAME", "-e vmward_false_alarm_reason=WHY"
+        )
+        steps.append(("Undo the cut, if it was a false alarm", undo))
+    if not groups["open"] and not groups["cut"]:
+        steps.append(("See this again", command("status", (), story.case)))
+    return steps
+
+
+def command(playbook: str, vms: Sequence[str], case: str, *more: str) -> str:
+    """The command, without VMs whose name the shell or a template could take for something else."""
+    safe = [vm for vm in vms if re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z", vm)]
+    chosen = ["-e", f"vmward_vms={','.join(safe)}"] if safe else []
+    words = ["ansible-playbook", f"vmward.remediation.{playbook}", *chosen, "-e", f"vmward_case={case}", *more]
+    odd = len(vms) - len(safe)
+    return " ".join(words) + (f"   # and {odd} more, whose names are not safe to paste" if odd else "")
+
+
+def ruler(title: str) -> Line:
+    return Line((f"==== {title} " if title else "").ljust(WIDTH, "="), "head")
+
+
+def folded(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 600 else f"{minutes // 60} h"
+
+
+def amount(size: int) -> str:
+    value, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
