@@ -1,0 +1,86 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading taps and chains on the KVM host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from .counters import DEVICE, Sample, difference, parse_chains, sample
+
+QUIET = 10  # attempts to read tap and chains with no frame in between
+
+
+class Taps:
+    """The taps of this host. ``listing`` answers ``ebtables -t nat -L --Lc``; None when there is no ebtables."""
+
+    def __init__(self, listing: Optional[Callable[[], str]], net: Path = Path("/sys/class/net")) -> None:
+        self.listing, self.net = listing, net
+
+    def read(self, devices: Sequence[str]) -> dict[str, Sample]:
+        """Sample all devices around one listing of the chains. Raises ``ValueError`` with the reason."""
+        if os.geteuid() != 0:
+            raise ValueError("the kernel's chains can be read by root only: set become")
+        if self.listing is None:
+            raise ValueError("ebtables is not installed on this host")
+        for _attempt in range(QUIET):
+            before = {device: self._count(device, "rx_packets") for device in devices}
+            chains = parse_chains(self.listing())
+            after = {device: self._count(device, "rx_packets") for device in devices}
+            if before == after:
+                break
+        return {
+            device: sample(
+                chains,
+                device,
+                int((self.net / device / "ifindex").read_text()),
+                (before[device], after[device]),
+                self._count(device, "tx_packets"),
+            )
+            for device in devices
+        }
+
+    def there(self, device: str) -> str:
+        """Why this device cannot be read; empty when it can."""
+        if not DEVICE.match(device):
+            return f"{device[:40]!r} is no name of a device"
+        return "" if (self.net / device / "statistics").is_dir() else f"there is no device {device} on this host"
+
+    def _count(self, device: str, name: str) -> int:
+        return int((self.net / device / "statistics" / name).read_text())
+
+
+def read_all(taps: Taps, nics: Sequence[Mapping[str, Any]], since: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the module returns: one result for each NIC."""
+    missing = {nic["device"]: taps.there(nic["device"]) for nic in nics}
+    problem, samples = "", {}
+    try:
+        samples = taps.read([device for device, reason in missing.items() if not reason])
+    except (ValueError, OSError) as exc:
+        problem = str(exc)
+    earlier = {(nic["vm"], nic["device"]): nic for nic in since}
+    found = []
+    for nic in nics:
+        reason = missing[nic["device"]] or problem
+        result = {**nic, "shown": not reason, "reason": reason, "broken": "", "accepts": 0, "sample": {}, "delta": {}}
+        if not reason:
+            former = earlier.get((nic["vm"], nic["device"]))
+            result.update(compared(samples[nic["device"]], former, wanted=bool(since)))
+        found.append(result)
+    return {"nics": found, "uptime": float(Path("/proc/uptime").read_text().split()[0])}
+
+
+def compared(now: Sample, former: Optional[Mapping[str, Any]], wanted: bool) -> dict[str, Any]:
+    """One sample, set against the earlier one where that was asked for."""
+    result: dict[str, Any] = {"broken": now.broken, "accepts": now.accepts, "sample": asdict(now)}
+    if not wanted:
+        return result
+    if not former or not former.get("sample"):
+        return dict(result, shown=False, reason=(former or {}).get("reason") or "it was not read before")
+    delta, reason = difference(former["sample"], now)
+    return dict(result, delta=delta, shown=not reason, reason=reason)
