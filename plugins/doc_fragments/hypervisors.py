@@ -15,11 +15,11 @@ options:
     description:
       - The managed endpoints, by a name of your choice. Each entry has exactly one key, its kind.
       - V(libvirt) takes C(uri) (required, see U(https://libvirt.org/uri.html)); C(data_host), the inventory host that
-        can read
-        the VM's disks; and C(data_uri), the URI to use when a task runs on that host (default V(qemu:///system)).
+        can read the VM's disks; and C(data_uri), the URI to use when a task runs on that host (default
+        V(qemu:///system)).
       - V(fake) takes C(path) (required), the state file of a simulated hypervisor for tours and tests; and
         C(data_host).
-      - For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}}).
+      - "For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}})."
     type: dict
     required: true
 requirements:

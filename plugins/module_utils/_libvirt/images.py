@@ -42,8 +42,8 @@ class ImageVerbs:
 
     def _disk(self, ref: VmRef, element: ET.Element) -> Disk:
         source, driver, target = element.find("source"), element.find("driver"), element.find("target")
-        assert source is not None
-        assert target is not None
+        if source is None or target is None:
+            raise Unsupported(f"Cannot read a disk of {ref.name}: its definition names no source or no target.")
         name = target.get("dev", "")
         path = source.get("file") or source.get("dev") or ""
         if not path:
