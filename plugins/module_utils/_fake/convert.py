@@ -10,21 +10,21 @@ import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Dict, FrozenSet, Optional, Tuple
+from typing import Any
 
 from .._errors import Unsupported
 from .._hypervisor import Detail
 from .._model import Collector, Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, Vm, VmRef, Wiring
 
-Data = Dict[str, Any]
+Data = dict[str, Any]
 
 # What can cut each kind of NIC from outside. A kind not listed here is an error, never a guess.
-CUT_BY: Dict[str, Tuple[str, ...]] = {"tap": ("filter", "link"), "macvtap": ("link",), "passthrough": ()}
+CUT_BY: dict[str, tuple[str, ...]] = {"tap": ("filter", "link"), "macvtap": ("link",), "passthrough": ()}
 ORDER = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
 
 
 def machine(name: str, nics: Sequence[Data], disks: Sequence[Data], **more: Any) -> Data:
-    """A VM as the state file holds it. The MAC is the NIC's id; ``live`` is its wiring now, ``config`` at the next start."""
+    """A VM as the state file holds it. Of a NIC, ``live`` is the wiring now and ``config`` the one at the next start."""
     made = {
         "name": name,
         "power": "running",
@@ -65,7 +65,7 @@ def guard_of(mode: Isolation, collectors: Sequence[Collector]) -> str:
     )
 
 
-def vm_of(ref: VmRef, data: Data, detail: FrozenSet[Detail]) -> Vm:
+def vm_of(ref: VmRef, data: Data, detail: frozenset[Detail]) -> Vm:
     note = note_of(data)
     return Vm(
         ref,
@@ -84,10 +84,12 @@ def power_of(ref: VmRef, raw: str) -> PowerState:
     try:
         return PowerState(raw)
     except ValueError as exc:
-        raise Unsupported("Cannot judge %s: %s reports the unknown power state '%s'." % (ref.name, ref.hypervisor, raw)) from exc
+        raise Unsupported(
+            "Cannot judge %s: %s reports the unknown power state '%s'." % (ref.name, ref.hypervisor, raw)
+        ) from exc
 
 
-def nic_of(number: int, data: Data, note: Optional[IsolationNote], detail: FrozenSet[Detail]) -> Nic:
+def nic_of(number: int, data: Data, note: IsolationNote | None, detail: frozenset[Detail]) -> Nic:
     if data["kind"] not in CUT_BY:
         raise Unsupported("Cannot judge a network card of the unknown kind '%s'. Isolate it by hand." % data["kind"])
     both = [side for side in (data["live"], data["config"]) if side]
@@ -105,7 +107,7 @@ def nic_of(number: int, data: Data, note: Optional[IsolationNote], detail: Froze
     )
 
 
-def isolation_of(kind: str, side: Data, note: Optional[IsolationNote]) -> Isolation:
+def isolation_of(kind: str, side: Data, note: IsolationNote | None) -> Isolation:
     if "filter" not in CUT_BY[kind]:
         return Isolation.SEALED if CUT_BY[kind] and side["link"] == "down" else Isolation.FREE
     if side["guard"] == "sealed" and side["link"] == "down":
@@ -114,11 +116,11 @@ def isolation_of(kind: str, side: Data, note: Optional[IsolationNote]) -> Isolat
     return Isolation.FORENSIC if side["guard"].startswith("forensic") and side["guard"] == wanted else Isolation.FREE
 
 
-def wiring_of(side: Optional[Data]) -> str:
+def wiring_of(side: Data | None) -> str:
     return json.dumps(side, sort_keys=True) if side else ""
 
 
-def layers_of(data: Data) -> Tuple[Layer, ...]:
+def layers_of(data: Data) -> tuple[Layer, ...]:
     return tuple(Layer(**layer) for layer in data["layers"])
 
 
@@ -133,7 +135,7 @@ def snapshot_of(data: Data) -> Snapshot:
     return Snapshot(**dict(told, power=PowerState(data["power"])))
 
 
-def note_data(note: Optional[IsolationNote]) -> Optional[Data]:
+def note_data(note: IsolationNote | None) -> Data | None:
     if note is None:
         return None
     kept = asdict(note)
@@ -142,7 +144,7 @@ def note_data(note: Optional[IsolationNote]) -> Optional[Data]:
     return kept
 
 
-def note_of(data: Data) -> Optional[IsolationNote]:
+def note_of(data: Data) -> IsolationNote | None:
     kept = data["note"]
     if kept is None:
         return None

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A hypervisor that is only a file: the whole contract, simulated. The tour runs on it, and docs/adding-a-hypervisor.md reads it.
+"""A hypervisor that is only a file: the whole contract, simulated. docs/adding-a-hypervisor.md reads it.
 
 It behaves as libvirt does where that hurts: a revert brings back the wiring and the note of the snapshot, a cold start
 takes the wiring of the next start, a transient VM vanishes when it stops.
@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple, Union
+from typing import Callable
 
 from .._errors import NotFound, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import Capability, Detail, GuestOutput, Hypervisor, Pending
@@ -38,15 +38,15 @@ class FakeHypervisor(Hypervisor):
 
     # Finding and reading
 
-    def capabilities(self) -> FrozenSet[Capability]:
+    def capabilities(self) -> frozenset[Capability]:
         lacks = self.state.read().get("lacks", [])
         return frozenset(capability for capability in Capability if capability.name not in lacks)
 
-    def refs(self) -> Tuple[VmRef, ...]:
+    def refs(self) -> tuple[VmRef, ...]:
         self.state.strike("refs")
         return tuple(VmRef(self.name, vm_id, data["name"]) for vm_id, data in sorted(self._vms().items()))
 
-    def read(self, ids: Sequence[str], detail: FrozenSet[Detail] = frozenset()) -> Dict[str, Union[Vm, VmwardError]]:
+    def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
         vms, answer = self._vms(), {}
         for vm_id in ids:
             try:
@@ -55,7 +55,7 @@ class FakeHypervisor(Hypervisor):
                 answer[vm_id] = exc
         return answer
 
-    def _read(self, vms: Data, vm_id: str, detail: FrozenSet[Detail]) -> Vm:
+    def _read(self, vms: Data, vm_id: str, detail: frozenset[Detail]) -> Vm:
         if vm_id not in vms:
             raise self._gone(vm_id)
         self.state.strike("read", vms[vm_id]["name"])
@@ -72,7 +72,7 @@ class FakeHypervisor(Hypervisor):
         vms: Data = data["vms"]
         return vms
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, Optional[VmwardError]]:
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         return poll_all(pending, deadline)
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class FakeHypervisor(Hypervisor):
 
     # Isolation
 
-    def submit_note(self, vm: Vm, note: Optional[IsolationNote]) -> Pending:
+    def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         def write(machine: Data, _state: Data) -> None:
             machine["note"] = note_data(note)
             if is_on(machine) and (note is None or note.sessions):
@@ -252,7 +252,7 @@ class FakeHypervisor(Hypervisor):
 
         return self._change("submit_disk_export", vm, export)
 
-    def progress(self, vm: Vm) -> Tuple[int, int]:
+    def progress(self, vm: Vm) -> tuple[int, int]:
         return (0, 0)  # a simulated job ends with its call
 
     def guest_run(self, vm: Vm, argv: Sequence[str], deadline: float, limit: int) -> GuestOutput:
@@ -268,7 +268,9 @@ class FakeHypervisor(Hypervisor):
         return GuestOutput(0, output[:limit], b"", len(output) > limit)
 
 
-ELF_CORE = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00\x3e\x00\x01\x00\x00\x00" + bytes(40)  # ET_CORE, x86-64, no segments
+ELF_CORE = (
+    b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00\x3e\x00\x01\x00\x00\x00" + bytes(40)
+)  # ET_CORE, x86-64, no segments
 
 
 def is_on(machine: Data) -> bool:
@@ -295,7 +297,7 @@ def stop(state: Data, vm_id: str) -> None:
     machine["nics"] = [dict(nic, live=None) for nic in machine["nics"] if nic["config"]]
 
 
-def writable(machine: Data) -> Tuple[Data, ...]:
+def writable(machine: Data) -> tuple[Data, ...]:
     return tuple(disk for disk in machine["disks"] if not disk["read_only"])
 
 

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from typing import Optional, Tuple
 
 from .._errors import TaskFailed, Unsupported
 from .._model import Layer
@@ -23,7 +22,7 @@ SIZE = 16 * 1024 * 1024
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
-def tool(name: str) -> Optional[str]:
+def tool(name: str) -> str | None:
     return shutil.which(name, path=PATH)
 
 
@@ -62,7 +61,7 @@ def create_base(path: str, files: Mapping[str, bytes]) -> Layer:
     return Layer(path, "qcow2")
 
 
-def create_overlay(path: str, base: Layer) -> Tuple[Layer, ...]:
+def create_overlay(path: str, base: Layer) -> tuple[Layer, ...]:
     """An empty disk on top of a base; answers its whole chain."""
     if not complete():
         copy(base.path, path)
@@ -71,7 +70,7 @@ def create_overlay(path: str, base: Layer) -> Tuple[Layer, ...]:
     return Layer(path, "qcow2"), base
 
 
-def plant(layers: Tuple[Layer, ...], files: Mapping[str, bytes]) -> None:
+def plant(layers: tuple[Layer, ...], files: Mapping[str, bytes]) -> None:
     """Write files into a disk as a guest would: only the blocks that differ get into the overlay."""
     top = layers[0]
     if len(layers) == 1:
@@ -96,7 +95,7 @@ def plant(layers: Tuple[Layer, ...], files: Mapping[str, bytes]) -> None:
         call("qemu-img", "rebase", "-q", "-f", "qcow2", "-b", layers[1].path, "-F", layers[1].format, top.path)
 
 
-def export(layers: Tuple[Layer, ...], path: str) -> None:
+def export(layers: tuple[Layer, ...], path: str) -> None:
     """One disk, whole chain deep, as a new sparse qcow2."""
     if os.path.exists(path):
         raise TaskFailed("Cannot export to %s: it exists already." % path)

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The simulated hypervisor's memory: one JSON file that many processes share, and the faults that it is told to have."""
+"""The simulated hypervisor's memory: one JSON file shared by processes, and the faults that it is told to have."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Dict
+from typing import Any
 
 from .. import _errors
 from .._errors import TaskFailed, VmwardError
 
-Data = Dict[str, Any]
+Data = dict[str, Any]
 
 
 class State:
@@ -30,7 +30,8 @@ class State:
                 data: Data = json.load(stream)
         except (OSError, ValueError) as exc:
             raise TaskFailed(
-                "Cannot read the simulated hypervisor's state: %s. Create it first, see docs/adding-a-hypervisor.md." % exc
+                "Cannot read the simulated hypervisor's state: %s. Create it first, see docs/adding-a-hypervisor.md."
+                % exc
             ) from exc
         return data
 
@@ -52,8 +53,8 @@ class State:
     def strike(self, verb: str, vm: str = "") -> float:
         """Have the fault that is planned for this verb, if one is; answers the seconds that the verb shall take.
 
-        A fault is ``{verb, vm, times, error, message, seconds}``: ``verb`` is a method of the contract, ``error`` a class
-        of ``_errors.py``; without ``vm`` it hits any VM; without ``error`` it only delays.
+        A fault is ``{verb, vm, times, error, message, seconds}``: ``verb`` is a method of the contract, ``error`` a
+        class of ``_errors.py``; without ``vm`` it hits any VM; without ``error`` it only delays.
         """
         if not self.read().get("faults"):
             return 0.0

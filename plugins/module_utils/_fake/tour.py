@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fresh simulated hypervisor for the tour: python -m ansible_collections.vmward.remediation.plugins.module_utils._fake.tour DIR.
+"""A fresh simulated hypervisor for the tour, made by running this module with a directory to make it in.
 
 Four VMs on one golden image, each with a snapshot ``clean-baseline``; desk1 holds the EICAR test file, which is inert.
 """
@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import Any, Dict, Tuple
+from typing import Any
 
 from .._model import Layer, VmRef
 from . import images
@@ -59,20 +59,20 @@ def create(directory: str) -> str:
     return path
 
 
-def desktop(directory: str, name: str, octet: int, golden: Layer) -> Dict[str, Any]:
+def desktop(directory: str, name: str, octet: int, golden: Layer) -> dict[str, Any]:
     chain = images.create_overlay(os.path.join(directory, name + ".qcow2"), golden)
     card = dict(nic("52:54:00:86:01:%02x" % octet, addresses=["192.0.2.%d" % octet]), live=None)
     marker = "VMWARD-RAM-" + "ONLY-" + name
     return machine(name, [card], [disk("vda", chain, images.SIZE)], power="stopped", guest=GUEST, ram=marker)
 
 
-def power_on(data: Dict[str, Any]) -> None:
+def power_on(data: dict[str, Any]) -> None:
     data["power"] = "running"
     for card in data["nics"]:
         card["live"] = card["config"]
 
 
-def layers(data: Dict[str, Any]) -> Tuple[Layer, ...]:
+def layers(data: dict[str, Any]) -> tuple[Layer, ...]:
     return tuple(Layer(**layer) for layer in data["disks"][0]["layers"])
 
 

@@ -1,0 +1,175 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""free, forensic, sealed, on every backend."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench, mac
+
+COLLECTORS = [Collector("192.0.2.1", 22), Collector("2001:db8::1", 514, "udp", "vm")]
+SEAL = SetIsolation(Isolation.SEALED, "2026-1")
+FORENSIC = SetIsolation(Isolation.FORENSIC, "2026-1", COLLECTORS)
+FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
+MODES = pytest.mark.parametrize("usecase", [SEAL, FORENSIC], ids=["sealed", "forensic"])
+ALL_WAIVED = {
+    "classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}
+}
+
+
+@MODES
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_isolated_and_freed_leaves_the_very_same_wiring(bench: Bench, usecase: SetIsolation, running: bool) -> None:
+    vm_id = bench.create("desk1", ["tap", "tap-down", "tap"], running)
+    former = bench.wiring(vm_id)
+    predicted = bench.one(usecase, vm_id, check=True)
+    assert bench.wiring(vm_id) == former, "check mode changed something"
+    done = bench.one(usecase, vm_id)
+    assert (done.changed, done.before, done.after) == (predicted.changed, predicted.before, predicted.after)
+    assert {nic.isolation for nic in bench.vm(vm_id).nics} == {usecase.mode}
+    assert not bench.one(usecase, vm_id).changed
+    predicted = bench.one(FREE, vm_id, check=True)
+    freed = bench.one(FREE, vm_id)
+    assert (freed.before, freed.after) == (predicted.before, predicted.after)
+    assert bench.wiring(vm_id) == former
+    assert bench.vm(vm_id).note is None
+    assert not bench.one(FREE, vm_id).changed
+
+
+def test_a_nic_that_was_down_stays_down(bench: Bench) -> None:
+    vm_id = bench.create("desk1", ["tap", "tap-down"])
+    bench.one(FORENSIC, vm_id)
+    assert [nic.link_up for nic in bench.vm(vm_id).nics] == [True, False]
+
+
+def test_from_one_mode_to_the_other_the_undo_is_still_the_first_wiring(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    former = bench.wiring(vm_id)
+    for usecase in (FORENSIC, SEAL, FORENSIC):
+        bench.one(usecase, vm_id)
+        assert bench.vm(vm_id).isolation is usecase.mode
+    bench.one(FREE, vm_id)
+    assert bench.wiring(vm_id) == former
+
+
+def test_other_collectors_are_a_change_and_take_effect(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(FORENSIC, vm_id)
+    before = bench.wiring(vm_id)
+    assert bench.one(SetIsolation(Isolation.FORENSIC, "2026-1", COLLECTORS[:1]), vm_id).changed
+    assert bench.wiring(vm_id) != before
+
+
+def test_a_hot_plugged_nic_is_seen_and_caught(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    bench.plug(vm_id, mac(7))
+    assert bench.vm(vm_id).isolation is Isolation.FREE
+    assert bench.one(SEAL, vm_id).changed
+    assert bench.vm(vm_id).isolation is Isolation.SEALED
+    bench.one(FREE, vm_id)
+    assert {nic.isolation for nic in bench.vm(vm_id).nics} == {Isolation.FREE}
+
+
+@MODES
+def test_the_cut_survives_reboot_and_cold_start(bench: Bench, usecase: SetIsolation) -> None:
+    vm_id = bench.create("desk1", ["tap", "tap"])
+    bench.one(usecase, vm_id)
+    bench.reboot(vm_id)
+    assert bench.vm(vm_id).isolation is usecase.mode
+    bench.one(SetPower("restarted", True, 0, {vm_id: ALL_WAIVED}), vm_id)
+    assert bench.vm(vm_id).isolation is usecase.mode
+
+
+def test_old_sessions_are_refused_until_a_cold_start_or_by_name(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    former = bench.wiring(vm_id)
+    bench.one(SEAL, vm_id)
+    plain = SetIsolation(Isolation.FREE)
+    (refused,) = bench.do(plain, vm_id)
+    assert "open sessions would resume" in refused.msg
+    assert bench.vm(vm_id).isolation is Isolation.SEALED
+    bench.one(SetPower("restarted", True, 0, {vm_id: ALL_WAIVED}), vm_id)
+    bench.one(plain, vm_id)
+    nics = bench.vm(vm_id).nics
+    assert [(nic.isolation, nic.link_up) for nic in nics] == [(Isolation.FREE, True)]
+    assert bench.wiring(vm_id).count("down") == former.count("down")
+
+
+def test_a_cut_taken_away_behind_our_back_is_noticed_and_made_again(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    bench.loosen(vm_id)
+    assert bench.vm(vm_id).isolation is Isolation.FREE
+    assert bench.one(SEAL, vm_id).changed
+    assert bench.vm(vm_id).isolation is Isolation.SEALED
+
+
+def test_what_no_filter_can_hold_gets_its_link_down(bench: Bench) -> None:
+    vm_id = bench.create("desk1", ["tap", "link-only"])
+    former = bench.wiring(vm_id)
+    bench.one(SEAL, vm_id)
+    assert [nic.isolation for nic in bench.vm(vm_id).nics] == [Isolation.SEALED] * 2
+    bench.one(FREE, vm_id)
+    assert bench.wiring(vm_id) == former
+
+
+def test_a_nic_that_nothing_can_cut_fails_by_name_and_all_others_are_cut(bench: Bench) -> None:
+    vm_id = bench.create("desk1", ["tap", "uncuttable"], running=False)
+    for check in (True, False):
+        (outcome,) = bench.do(SEAL, vm_id, check=check)
+        assert outcome.failed
+        assert "NOT wholly isolated: %s" % mac(1) in outcome.msg
+    assert [nic.isolation for nic in bench.vm(vm_id).nics] == [Isolation.SEALED, Isolation.FREE]
+
+
+def test_the_case_that_came_first_keeps_the_vm(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    second = bench.one(SetIsolation(Isolation.SEALED, "2026-2"), vm_id)
+    assert not second.changed
+    assert second.warnings == ["it is already isolated under case 2026-1, which stays its case"]
+    assert bench.vm(vm_id).note is not None
+    assert bench.vm(vm_id).note.case == "2026-1"  # type: ignore[union-attr]
+
+
+def test_a_transient_vm_is_cut_with_a_warning(bench: Bench) -> None:
+    vm_id = bench.create("desk1", persistent=False)
+    done = bench.one(SEAL, vm_id)
+    assert "transient" in done.warnings[0]
+    assert bench.vm(vm_id).isolation is Isolation.SEALED
+    bench.one(FREE, vm_id)
+    assert bench.vm(vm_id).isolation is Isolation.FREE
+
+
+def test_a_paused_vm_is_cut_and_stays_paused(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SetPower("paused", False, 0, {}), vm_id)
+    bench.one(SEAL, vm_id)
+    assert (bench.vm(vm_id).power, bench.vm(vm_id).isolation) == (PowerState.PAUSED, Isolation.SEALED)
+
+
+def test_a_batch_is_cut_as_one_and_a_failure_stays_alone(fake: FakeBench) -> None:
+    ids = [fake.create(name) for name in ("a", "b", "c")]
+    with fake.state.change() as state:
+        state["faults"] = [{"verb": "submit_isolate", "vm": "b", "error": "TaskFailed", "message": "No."}]
+    outcomes = fake.do(SEAL, *ids)
+    assert [outcome.failed for outcome in outcomes] == [False, True, False]
+    assert [fake.vm(vm_id).isolation.value for vm_id in ids] == ["sealed", "free", "sealed"]
+    assert fake.vm(ids[1]).note is not None, "the undo note was written before the cut"
+
+
+@pytest.mark.real
+def test_the_cut_survives_a_restart_of_libvirtd(real: LibvirtBench) -> None:
+    vm_id = real.create("desk1", ["tap", "tap"])
+    real.one(SEAL, vm_id)
+    real.world.kill_libvirtd()
+    assert real.vm(vm_id).isolation is Isolation.SEALED
+    assert not real.one(SEAL, vm_id).changed
+    real.one(FREE, vm_id)
+    assert real.vm(vm_id).isolation is Isolation.FREE

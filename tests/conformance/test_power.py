@@ -1,0 +1,96 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Power, on every backend."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench
+
+STATES = ("running", "paused", "stopped")
+
+
+def test_every_state_leads_to_every_state_and_twice_is_once(bench: Bench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    for start, end in itertools.permutations(STATES, 2):
+        bench.one(SetPower(start, True, 0, {}), vm_id)
+        predicted = bench.one(SetPower(end, True, 0, {}), vm_id, check=True)
+        assert bench.vm(vm_id).power is PowerState(start), "check mode changed something"
+        done = bench.one(SetPower(end, True, 0, {}), vm_id)
+        assert (predicted.changed, predicted.before, predicted.after) == (True, done.before, done.after)
+        assert done.after == {"power": end}
+        assert not bench.one(SetPower(end, True, 0, {}), vm_id).changed
+
+
+def test_a_guest_that_never_obeys_is_forced_only_when_asked(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    (refused,) = bench.do(SetPower("stopped", False, 1, {}), vm_id)
+    assert refused.failed
+    assert "has not obeyed for 1 s and still runs" in refused.msg
+    assert bench.vm(vm_id).power is PowerState.RUNNING
+    assert bench.one(SetPower("stopped", True, 1, {}), vm_id).after == {"power": "stopped"}
+
+
+def test_a_restart_is_a_cold_start(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    done = bench.one(SetPower("restarted", True, 0, {}), vm_id)
+    assert (done.changed, done.after) == (True, {"power": "running"})
+
+
+def test_a_vm_that_vanishes_between_plan_and_act_is_said_to_be_gone(bench: Bench) -> None:
+    gone, left = bench.create("desk1"), bench.create("desk2", nics=())
+
+    class Unlucky(SetPower):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            plan = super().plan(hypervisor, vm)
+            if vm.ref.id == gone:
+                bench.vanish(gone)
+            return plan
+
+    lost, fine = bench.do(Unlucky("stopped", True, 0, {}), gone, left)
+    assert lost.failed
+    assert "may have been removed meanwhile" in lost.msg
+    assert not fine.failed
+    assert fine.after == {"power": "stopped"}
+
+
+def test_a_guest_that_obeys_is_not_forced(fake: FakeBench) -> None:
+    vm_id = fake.create("desk1")
+    with fake.state.change() as state:
+        state["vms"][vm_id]["obeys_after"] = 0.2
+    assert fake.one(SetPower("stopped", False, 10, {}), vm_id).after == {"power": "stopped"}
+
+
+def test_one_failure_in_a_batch_stays_with_its_vm(fake: FakeBench) -> None:
+    ids = [fake.create(name) for name in ("a", "b", "c")]
+    with fake.state.change() as state:
+        state["faults"] = [{"verb": "submit_pause", "vm": "b", "error": "TaskFailed", "message": "The lock is held."}]
+    outcomes = fake.do(SetPower("paused", False, 0, {}), *ids)
+    assert [outcome.failed for outcome in outcomes] == [False, True, False]
+    assert outcomes[1].msg == "The lock is held."
+    assert not outcomes[1].changed
+
+
+def test_what_outlives_the_deadline_is_called_still_running(fake: FakeBench) -> None:
+    vm_id = fake.create("desk1")
+    with fake.state.change() as state:
+        state["faults"] = [{"verb": "submit_pause", "seconds": 60}]
+    (outcome,) = fake.do(SetPower("paused", False, 0, {}), vm_id, deadline=0.1)
+    assert outcome.failed
+    assert "it still runs after" in outcome.msg
+    assert outcome.task == "pause"
+
+
+@pytest.mark.parametrize("state", ["stopped", "paused"])
+def test_memory_saved_on_disk_is_never_thrown_away(fake: FakeBench, state: str) -> None:
+    vm_id = fake.create("desk1")
+    with fake.state.change() as data:
+        data["vms"][vm_id]["power"] = "suspended"
+    (outcome,) = fake.do(SetPower(state, True, 0, {}), vm_id)
+    assert "its memory is saved on disk" in outcome.msg

@@ -1,0 +1,170 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots, reverts, fresh disks and deletion, on every backend."""
+
+from __future__ import annotations
+
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete, ResetDisks
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
+from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench
+
+SEAL = SetIsolation(Isolation.SEALED, "2026-1")
+WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
+
+
+def take(name: str, memory: bool = False) -> SetSnapshot:
+    return SetSnapshot(name, "present", "made by a test", memory)
+
+
+def test_a_tree_of_snapshots_grows_and_shrinks(bench: Bench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    for name in ("one", "two"):
+        predicted = bench.one(take(name), vm_id, check=True)
+        done = bench.one(take(name), vm_id)
+        assert (predicted.before, predicted.after) == (done.before, done.after)
+        assert not bench.one(take(name), vm_id).changed
+    one, two = bench.vm(vm_id).snapshots
+    assert (one.parent, two.parent, one.current, two.current) == ("", one.id, False, True)
+    assert (one.memory, one.disks, one.description, one.power) == (
+        False,
+        "internal",
+        "made by a test",
+        PowerState.STOPPED,
+    )
+    absent = SetSnapshot("one", "absent", "", False)
+    assert bench.one(absent, vm_id).after == {"snapshots": ["two"]}
+    assert not bench.one(absent, vm_id).changed
+    (two,) = bench.vm(vm_id).snapshots
+    assert (two.name, two.parent) == ("two", "")
+
+
+def test_a_revert_names_what_is_missing_and_touches_nothing(bench: Bench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    bench.one(take("clean"), vm_id)
+    (missing,) = bench.do(Revert("cleam", False, True, {}), vm_id)
+    assert missing.msg.endswith("has no snapshot 'cleam'. It has: clean.")
+    (unsaid,) = bench.do(Revert("clean", False, False, {}), vm_id)
+    assert "its present state would be lost" in unsaid.msg
+    (no_memory,) = bench.do(Revert("clean", True, True, {}), vm_id)
+    assert "snapshot clean holds none" in no_memory.msg
+
+
+def test_disk_state_only_ends_stopped_even_from_a_snapshot_with_memory(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(take("live", memory=True), vm_id)
+    assert bench.vm(vm_id).snapshots[0].memory
+    predicted = bench.one(Revert("live", False, True, {}), vm_id, check=True)
+    done = bench.one(Revert("live", False, True, {}), vm_id)
+    assert (predicted.before, predicted.after) == (done.before, done.after)
+    assert done.after == {"power": "stopped", "current_snapshot": "live"}
+
+
+def test_with_memory_it_ends_paused(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(take("live", memory=True), vm_id)
+    assert bench.one(Revert("live", True, True, {}), vm_id).after["power"] == "paused"
+    assert bench.one(SetPower("running", False, 0, {}), vm_id).after == {"power": "running"}
+
+
+def test_note_and_cut_survive_a_revert_to_a_time_before_them(bench: Bench) -> None:
+    for memory in (False, True):
+        vm_id = bench.create("desk%d" % memory, ["tap", "tap"])
+        former = bench.vm(vm_id).nics
+        bench.one(take("clean", memory=True), vm_id)
+        bench.one(SEAL, vm_id)
+        noted = bench.vm(vm_id).note
+        evidence = {vm_id: WAIVED}
+        done = bench.one(Revert("clean", memory, False, evidence), vm_id)
+        assert done.after == {
+            "power": "paused" if memory else "stopped",
+            "isolation": "sealed",
+            "current_snapshot": "clean",
+        }
+        now = bench.vm(vm_id).note
+        assert noted is not None
+        assert now is not None
+        assert (now.case, now.since, now.wiring) == (noted.case, noted.since, noted.wiring)
+        if not memory:
+            bench.one(SetPower("running", False, 0, {}), vm_id)
+        assert bench.vm(vm_id).isolation is Isolation.SEALED
+        bench.one(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+        assert [nic.wiring.config for nic in bench.vm(vm_id).nics] == [nic.wiring.config for nic in former]
+
+
+def test_a_held_vm_is_not_reverted_before_its_evidence_is_settled(bench: Bench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    bench.one(take("clean"), vm_id)
+    bench.one(SEAL, vm_id)
+    (refused,) = bench.do(Revert("clean", False, True, {vm_id: {"classes": {"memory": {"state": "stored"}}}}), vm_id)
+    assert "case 2026-1 holds it" in refused.msg
+    assert "connections, disks, logs" in refused.msg
+
+
+def test_an_external_snapshot_is_reverted_or_refused_by_capability(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(take("live"), vm_id)
+    (outcome,) = bench.do(Revert("live", False, True, {}), vm_id)
+    external = bench.vm(vm_id).snapshots[0].disks == "external"
+    can = not external or Capability.REVERT_EXTERNAL in bench.hypervisor.capabilities()
+    assert outcome.failed is not can
+    if not can:
+        assert "Rebuild it from the golden image" in outcome.msg
+
+
+def test_a_fresh_overlay_keeps_the_base_and_drops_the_old_one(bench: Bench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    bench.one(take("clean"), vm_id)
+    (old,) = bench.vm(vm_id).disks
+    (refused,) = bench.do(ResetDisks(False, {}), vm_id)
+    assert "would be lost" in refused.msg
+    predicted = bench.one(ResetDisks(True, {}), vm_id, check=True)
+    done = bench.one(ResetDisks(True, {}), vm_id)
+    assert (predicted.before, predicted.after) == (done.before, done.after)
+    (new,) = bench.vm(vm_id).disks
+    assert (new.layers[-1], new.size) == (old.layers[-1], old.size)
+    assert new.layers[0] != old.layers[0]
+    assert [bench.content(disk.layers[0].path) for disk in (old, new)] == ["gone", "there"]
+    assert bench.vm(vm_id).snapshots == ()
+    assert bench.one(SetPower("running", False, 0, {}), vm_id).after == {"power": "running"}
+
+
+def test_a_fresh_overlay_on_a_sealed_vm_leaves_it_sealed(bench: Bench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    bench.one(SEAL, vm_id)
+    bench.one(ResetDisks(True, {vm_id: WAIVED}), vm_id)
+    assert bench.vm(vm_id).isolation is Isolation.SEALED
+    assert bench.vm(vm_id).note is not None
+
+
+def test_deletion_takes_what_is_its_own_and_nothing_shared(bench: Bench) -> None:
+    gone, left = bench.create("desk1", running=False), bench.create("desk2", nics=(), running=False)
+    (disk,) = bench.vm(gone).disks
+    (running,) = bench.do(Delete(False, {}), gone)
+    assert "Say confirm: true" in running.msg
+    assert bench.one(Delete(True, {}), gone).after == {"state": "absent"}
+    assert [bench.content(layer.path) for layer in disk.layers] == ["gone", "there"]
+    assert [ref.id for ref in bench.hypervisor.refs()] == [left]
+    assert bench.content(bench.vm(left).disks[0].layers[0].path) == "there"
+
+
+def test_a_running_vm_is_neither_reset_nor_deleted(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    for usecase in (ResetDisks(True, {}), Delete(True, {})):
+        (refused,) = bench.do(usecase, vm_id)
+        assert "it is running. Stop it first" in refused.msg
+
+
+def test_names_that_repeat_are_told_apart_by_id(fake: FakeBench) -> None:
+    vm_id = fake.create("desk1", running=False)
+    for _time in range(2):
+        fake.hypervisor.submit_snapshot(fake.vm(vm_id), "clean", "", False)
+    (twice,) = fake.do(Revert("clean", False, True, {}), vm_id)
+    assert "has 2 snapshots named 'clean'" in twice.msg
+    first = fake.vm(vm_id).snapshots[0]
+    fake.one(Revert(first.id, False, True, {}), vm_id)
+    assert [snapshot.current for snapshot in fake.vm(vm_id).snapshots] == [True, False]
