@@ -23,7 +23,9 @@ from .evidence import EvidenceVerbs
 from .images import ImageVerbs
 from .wiring import WiringVerbs
 
-EMPTY_ARP_TABLE = "wrong nlmsg len"
+UNREAD_ARP_TABLE = (
+    "wrong nlmsg len"  # libvirt trips over the end of the table: an empty one, on Linux 6.9 any short one
+)
 REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots; before, they can only be taken
 
 
@@ -182,11 +184,11 @@ def definitions(domain: Any) -> tuple[str, int, bool, ET.Element | None, ET.Elem
 
 
 def addresses_from(domain: Any, source: int) -> dict[str, Any]:
-    """What one source knows. libvirt answers an empty ARP table with an error of its own making: nobody is known then."""
+    """What one source knows; nothing, where libvirt itself cannot read the kernel's ARP table."""
     try:
         return dict(domain.interfaceAddresses(source, 0))
     except libvirt.libvirtError as exc:
-        if EMPTY_ARP_TABLE in str(exc):
+        if UNREAD_ARP_TABLE in str(exc):
             return {}
         raise
 

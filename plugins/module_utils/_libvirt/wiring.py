@@ -94,7 +94,7 @@ class WiringVerbs:
         name, text = filters.sealed() if mode is Isolation.SEALED else filters.forensic(collectors)
 
         def define(conn: Any) -> None:
-            # libvirt replaces a filter only under its own id; a new one's is fixed, so that two responders may define it.
+            # A filter is replaced under its own id only; a new one's is fixed, so that two responders may define it.
             known = [found.UUIDString() for found in conn.listAllNWFilters(0) if found.name() == name]
             root = xml.parse(text)
             ET.SubElement(root, "uuid").text = known[0] if known else str(uuid.uuid5(uuid.NAMESPACE_URL, name))

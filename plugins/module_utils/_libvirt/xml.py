@@ -212,7 +212,7 @@ def note_of(domain: ET.Element) -> IsolationNote | None:
         ) from exc
 
 
-def is_of(note: Optional[IsolationNote], name: str) -> bool:
+def is_of(note: IsolationNote | None, name: str) -> bool:
     """Does this filter of ours pass the collectors that the note names, and no others?"""
     return note is None or not is_forensic(name) or (bool(note.collectors) and name == forensic(note.collectors)[0])
 

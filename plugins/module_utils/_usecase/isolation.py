@@ -106,7 +106,7 @@ def view(vm: Vm | None) -> View:
     """What isolation is about: each NIC's state, the wiring of those that are free, and the case that holds the VM."""
     if vm is None:
         return {"isolation": "absent"}
-    nics: Dict[str, View] = {nic.id: {"isolation": nic.isolation.value} for nic in vm.nics}
+    nics: dict[str, View] = {nic.id: {"isolation": nic.isolation.value} for nic in vm.nics}
     for nic in vm.nics:
         if nic.isolation is Isolation.FREE:
             nics[nic.id]["wiring"] = asdict(nic.wiring)
