@@ -14,7 +14,7 @@ author:
 description:
   - Reads identity, power, network cards with MAC, IP, network, link and isolation, disks with their backing chains,
     the snapshot tree and vmward's own note on the VM.
-  - Nothing is changed, and nothing is asked of the guest: addresses come from DHCP leases and the host's ARP table.
+  - Nothing is changed, and nothing is asked of the guest. Addresses come from DHCP leases and the host's ARP table.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch
@@ -83,9 +83,8 @@ vms:
       elements: str
       returned: always
     before:
-      description:
-        - All that is known: C(power), C(isolation), C(nics), C(disks), C(snapshots), C(note), C(memory) (bytes), and
-          the rest.
+      description: >-
+        All that is known, with C(power), C(isolation), C(nics), C(disks), C(snapshots), C(note), C(memory) (bytes).
       type: dict
       returned: always
     after:

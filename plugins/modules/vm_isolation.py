@@ -18,7 +18,7 @@ description:
   - On libvirt V(sealed) means a network filter that drops every frame on each tap, and the link down. NICs that no
     filter can hold get the link down; when even that is impossible, every other NIC is cut and the module fails,
     naming the NIC.
-  - A failure never opens a cut: a VM once isolated stays isolated.
+  - A failure never opens a cut. A VM once isolated stays isolated.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch
