@@ -26,6 +26,9 @@ from ansible_collections.vmward.remediation.tests.conformance.world import World
 
 EVERYTHING = frozenset(Detail)
 READY = "VMWARD-TINY-READY"  # what the guest says on its console when its system runs
+CMDLINE = (
+    "vmward.ip=192.0.2.11 vmward.name=tiny console=ttyS0 quiet net.ifnames=0 no5lvl mitigations=off random.trust_cpu=on"
+)
 MAC = "52:54:00:00:02:%02x"
 
 
@@ -264,10 +267,7 @@ def domain_xml(name: str, vm_id: str, image: str, boot: Path, directory: Path) -
     ET.SubElement(system, "type", {"arch": "x86_64", "machine": "pc"}).text = "hvm"
     ET.SubElement(system, "kernel").text = str(boot / "vmlinuz")
     ET.SubElement(system, "initrd").text = str(boot / "initrd.img")
-    ET.SubElement(
-        system, "cmdline"
-    ).text = "vmward.ip=192.0.2.11 vmward.name=tiny console=ttyS0 quiet net.ifnames=0 no5lvl mitigations=off "
-        "random.trust_cpu=on"
+    ET.SubElement(system, "cmdline").text = CMDLINE
     ET.SubElement(ET.SubElement(root, "features"), "acpi")
     ET.SubElement(root, "cpu", {"mode": "maximum"})
     devices = ET.SubElement(root, "devices")

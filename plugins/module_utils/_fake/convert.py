@@ -24,7 +24,7 @@ ORDER = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
 
 
 def machine(name: str, nics: Sequence[Data], disks: Sequence[Data], **more: Any) -> Data:
-    """A VM as the state file holds it. Of a NIC, ``live`` is the wiring now and ``config`` the one at the next start."""
+    """A VM as the state file holds it. Of a NIC, ``live`` is the wiring now, ``config`` that of the next start."""
     made = {
         "name": name,
         "power": "running",
