@@ -69,8 +69,8 @@ options:
     default: sealed
   counters:
     description: >-
-      To judge, the registered loop of M(vmward.remediation.vm_isolation_counters) over RV(counters), the later of its two
-      calls.
+      To judge, the registered loop of M(vmward.remediation.vm_isolation_counters) over RV(counters), the later of its
+      two calls.
     type: dict
     default: {}
   probes:

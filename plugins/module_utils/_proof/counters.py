@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the kernel of a KVM host counted on a tap: frames from and to the guest, and what our chains did with them. Pure.
+"""What a KVM host's kernel counted on a tap: frames from and to the guest, and what our chains did with them. Pure.
 
 libvirt builds, in table nat: ``PREROUTING -i TAP -j libvirt-I-TAP`` for frames from the guest and
 ``POSTROUTING -o TAP -j libvirt-O-TAP`` for frames to it. Source: U(https://libvirt.org/firewall.html).
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}\Z")
 CHAIN = re.compile(r"Bridge chain: (\S+), entries: \d+, policy: (\w+)")
@@ -47,7 +47,7 @@ class Sample:
 def parse_chains(listing: str) -> dict[str, list[Rule]]:
     """``ebtables -t nat -L --Lc`` as rules by chain. A line that is not understood raises ``ValueError``."""
     chains: dict[str, list[Rule]] = {}
-    rules: Optional[list[Rule]] = None
+    rules: list[Rule] | None = None
     for line in (raw.strip() for raw in listing.splitlines()):
         head, rule = CHAIN.match(line), RULE.match(line)
         if head:

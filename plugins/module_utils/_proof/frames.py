@@ -12,7 +12,6 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
-from typing import Optional
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"
@@ -77,7 +76,7 @@ def ipv6_echo(source_mac: str, to: str, source_ip: str, ident: int) -> bytes:
     return ethernet(to, source_mac, IPV6, struct.pack("!IHBB", 0x60000000, length, 58, 255) + ends + message)
 
 
-def heard(frame: bytes) -> Optional[Heard]:
+def heard(frame: bytes) -> Heard | None:
     """Read a frame that came in; too short a frame is None."""
     if len(frame) < 14:
         return None
@@ -99,7 +98,7 @@ def echo_reply(packet: bytes, ident: int) -> bool:
 
 
 def listen_for(macs: list[str]) -> bytes:
-    """A classic BPF program that passes ARP and whatever comes from these MACs, so that a busy witness loses nothing."""
+    """A classic BPF program that passes ARP and whatever comes from these MACs: a busy witness loses nothing."""
     code = [(0x28, 0, 0, 12), (0x15, 0, 1, ARP), (0x06, 0, 0, 256)]  # ethertype == ARP: keep 256 bytes
     for mac in macs:
         high, low = struct.unpack("!HI", mac_bytes(mac))

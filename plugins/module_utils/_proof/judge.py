@@ -16,6 +16,7 @@ from typing import Any
 from .._model import printable
 
 Data = Mapping[str, Any]
+REPAIR = "Restart libvirtd on the KVM host, which builds it anew while the VMs run on, and run contain again"
 
 
 class Proof(IntEnum):
@@ -95,7 +96,7 @@ def unread(cut: Data, mode: str, why: str, required: Proof) -> Verdict:
     if failed(cut, mode):
         return uncut(cut, required)
     missing = f"the VM could not be read again: {printable(why, 300)}"
-    short = missing if Proof.READBACK < required else ""
+    short = missing if required > Proof.READBACK else ""
     return Verdict(Proof.READBACK, required, "not shown", "not shown", short, ())
 
 
@@ -137,7 +138,7 @@ def tap(nic: Data, counted: Sequence[Data], mode: str) -> Finding:
         return Finding(missing=f"{name}: frames from and to the VM were not counted ({printable(reason, 200)})")
     filtered, delta = "filter" in nic["cut_by"], mine[0]["delta"]
     if filtered and mine[0]["broken"]:
-        return Finding(against=f"{name}: {mine[0]['broken']} on the KVM host. Run contain again")
+        return Finding(against=f"{name}: {mine[0]['broken']}: changed behind libvirt's back. {REPAIR}")
     if filtered and mode == "sealed" and mine[0]["accepts"]:
         return Finding(against=f"{name}: the kernel's chains let something pass")
     leaked = delta["passed"] - (delta["accepted"] if mode == "forensic" else 0)

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 Data = Mapping[str, Any]
 WITH_TAPS = ("libvirt",)  # kinds of hypervisor whose host's kernel counts what passes a tap
 
 
-def data_host(hypervisor: str, entries: Data) -> Optional[str]:
+def data_host(hypervisor: str, entries: Data) -> str | None:
     """The inventory host whose kernel carries this hypervisor's taps."""
     for kind, options in (entries.get(hypervisor) or {}).items():
         return (options or {}).get("data_host") if kind in WITH_TAPS else None

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Union
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 UP, REJECT, LOCAL = 0x0001, 0x0200, 0x80000000
@@ -62,7 +62,7 @@ def routes6(table: str) -> list[Route]:
     return found
 
 
-def way_to(address: str, routes: Sequence[Route]) -> Optional[Way]:
+def way_to(address: str, routes: Sequence[Route]) -> Way | None:
     """The longest match, then the lowest metric; None when there is no route."""
     wanted = ipaddress.ip_address(address)
     fitting = [route for route in routes if route.network.version == wanted.version and wanted in route.network]

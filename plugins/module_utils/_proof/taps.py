@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from .counters import DEVICE, Sample, difference, parse_chains, sample
 
@@ -19,7 +19,7 @@ QUIET = 10  # attempts to read tap and chains with no frame in between
 class Taps:
     """The taps of this host. ``listing`` answers ``ebtables -t nat -L --Lc``; None when there is no ebtables."""
 
-    def __init__(self, listing: Optional[Callable[[], str]], net: Path = Path("/sys/class/net")) -> None:
+    def __init__(self, listing: Callable[[], str] | None, net: Path = Path("/sys/class/net")) -> None:
         self.listing, self.net = listing, net
 
     def read(self, devices: Sequence[str]) -> dict[str, Sample]:
@@ -75,7 +75,7 @@ def read_all(taps: Taps, nics: Sequence[Mapping[str, Any]], since: Sequence[Mapp
     return {"nics": found, "uptime": float(Path("/proc/uptime").read_text().split()[0])}
 
 
-def compared(now: Sample, former: Optional[Mapping[str, Any]], wanted: bool) -> dict[str, Any]:
+def compared(now: Sample, former: Mapping[str, Any] | None, wanted: bool) -> dict[str, Any]:
     """One sample, set against the earlier one where that was asked for."""
     result: dict[str, Any] = {"broken": now.broken, "accepts": now.accepts, "sample": asdict(now)}
     if not wanted:
