@@ -1,0 +1,131 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run a long module as an asynchronous job and print its progress about every five seconds.
+
+The job outlives its controller. The name of its progress file follows from the module and its options, so that a second
+run of the same task, which waits for the first one's job, prints that job's progress.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import time
+from typing import Any
+
+from ansible.playbook.task import Task
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.vmward.remediation.plugins.module_utils._evidence.progress import DONE, line
+
+SHOW = 5.0  # seconds between lines
+ASK = 10.0  # seconds between looks at the job itself
+GRACE = 120  # seconds past the module's own deadline, after which the job is ended
+LIMIT = 65536  # characters read of a progress file
+
+
+class LongVerb(ActionBase):
+    """Base of the actions of long verbs."""
+
+    _requires_connection = True
+    _supports_async = True
+    default_deadline = 14400
+    _task: Task
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self.variables = task_vars or {}
+        if self._task.check_mode or self._task.async_val:
+            wrap = bool(self._task.async_val and not self._task.check_mode)
+            return {**result, **self._execute_module(task_vars=self.variables, wrap_async=wrap)}
+        arguments = dict(self._task.args)
+        arguments["progress_file"] = self.progress_file = arguments.get("progress_file") or self._progress_file()
+        before = self._progress_text()
+        job = self._start(arguments)
+        if not job.get("ansible_job_id"):
+            return {**result, **job}
+        return {**result, **self._follow(job, before)}
+
+    def _progress_file(self) -> str:
+        """Where jobs keep their results; only the job's user may write there."""
+        directory = self._remote_expand_user(self.get_shell_option("async_dir", default="~/.ansible_async"))
+        what = json.dumps([self._task.action, self._task.args], sort_keys=True, default=str)
+        return f"{directory}/vmward-{hashlib.sha256(what.encode()).hexdigest()[:16]}.progress"
+
+    def _start(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        own = self._task
+        self._task = own.copy()
+        self._task.async_val = int(arguments.get("deadline", self.default_deadline)) + GRACE
+        try:
+            return dict(self._execute_module(module_args=arguments, task_vars=self.variables, wrap_async=True))
+        finally:
+            self._task = own
+
+    def _follow(self, job: dict[str, Any], before: str) -> dict[str, Any]:
+        """Until the job has ended: read its progress file, print it, and now and then look at the job itself."""
+        pause, shown, asked = 0.2, time.monotonic(), time.monotonic()
+        while True:
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+            text = self._progress_text()
+            told = parsed(text) if text != before else {}
+            now = time.monotonic()
+            if told.get("phase") == DONE or now - asked > ASK:
+                asked = now
+                status = self._status(job, "status")
+                if status.get("finished") or status.get("failed"):
+                    self._status(job, "cleanup")
+                    self._low_level_execute_command(f"rm -f {shlex.quote(self.progress_file)}")
+                    return without_job(status)
+            if told and told.get("phase") != DONE and now - shown > SHOW:
+                shown = now
+                Display().display(line(self._subject(), told))
+
+    def _status(self, job: dict[str, Any], mode: str) -> dict[str, Any]:
+        task = self._task.copy()
+        task.args = {"jid": job["ansible_job_id"], "mode": mode}
+        handler = self._shared_loader_obj.action_loader.get(
+            "ansible.legacy.async_status",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        return dict(handler.run(task_vars=self.variables))
+
+    def _progress_text(self) -> str:
+        command = f"head -c {LIMIT} {shlex.quote(self.progress_file)} 2>/dev/null || true"
+        return str(self._low_level_execute_command(command).get("stdout", "")).strip()
+
+    def _subject(self) -> str:
+        """What the progress is of: the VM, else the host that the play is about."""
+        return str(self._task.args.get("vm") or self.variables.get("inventory_hostname", ""))
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A progress file's content; empty when it is none."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def without_job(status: dict[str, Any]) -> dict[str, Any]:
+    """The module's own result, without what the job added."""
+    added = (
+        "ansible_job_id",
+        "finished",
+        "started",
+        "results_file",
+        "stdout",
+        "stderr",
+        "stdout_lines",
+        "stderr_lines",
+    )
+    return {key: value for key, value in status.items() if key not in added}
