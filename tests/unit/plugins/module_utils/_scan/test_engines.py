@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import (
     OVERLAP,
     WINDOW,

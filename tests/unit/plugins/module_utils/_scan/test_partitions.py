@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.partitions import (
     BadPartitionTable,

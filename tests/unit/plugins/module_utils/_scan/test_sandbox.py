@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits, run_confined
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import Emit
 
@@ -40,7 +42,7 @@ def test_it_has_no_rights(tmp_path: Any) -> None:
     def attempt(emit: Emit) -> None:
         refused = []
         for act in (
-            lambda: open(secret, encoding="ascii"),
+            secret.read_text,
             lambda: os.setuid(0),
             lambda: os.kill(os.getppid(), 0),
             lambda: socket.create_connection(("127.0.0.1", 9), 1),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (
     MAX_FINDINGS,
     Finding,
