@@ -120,8 +120,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _add(self, name: str, machine: Mapping[str, Any]) -> None:
         self.inventory.add_host(name)
-        for key, value in machine.items():
-            self.inventory.set_variable(name, key, wrap_var(value))
+        known = {key: wrap_var(value) for key, value in machine.items()}
+        for key, value in known.items():
+            self.inventory.set_variable(name, key, value)
         groups = [
             f"hypervisor_{machine['vmward_hypervisor']}",
             f"power_{machine['vmward_power']}",
@@ -129,7 +130,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         ]
         for group in groups + [f"tag_{tag}" for tag in machine["vmward_tags"]]:
             self.inventory.add_child(self.inventory.add_group(NO_GROUP_NAME.sub("_", group)[:120]), name)
-        strict, known = self.get_option("strict"), dict(machine)
+        strict = self.get_option("strict")
         self._set_composite_vars(self.get_option("compose"), known, name, strict=strict)
         self._add_host_to_composed_groups(self.get_option("groups"), known, name, strict=strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, name, strict=strict)

@@ -86,7 +86,6 @@ def test_a_free_guest_is_heard(real: LibvirtBench, guest: str) -> None:
 
 def test_a_sealed_guest_passes_nothing_in_either_direction(real: LibvirtBench, guest: str) -> None:
     real.one(SetIsolation(Isolation.SEALED), guest)
-    time.sleep(1)  # a frame that waited in the tap's queue is read, and thrown away, after the cut
     before = counters(real, guest)
     assert heard(real) == ""
     real.world.run("sh", "-c", f"arping -c 2 -w 2 -I lan0 {GUEST}; ping -c 2 -W 1 {GUEST}", check=False)
@@ -98,7 +97,6 @@ def test_a_sealed_guest_passes_nothing_in_either_direction(real: LibvirtBench, g
 
 def test_the_seal_holds_while_the_guest_boots(real: LibvirtBench, guest: str) -> None:
     real.one(SetIsolation(Isolation.SEALED), guest)
-    time.sleep(1)  # a frame that waited in the tap's queue is read, and thrown away, after the cut
     boots = real.log(guest).count(READY)
     real.reboot(guest)
     before = counters(real, guest)

@@ -12,6 +12,8 @@ done
 mount -t sysfs sysfs /sys
 mkdir /var/lib/libvirt/dnsmasq
 ip link set lo up
+# The host's kernel solicits routers from each tap by itself; without that every frame on a tap is the guest's or to it.
+echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
 cat > /etc/libvirt/libvirtd.conf <<END
 unix_sock_dir = "$1"
 auth_unix_rw = "none"

@@ -1,0 +1,112 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plan, run and read back, on a hypervisor made of lambdas."""
+
+from __future__ import annotations
+
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending, done
+from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState, Vm, VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, Step, UseCase, differences, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
+
+REF = VmRef("hv1", "id-1", "desk1")
+
+
+class OneVm:
+    """A hypervisor with one VM, whose power is what the last step left."""
+
+    name = "hv1"
+
+    def __init__(self) -> None:
+        self.power, self.log = PowerState.STOPPED, []
+
+    def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+        return {REF.id: Vm(REF, self.power, (), 0, True)}
+
+    def wait(self, pending, deadline):  # type: ignore[no-untyped-def]
+        return poll_all(pending, 1, now=lambda: 0.0, sleep=lambda _seconds: None)
+
+    def become(self, power: PowerState) -> Pending:
+        self.power = power
+        self.log.append(power.value)
+        return done(REF, "become")
+
+
+class Turn(UseCase):
+    """To running, by the steps given."""
+
+    def __init__(self, *steps: Step, shortfall: str = "") -> None:
+        self.steps, self.shortfall = steps, shortfall
+
+    def view(self, vm):  # type: ignore[no-untyped-def]
+        return {"power": vm.power.value if vm else "absent"}
+
+    def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+        return Plan(self.view(vm), {"power": "running"}, self.steps, shortfall=self.shortfall)
+
+
+def fail(_hypervisor: object) -> Pending:
+    raise TaskFailed("No.")
+
+
+PAUSE = Step("pause", lambda hv: hv.become(PowerState.PAUSED), lambda hv: hv.become(PowerState.STOPPED))
+RUN = Step("run", lambda hv: hv.become(PowerState.RUNNING))
+
+
+def outcome(usecase: UseCase, check: bool = False):  # type: ignore[no-untyped-def]
+    hypervisor = OneVm()
+    (told,) = execute(hypervisor, usecase, [("id-1", "desk1")], 5, check)  # type: ignore[arg-type]
+    return told, hypervisor
+
+
+def test_check_mode_touches_nothing_and_predicts() -> None:
+    told, hypervisor = outcome(Turn(PAUSE, RUN), check=True)
+    assert (told.changed, told.after, told.steps, hypervisor.log) == (True, {"power": "running"}, ["pause", "run"], [])
+
+
+def test_steps_run_in_order_and_are_read_back() -> None:
+    told, hypervisor = outcome(Turn(PAUSE, RUN))
+    assert (told.failed, told.after, hypervisor.log) == (False, {"power": "running"}, ["paused", "running"])
+
+
+def test_an_ok_that_reading_back_does_not_show_is_a_failure() -> None:
+    told, _hypervisor = outcome(Turn(PAUSE))
+    assert told.failed
+    assert told.msg == "Read back on desk1: power is paused, not running."
+    assert told.changed
+
+
+def test_a_failed_step_undoes_those_before_it_and_says_so() -> None:
+    told, hypervisor = outcome(Turn(PAUSE, Step("break", fail)))
+    assert told.failed
+    assert told.msg.startswith("No. Undone: pause.")
+    assert hypervisor.log == ["paused", "stopped"]
+
+
+def test_an_undo_that_fails_is_told() -> None:
+    told, _hypervisor = outcome(Turn(Step("pause", PAUSE.submit, fail), Step("break", fail)))
+    assert "NOT undone: pause (No.)" in told.msg
+
+
+def test_nothing_to_do_is_no_change() -> None:
+    told, hypervisor = outcome(Turn())
+    assert (told.changed, told.failed, hypervisor.log) == (False, False, [])
+
+
+def test_a_shortfall_fails_after_all_was_done_and_in_check_mode_too() -> None:
+    for check in (True, False):
+        told, _hypervisor = outcome(Turn(RUN, shortfall="One NIC is open."), check)
+        assert told.failed
+        assert told.msg == "One NIC is open."
+
+
+def test_a_bug_in_a_backend_is_that_vms_own_failure() -> None:
+    told, _hypervisor = outcome(Turn(Step("divide", lambda _hv: 1 / 0)))  # type: ignore[arg-type,return-value]
+    assert "ZeroDivisionError" in told.msg
+
+
+def test_differences_are_named_by_path_and_hostile_values_are_printable() -> None:
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 2, "d": 3}) == []
+    assert differences({"a": {"b": 1}}, {"a": {"b": "\x1b[2J"}}) == ["a.b is \\x1b[2J, not 1"]

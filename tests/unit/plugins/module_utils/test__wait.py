@@ -1,0 +1,65 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The only loop that sleeps, on a clock that a test moves."""
+
+from __future__ import annotations
+
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending
+from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.naps: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.time += seconds
+
+
+def job(name: str, clock: Clock, ends: float, task: str = "") -> Pending:
+    return Pending(VmRef("hv1", name, name), "copy", lambda: clock.time >= ends, task)
+
+
+def test_all_are_awaited_together() -> None:
+    clock = Clock()
+    ended = poll_all([job("a", clock, 3), job("b", clock, 5)], 10, clock.now, clock.sleep)
+    assert ended == {"a": None, "b": None}
+    assert 5 <= clock.time < 6.5
+    assert max(clock.naps) <= 1
+
+
+def test_the_deadline_names_what_still_runs() -> None:
+    clock = Clock()
+    ended = poll_all([job("a", clock, 3), job("b", clock, 99, "UPID:7")], 10, clock.now, clock.sleep)
+    assert ended["a"] is None
+    late = ended["b"]
+    assert isinstance(late, TimedOut)
+    assert late.task == "UPID:7"
+    assert "'copy' on b" in str(late)
+    assert "after 10 s (task UPID:7)" in str(late)
+    assert clock.time < 10.1
+
+
+def test_a_failure_ends_its_own_wait_only() -> None:
+    clock = Clock()
+
+    def broken() -> bool:
+        raise TaskFailed("No.")
+
+    failing = Pending(VmRef("hv1", "a", "a"), "copy", broken)
+    ended = poll_all([failing, job("b", clock, 2)], 10, clock.now, clock.sleep)
+    assert (str(ended["a"]), ended["b"]) == ("No.", None)
+
+
+def test_nothing_to_wait_for_takes_no_time() -> None:
+    clock = Clock()
+    assert poll_all([], 10, clock.now, clock.sleep) == {}
+    assert clock.naps == []
