@@ -1,0 +1,147 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""libvirt's XML in, the model out, and the two edits that isolation makes, against golden files."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, Unsupported
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import filters, xml
+from ansible_collections.vmward.remediation.plugins.module_utils._model import (
+    Collector,
+    Isolation,
+    IsolationNote,
+    PowerState,
+    Wiring,
+)
+
+GOLDEN = Path(__file__).with_name("golden")
+
+
+def golden(name: str) -> ET.Element:
+    return xml.parse((GOLDEN / name).read_text())
+
+
+def canonical(element: ET.Element) -> str:
+    return ET.canonicalize(xml.text_of(element), strip_text=True)
+
+
+def ours(_name: str) -> bool:
+    return True
+
+
+def test_sealing_edits_filter_and_link_and_nothing_else() -> None:
+    edited = xml.rewire(golden("interface-in.xml"), ET.Element("filterref", {"filter": filters.SEALED}), "down")
+    assert canonical(edited) == canonical(golden("interface-sealed.xml"))
+
+
+def test_the_former_wiring_comes_back_with_its_parameters() -> None:
+    wiring = xml.wiring_of(golden("interface-in.xml"))
+    restored = xml.restore(golden("interface-sealed.xml"), wiring)
+    assert xml.wiring_of(restored) == wiring
+    assert 'value="192.0.2.11"' in xml.text_of(restored)
+    assert restored.find("link") is None
+
+
+@pytest.mark.parametrize(("link", "down"), [("down", True), ("up", False), (None, False)])
+def test_a_link_that_was_down_is_remembered(link: str | None, down: bool) -> None:
+    edited = xml.rewire(golden("interface-in.xml"), None, link)
+    assert xml.was_down(xml.wiring_of(edited)) is down
+    assert xml.was_down("") is False
+
+
+def test_every_nic_is_judged_by_what_can_hold_it() -> None:
+    tap, direct, passed_through, twin = xml.nics(golden("domain-out.xml"), None, ours)
+    assert (tap.isolation, tap.device, tap.network, tap.link_up) == (Isolation.SEALED, "vnet0", "lan", False)
+    assert (direct.isolation, direct.kind, direct.cut_by) == (Isolation.SEALED, "direct", ("link",))
+    assert (passed_through.isolation, passed_through.cut_by) == (Isolation.FREE, ())
+    assert (twin.id, twin.mac, twin.isolation) == ("52:54:00:00:02:00#2", "52:54:00:00:02:00", Isolation.FREE)
+
+
+def test_the_weaker_of_running_and_persistent_counts() -> None:
+    live, config = golden("domain-out.xml"), golden("domain-out.xml")
+    interface = config.find("./devices/interface")
+    assert interface is not None
+    xml.rewire(interface, None, None)
+    assert xml.nics(live, config, ours)[0].isolation is Isolation.FREE
+    assert xml.nics(config, live, ours)[0].isolation is Isolation.FREE
+
+
+def test_a_filter_that_is_not_ours_holds_nothing() -> None:
+    assert xml.nics(golden("domain-out.xml"), None, lambda _name: False)[0].isolation is Isolation.FREE
+
+
+def test_an_unknown_kind_of_nic_is_an_error() -> None:
+    root = golden("domain-out.xml")
+    root.findall("./devices/interface")[0].set("type", "quantum")
+    with pytest.raises(Unsupported, match="unknown type 'quantum'"):
+        xml.nics(root, None, ours)
+
+
+def test_the_note_goes_through_xml_and_back() -> None:
+    found = xml.note_of(golden("domain-out.xml"))
+    assert found is not None
+    assert (found.case, found.mode, found.sessions) == ("2026-1", Isolation.SEALED, True)
+    note = IsolationNote(
+        "<case> \"&'",
+        Isolation.FORENSIC,
+        "2026-11-22T00:00:00Z",
+        (("52:54:00:00:02:00", Wiring('{"filterref": "<filterref/>", "link": null}', "")),),
+        (Collector("192.0.2.1", 22),),
+    )
+    root = ET.Element("domain")
+    element = xml.parse(xml.note_xml(note))
+    element.tag = "{%s}isolation" % xml.NOTE_URI
+    ET.SubElement(root, "metadata").append(element)
+    assert xml.note_of(xml.parse(xml.text_of(root))) == note
+    element.text = "{}"
+    with pytest.raises(TaskFailed, match="Its case's ledger holds a copy"):
+        xml.note_of(root)
+
+
+def test_a_forensic_filter_counts_only_with_the_collectors_of_the_note() -> None:
+    note = IsolationNote("1", Isolation.FORENSIC, "", (), (Collector("192.0.2.1", 22),))
+    name = filters.forensic(note.collectors)[0]
+    assert xml.is_of(note, name)
+    assert xml.is_of(None, name)
+    assert xml.is_of(note, filters.SEALED)
+    assert not xml.is_of(replace(note, collectors=(Collector("192.0.2.1", 23),)), name)
+    assert not xml.is_of(replace(note, collectors=()), name)
+
+
+@pytest.mark.parametrize("text", ["<!DOCTYPE x [<!ENTITY y 'z'>]><x>&y;</x>", "<x", ""])
+def test_xml_that_is_not_plain_is_refused(text: str) -> None:
+    with pytest.raises(TaskFailed):
+        xml.parse(text)
+
+
+SNAPSHOT = """<domainsnapshot><name>one</name><description>d</description><state>{state}</state>
+<parent><name>zero</name></parent><creationTime>1795305600</creationTime><memory snapshot='{memory}'/>
+<disks><disk name='vda' snapshot='{disk}'/><disk name='vdb' snapshot='no'/></disks></domainsnapshot>"""
+
+
+@pytest.mark.parametrize(
+    ("state", "memory", "disk", "expected"),
+    [
+        ("shutoff", "no", "internal", (False, "internal", PowerState.STOPPED)),
+        ("running", "internal", "internal", (True, "internal", PowerState.RUNNING)),
+        ("disk-snapshot", "no", "external", (False, "external", PowerState.RUNNING)),
+        ("paused", "external", "external", (True, "external", PowerState.PAUSED)),
+        ("shutoff", "no", "no", (False, "none", PowerState.STOPPED)),
+    ],
+)
+def test_a_snapshot_is_read(state: str, memory: str, disk: str, expected: tuple[bool, str, PowerState]) -> None:
+    found = xml.snapshot_of(SNAPSHOT.format(state=state, memory=memory, disk=disk), True)
+    assert (found.memory, found.disks, found.power) == expected
+    assert (found.id, found.parent, found.created, found.current) == ("one", "zero", "2026-11-22T00:00:00Z", True)
+
+
+def test_a_snapshot_in_an_unknown_state_is_an_error() -> None:
+    with pytest.raises(Unsupported, match="unknown state 'dreaming'"):
+        xml.snapshot_of(SNAPSHOT.format(state="dreaming", memory="no", disk="no"), True)
