@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -236,10 +237,10 @@ class FakeHypervisor(Hypervisor):
             if not is_on(machine):
                 raise TaskFailed("Cannot dump the memory of %s: it is %s." % (machine["name"], machine["power"]))
             with open(path, "xb") as core:
-                core.write(ELF_CORE)
+                core.write(elf_core(machine["memory"]))
                 core.seek(4096)
                 core.write(machine.get("ram", "").encode())
-                core.truncate(machine["memory"])
+                core.truncate(4096 + machine["memory"])
 
         return self._change("submit_memory_dump", vm, dump)
 
@@ -268,9 +269,10 @@ class FakeHypervisor(Hypervisor):
         return GuestOutput(0, output[:limit], b"", len(output) > limit)
 
 
-ELF_CORE = (
-    b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00\x3e\x00\x01\x00\x00\x00" + bytes(40)
-)  # ET_CORE, x86-64, no segments
+def elf_core(memory: int) -> bytes:
+    """The head of an ELF core (ET_CORE, x86-64) whose one segment, from byte 4096 on, is all of the memory."""
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 4, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return header + struct.pack("<IIQQQQQQ", 1, 7, 4096, 0, 0, memory, memory, 4096)
 
 
 def is_on(machine: Data) -> bool:
