@@ -105,6 +105,21 @@ options:
           seal_number:
             description: The number of the seal on the medium.
             type: str
+          taken_at:
+            description: When it was taken, in UTC.
+            type: str
+          seconds:
+            description: How long the taking lasted, in seconds.
+            type: float
+          freeze_seconds:
+            description: How long the guest stood still for it, in seconds.
+            type: float
+          freeze_measured_by:
+            description: How that time was measured.
+            type: str
+          claimed_by_guest:
+            description: Whether its content is only what the guest said of itself.
+            type: bool
           tools:
             description: Names and versions of the tools that made the file.
             type: dict

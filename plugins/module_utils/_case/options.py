@@ -20,6 +20,11 @@ ARTEFACT = {
     "location": {"type": "str"},
     "method": {"type": "str"},
     "seal_number": {"type": "str"},
+    "taken_at": {"type": "str"},
+    "seconds": {"type": "float"},
+    "freeze_seconds": {"type": "float"},
+    "freeze_measured_by": {"type": "str"},
+    "claimed_by_guest": {"type": "bool"},
     "tools": {"type": "dict"},
 }
 ENTRY = {
