@@ -31,6 +31,7 @@ SMTP = {
     "ca_path": {"type": "path"},
 }
 SPEC = {
+    "store": {"type": "path"},
     "contacts": {
         "type": "list",
         "elements": "dict",

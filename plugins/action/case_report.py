@@ -29,6 +29,7 @@ from ansible_collections.vmward.remediation.plugins.plugin_utils._case_action im
 
 SPEC = {
     "allowed_signers": {"type": "path"},
+    "expect_head": {"type": "str"},
     "require_proof": {"type": "str", "choices": list(PROOFS[1:]), "default": "witnessed"},
     "require_phases": {"type": "list", "elements": "str", "choices": list(PHASES), "default": []},
 }
@@ -75,15 +76,15 @@ class ActionModule(CaseAction):
     def _verification(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The ledger's own checks, every evidence file hashed again. That one fails is for the report to say."""
         signers = options["allowed_signers"]
-        content: dict[str, Any] = {}
+        trusted = {"expect_head": options["expect_head"]} if options["expect_head"] else {}
         if signers:
             try:
-                content = {"allowed_signers_content": Path(signers).read_text("utf-8")}
+                trusted["allowed_signers_content"] = Path(signers).read_text("utf-8")
             except OSError as exc:
                 raise AnsibleActionFail(
                     f"Cannot read the allowed signers {signers} on the controller: {exc.strerror}."
                 ) from exc
-        result = self.ledger("verify", self._vars, **content)
+        result = self.ledger("verify", self._vars, **trusted)
         if "checks" not in result:
             raise AnsibleActionFail(f"Cannot verify case {options['case']}: {result.get('msg')}")
         names = ("checks", "verified", "anchored", "verified_at", "not_checked")
@@ -135,7 +136,8 @@ class ActionModule(CaseAction):
         self, reading: Reading, inputs: dict[str, Any], artefacts: list[dict[str, Any]], changed: bool
     ) -> dict[str, Any]:
         directory = reading.told["case_directory"]
-        said = "verified" if inputs["verified"] else "NOT verified"
+        weaker = "verified" if inputs["anchored"] else "verified, but not anchored"
+        said = weaker if inputs["verified"] else "NOT verified"
         msg = f"{artefacts[0]['path']} covers {inputs['covers'].partition(':')[0]} entries, ledger and evidence {said}"
         return {
             "changed": changed,

@@ -50,17 +50,14 @@ class ActionModule(CaseAction):
         place = reading.place(self.evidence_host(task_vars or {}))
         commands = [(one["label"], one["command"]) for one in options["commands"]]
         missing = [*([place.trouble] if place.trouble else []), *story.shortfalls]
-        result: dict[str, Any] = {
-            "changed": False,
-            "lines": self._print(summary(story, place, commands)),
-            "vms": [{**asdict(machine), "proof": machine.proof} for machine in story.machines],
-            "anchor": place.anchor,
-            "missing": missing,
-        }
+        lines = self._print(summary(story, place, commands))
+        result: dict[str, Any] = {"changed": False, "anchor": place.anchor, "missing": missing}
         if missing and options["fail_on_shortfall"]:
             more = f" (and {len(missing) - 5} more)" if len(missing) > 5 else ""
-            result.update(failed=True, msg=f"Case {options['case']} is short of: {' | '.join(missing[:5])}{more}")
-        return result
+            msg = f"Case {options['case']} falls short: {' | '.join(missing[:5])}{more}"
+            return {**result, "failed": True, "msg": msg}
+        vms = [{**asdict(machine), "proof": machine.proof} for machine in story.machines]
+        return {**result, "lines": lines, "vms": vms}
 
     def _print(self, lines: Sequence[Line]) -> list[str]:
         colours = {"good": C.COLOR_OK, "bad": C.COLOR_ERROR, "weak": C.COLOR_SKIP, "head": C.COLOR_HIGHLIGHT}

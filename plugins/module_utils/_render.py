@@ -59,7 +59,7 @@ def summary(story: Story, place: Place, more: Sequence[tuple[str, str]] = ()) ->
     lines += [Line(f"{shown(machine.name, 40):<28} {brief(machine)}", tone(machine)) for machine in rest]
     if story.others:
         lines += labelled("Also here", ", ".join(shown(name, 80) for name in story.others))
-    lines += [*place_rows(story, place), *missing_rows(story)]
+    lines += [*place_rows(story, place), *missing_rows(story, place)]
     for label, command in [*next_steps(story), *more]:
         lines += [Line(shown(label) + ":", "head"), Line("  " + shown(command, 100_000))]
     return [*lines, ruler("")]
@@ -165,10 +165,13 @@ def anchored(story: Story) -> str:
     return f"anchor {str(newest.inputs['anchor']).partition(':')[0]} was sent out at {clock(newest.time)}"
 
 
-def missing_rows(story: Story) -> list[Line]:
-    if not story.shortfalls:
+def missing_rows(story: Story, place: Place) -> list[Line]:
+    missing = list(story.shortfalls)
+    if place.trouble:
+        missing.insert(0, "the ledger, so that nothing here can be relied on to be whole")
+    if not missing:
         return labelled("Missing", "nothing that was required", "good")
-    return [line for text in story.shortfalls for line in labelled("MISSING", text, "bad")]
+    return [line for text in missing for line in labelled("MISSING", text, "bad")]
 
 
 def labelled(label: str, text: str, tone: str = "") -> list[Line]:

@@ -1,3 +1,4 @@
+#!/usr/bin/python
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -33,9 +34,8 @@ attributes:
     support: full
 options:
   store:
-    description: The directory on the evidence host that holds all cases.
+    description: The directory on the evidence host that holds all cases. Without it the message has no anchor.
     type: path
-    required: true
   case:
     description: The id of the case.
     type: str

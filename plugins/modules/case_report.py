@@ -1,3 +1,4 @@
+#!/usr/bin/python
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -64,6 +65,9 @@ options:
   allowed_signers:
     description: On the controller, the file of allowed signers. Without it the report says that the key is not anchored.
     type: path
+  expect_head:
+    description: An anchor C(SEQ:HASH) from a notification, that the ledger must hold.
+    type: str
 """
 
 EXAMPLES = r"""

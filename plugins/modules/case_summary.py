@@ -1,3 +1,4 @@
+#!/usr/bin/python
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -132,7 +133,7 @@ lines:
   description: What was printed, at most 100 columns wide except for commands.
   type: list
   elements: str
-  returned: always
+  returned: success
 missing:
   description: What falls short, each as a sentence.
   type: list
@@ -150,5 +151,5 @@ vms:
       about each thing.
   type: list
   elements: dict
-  returned: for a summary
+  returned: success, for a summary
 """

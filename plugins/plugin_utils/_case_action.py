@@ -77,6 +77,8 @@ class CaseAction(ActionBase):
 
     def reading(self, options: Mapping[str, Any], task_vars: dict[str, Any]) -> Reading:
         """The case as it is; entries that wait on this controller are read too, behind those of the ledger."""
+        if not options["store"]:
+            return Reading(trouble="No case store is configured (vmward_case_store).")
         try:
             spooled, _unreadable = Spool(Path(options["spool_directory"]), options["case"]).pending()
         except CaseError as exc:
