@@ -71,16 +71,17 @@ class LongVerb(ActionBase):
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
             text = self._progress_text()
-            told = parsed(text) if text != before else {}
+            told = parsed(text)
+            ended = told.get("phase") == DONE
             now = time.monotonic()
-            if told.get("phase") == DONE or now - asked > ASK:
+            if (ended and text != before) or now - asked > ASK:
                 asked = now
                 status = self._status(job, "status")
                 if status.get("finished") or status.get("failed"):
                     self._status(job, "cleanup")
                     self._low_level_execute_command(f"rm -f {shlex.quote(self.progress_file)}")
                     return without_job(status)
-            if told and told.get("phase") != DONE and now - shown > SHOW:
+            if told and not ended and now - shown > SHOW:
                 shown = now
                 Display().display(line(self._subject(), told))
 

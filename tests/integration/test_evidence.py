@@ -1,0 +1,454 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Memory, disks and guest claims of a real VM, kept locally and over a real ssh; killed, full and tampered with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COLLECTIONS = Path(__file__).resolve().parents[2] / "build" / "collections"
+MODULES = "ansible_collections.vmward.remediation.plugins.modules"
+URI = "qemu:///system"
+MiB = 1 << 20
+NAME = "vmward-evidence"
+DISK = 64 * MiB
+MARKER = b"VMWARD-EVIDENCE-BOOTED"
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(os.geteuid() != 0, reason="starts a VM: needs root"),
+]
+
+
+def sh(*argv: str, **options: Any) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, **options)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout
+
+
+def virsh(*argv: str) -> str:
+    return sh("virsh", "-q", "-c", URI, *argv)
+
+
+@dataclass
+class Machine:
+    """A VM without a guest: firmware and a boot sector that spins, whose marker is in its memory therefore."""
+
+    id: str
+    directory: Path
+
+    @property
+    def power(self) -> str:
+        return virsh("domstate", self.id).strip()
+
+    def start(self, *options: str) -> None:
+        virsh("start", self.id, *options)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    directory = Path(f"/var/lib/{NAME}-{os.getpid()}")
+    directory.mkdir(mode=0o711)
+    directory.chmod(0o711)
+    made = Machine(str(uuid.uuid4()), directory)
+    base, top = directory / "base.qcow2", directory / "top.qcow2"
+    boot = directory / "boot.raw"
+    boot.write_bytes((b"\xeb\xfe" + MARKER).ljust(510, b"\0") + b"\x55\xaa" + bytes(DISK - 512))
+    sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(boot), str(base))
+    boot.unlink()
+    sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(top))
+    sh("qemu-io", "-f", "qcow2", "-c", "write -P 0xcd 8M 3M", str(top))
+    definition = directory / "domain.xml"
+    definition.write_text(
+        f"""<domain type='qemu'><name>{NAME}-{os.getpid()}</name><uuid>{made.id}</uuid><memory unit='MiB'>128</memory>
+        <os><type arch='x86_64'>hvm</type></os><devices>
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{top}'/>
+        <target dev='vda' bus='virtio'/></disk>
+        <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+        </devices></domain>"""
+    )
+    try:
+        virsh("define", str(definition))
+        yield made
+    finally:
+        subprocess.run(["virsh", "-q", "-c", URI, "destroy", made.id], check=False, capture_output=True)
+        subprocess.run(["virsh", "-q", "-c", URI, "undefine", made.id], check=False, capture_output=True)
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def running(machine: Machine) -> Machine:
+    if machine.power != "running":
+        if machine.power == "paused":
+            virsh("destroy", machine.id)
+        machine.start()
+        time.sleep(2)  # the firmware loads the boot sector
+    return machine
+
+
+@pytest.fixture
+def stopped(machine: Machine) -> Machine:
+    if machine.power != "shut off":
+        virsh("destroy", machine.id)
+    return machine
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    (tmp_path / "case").mkdir()
+    return tmp_path / "case"
+
+
+def arguments(machine: Machine, case: Path, **more: Any) -> dict[str, Any]:
+    asked = {"hypervisors": {"kvm1": {"libvirt": {"uri": URI}}}, "vm": machine.id, "case": "c1"}
+    return {**asked, "dest": {"path": str(case)}, **more}
+
+
+def run(verb: str, options: dict[str, Any], check: bool = False) -> dict[str, Any]:
+    """The module itself, as it runs on a data host."""
+    if verb != "vm_guest_run":
+        options = {"scratch": str(Path(options["dest"]["path"]).parent / "scratch"), **options}
+        for place in Path(options["scratch"]).parents:  # QEMU must get through pytest's private directories
+            if place.stat().st_mode & 0o011 != 0o011:
+                place.chmod(place.stat().st_mode | 0o011)
+    text = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check}})
+    code = (
+        "import sys; from ansible.module_utils.testing import patch_module_args; import importlib, json\n"
+        f"with patch_module_args(json.loads(sys.stdin.read())['ANSIBLE_MODULE_ARGS']):\n"
+        f"    importlib.import_module('{MODULES}.{verb}').main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
+    )
+    assert done.stdout, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def stored(case: Path) -> list[str]:
+    return sorted(path.name for path in case.rglob("*") if path.is_file())
+
+
+def left(case: Path) -> list[str]:
+    return sorted(path.name for path in (case.parent / "scratch").iterdir())
+
+
+def holds(path: Path, marker: bytes) -> bool:
+    return marker in path.read_bytes()
+
+
+def test_memory_of_a_running_vm_is_whole_and_its_freeze_is_measured(running: Machine, case: Path) -> None:
+    predicted = run("vm_memory_dump", arguments(running, case), check=True)
+    assert predicted["changed"] is True
+    assert stored(case) == []
+    told = run("vm_memory_dump", arguments(running, case))
+    assert told["changed"] is True, told
+    artefact, sidecar = told["artefacts"]
+    file = case / artefact["path"]
+    assert file.stat().st_size == artefact["size"] >= 128 * MiB
+    assert predicted["estimate"]["bytes"] >= artefact["size"]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == artefact["sha256"]
+    assert hashlib.sha256((case / sidecar["path"]).read_bytes()).hexdigest() == sidecar["sha256"]
+    assert holds(file, MARKER)
+    assert 0 < artefact["freeze_seconds"] < artefact["seconds"]
+    assert artefact["freeze_measured_by"] == "the hypervisor's stop and resume events"
+    assert told["evidence"] == {"memory": {"state": "stored"}}
+    assert running.power == told["vm"]["power"] == "running"
+    assert left(case) == []
+
+    again = run("vm_memory_dump", arguments(running, case, verify=True))
+    assert (again["changed"], again["artefacts"]) == (False, told["artefacts"])
+
+    with file.open("r+b") as tampered:
+        tampered.seek(MiB)
+        tampered.write(b"tampered")
+    assert run("vm_memory_dump", arguments(running, case))["changed"] is False  # the size alone is compared
+    found = run("vm_memory_dump", arguments(running, case, verify=True))
+    assert found["failed"] is True
+    assert "was altered" in found["msg"]
+
+
+def test_a_paused_vm_stays_paused(running: Machine, case: Path) -> None:
+    virsh("suspend", running.id)
+    told = run("vm_memory_dump", arguments(running, case))
+    assert told["artefacts"][0]["freeze_seconds"] == 0
+    assert "paused already" in told["artefacts"][0]["freeze_measured_by"]
+    assert run("vm_disk_export", arguments(running, case))["changed"] is True
+    assert running.power == "paused"
+    virsh("resume", running.id)
+
+
+def test_a_stopped_vm_has_no_memory_and_that_is_told(stopped: Machine, case: Path) -> None:
+    told = run("vm_memory_dump", arguments(stopped, case))
+    assert (told["changed"], told["available"]) == (False, False)
+    assert told["evidence"]["memory"]["state"] == "unavailable"
+    assert "stopped" in told["evidence"]["memory"]["reason"]
+    assert stored(case) == []
+
+
+@pytest.mark.parametrize("power", ["running", "stopped"])
+def test_a_disk_is_exported_with_its_whole_chain(request: pytest.FixtureRequest, case: Path, power: str) -> None:
+    machine: Machine = request.getfixturevalue(power)
+    told = run("vm_disk_export", arguments(machine, case))
+    assert told["changed"] is True, told
+    image = case / told["artefacts"][0]["path"]
+    sh("qemu-img", "compare", "-U", "-f", "qcow2", "-F", "qcow2", str(image), str(machine.directory / "top.qcow2"))
+    info = json.loads(sh("qemu-img", "info", "-f", "qcow2", "--output", "json", str(image)))
+    assert "backing-filename" not in info
+    assert info["virtual-size"] == DISK
+    assert image.stat().st_size < 8 * MiB  # sparse
+    assert told["evidence"] == {"disks": {"state": "stored"}}
+    assert machine.power == {"running": "running", "stopped": "shut off"}[power]
+    assert left(case) == []
+    assert run("vm_disk_export", arguments(machine, case))["changed"] is False
+
+
+def test_bad_input_is_refused_before_anything_is_touched(running: Machine, case: Path) -> None:
+    wrong = run("vm_disk_export", arguments(running, case, disks=["vdz"]))
+    assert "vdz" in wrong["msg"]
+    assert "has no such disk" in wrong["msg"] or "it has vda" in wrong["msg"]
+    assert "No VM 'nobody'" in run("vm_memory_dump", {**arguments(running, case), "vm": "nobody"})["msg"]
+    folder = {"path": str(case), "folder": "../../etc"}
+    assert "dest.folder" in run("vm_memory_dump", arguments(running, case, dest=folder))["msg"]
+    assert "Open the case" in run("vm_memory_dump", arguments(running, case / "none"))["msg"]
+    two = {"kvm1": {"libvirt": {"uri": URI}}, "kvm2": {"libvirt": {"uri": URI}}}
+    assert "only" in run("vm_memory_dump", arguments(running, case, hypervisors=two))["msg"]
+    assert stored(case) == []
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 64 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    sh("mount", "-t", "tmpfs", "-o", "size=64m,mode=0711", "tmpfs", str(place))
+    yield place
+    sh("umount", str(place))
+
+
+def test_no_room_is_told_with_numbers_before_anything_is_touched(running: Machine, case: Path, small: Path) -> None:
+    (small / "case").mkdir()
+    scratch = str(case.parent / "scratch")
+    told = run("vm_memory_dump", arguments(running, small / "case", scratch=scratch))
+    assert told["failed"] is True
+    assert "64 MiB free, 176 MiB are needed. Nothing was touched" in told["msg"]
+    assert (stored(small), left(case)) == ([], [])
+
+
+def test_a_store_that_fills_up_keeps_nothing_and_says_how_the_vm_is(running: Machine, case: Path, small: Path) -> None:
+    (small / "case").mkdir()
+    (small / "other").write_bytes(os.urandom(64 * MiB - 100 * 1024))  # an idle guest's memory is mostly holes
+    scratch = str(case.parent / "scratch")
+    told = run("vm_memory_dump", arguments(running, small / "case", scratch=scratch, free_space_factor=0))
+    assert told["failed"] is True
+    assert "No space left" in told["msg"]
+    assert "The VM is running. Free space" in told["msg"]
+    assert (stored(small / "case"), left(case)) == ([], [])
+
+
+def test_a_scratch_that_fills_up_keeps_nothing(running: Machine, case: Path, small: Path) -> None:
+    options = arguments(running, case, scratch=str(small / "scratch"), free_space_factor=0)
+    told = run("vm_memory_dump", options)
+    assert told["failed"] is True
+    assert "The VM is running" in told["msg"]
+    assert stored(case) == []
+    assert list((small / "scratch").iterdir()) == []
+    assert running.power == "running"
+
+
+def test_a_scratch_that_others_may_write_is_refused(running: Machine, case: Path) -> None:
+    (case.parent / "scratch").mkdir()
+    (case.parent / "scratch").chmod(0o777)
+    assert "others may write there" in run("vm_memory_dump", arguments(running, case))["msg"]
+
+
+def test_a_guest_without_an_agent_is_told_and_no_failure(running: Machine, case: Path) -> None:
+    told = run("vm_guest_run", arguments(running, case))
+    assert not told.get("failed")
+    assert (told["changed"], told["available"], told["artefacts"]) == (False, False, [])
+    assert told["evidence"]["connections"]["state"] == "unavailable"
+    assert "agent" in told["evidence"]["connections"]["reason"]
+
+
+# Killed and taken up again
+
+
+def playbook(machine: Machine, case: Path, verb: str = "vm_memory_dump") -> subprocess.Popen[str]:
+    """The action with its asynchronous job, as a responder runs it."""
+    for place in case.parents:
+        if place.stat().st_mode & 0o011 != 0o011:
+            place.chmod(place.stat().st_mode | 0o011)
+    task = {f"vmward.remediation.{verb}": arguments(machine, case, scratch=str(case.parent / "scratch"))}
+    play = {"hosts": "localhost", "gather_facts": False, "connection": "local", "tasks": [{**task, "register": "told"}]}
+    play["vars"] = {"ansible_python_interpreter": sys.executable}
+    play["tasks"].append({"ansible.builtin.copy": {"content": "{{ told }}", "dest": str(case.parent / "told")}})  # type: ignore[attr-defined]
+    (case.parent / "play.json").write_text(json.dumps([play]))
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_ASYNC_DIR": str(case.parent / "jobs"),
+    }
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", str(case.parent / "play.json")]
+    return subprocess.Popen(
+        argv, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def holder(path: Path, seconds: float = 60) -> int:
+    """The process that holds a lock file open."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for one in Path("/proc").glob("[0-9]*/fd/*") if path.exists() else ():
+            try:
+                if os.readlink(one) == str(path):
+                    return int(one.parts[2])
+            except OSError:
+                continue
+        time.sleep(0.002)
+    raise AssertionError(f"nobody holds {path}")
+
+
+@pytest.mark.parametrize("fate", [signal.SIGCONT, signal.SIGKILL])
+def test_a_killed_controller_is_followed_by_one_that_takes_over(
+    running: Machine, case: Path, fate: signal.Signals
+) -> None:
+    first = playbook(running, case)
+    job = holder(case.parent / "scratch" / f"{running.id}.lock")
+    os.kill(job, signal.SIGSTOP)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = playbook(running, case)
+    if fate is signal.SIGCONT:
+        time.sleep(9)
+        assert second.poll() is None, second.communicate()[0]  # it waits for the job that still works
+    os.kill(job, fate)
+    output = second.communicate(timeout=90)[0]
+    assert second.returncode == 0, output
+    if fate is signal.SIGCONT:
+        assert f"{running.id}: memory" in output  # it shows the progress of the job that it waits for
+    told = json.loads((case.parent / "told").read_text())
+    assert told["changed"] is (fate is signal.SIGKILL)
+    artefact = told["artefacts"][0]
+    assert hashlib.sha256((case / artefact["path"]).read_bytes()).hexdigest() == artefact["sha256"]
+    assert stored(case) == ["memory.elf", "memory.elf.json"]
+    assert left(case) == []
+    assert running.power == "running"
+
+
+# Over ssh
+
+
+@dataclass
+class Server:
+    port: int
+    identity: Path
+    known_hosts: Path
+
+
+def sshd_command(place: Path) -> tuple[str, dict[str, str]]:
+    """An sshd: the system's, or Debian's package unpacked, since installing it would open this machine's port 22."""
+    found = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    if found:
+        return found, dict(os.environ)
+    place.chmod(0o777)
+    sh("apt-get", "-q", "download", "openssh-server", "libwrap0", cwd=place)
+    for package in place.glob("*.deb"):
+        sh("dpkg", "-x", str(package), str(place / "root"))
+    libraries = ":".join(str(one.parent) for one in place.rglob("libwrap.so.0"))
+    return str(place / "root/usr/sbin/sshd"), {**os.environ, "LD_LIBRARY_PATH": libraries}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An sshd on the loopback with keys, and a password file, of its own."""
+    place = tmp_path_factory.mktemp("sshd")
+    (place / "packages").mkdir()
+    sshd, environment = sshd_command(place / "packages")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for key in ("host", "user"):
+        sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / key))
+    (place / "known_hosts").write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
+    (place / "passwd").write_text("root:x:0:0::/root:/bin/sh\nsshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n")
+    (place / "shadow").write_text("root:*:19000::::::\n")
+    (place / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
+        "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\n"
+    )
+    mounts = f"mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && mount --bind {place}/passwd /etc/passwd"
+    script = f"{mounts} && mount --bind {place}/shadow /etc/shadow && exec {sshd} -D -e -f {place}/config"
+    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], env=environment)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, "sshd has ended"
+            time.sleep(0.1)
+        yield Server(port, place / "user", place / "known_hosts")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def far(server: Server, case: Path, **more: str) -> dict[str, Any]:
+    keys = {"identity_file": str(server.identity), "known_hosts": str(server.known_hosts)}
+    return {"path": str(case), "host": "root@127.0.0.1", "port": server.port, **keys, **more}
+
+
+def test_evidence_goes_over_ssh_straight_to_its_host(running: Machine, case: Path, server: Server) -> None:
+    options = arguments(running, case, dest=far(server, case))
+    assert run("vm_memory_dump", options, check=True)["changed"] is True
+    told = run("vm_memory_dump", options)
+    assert told["changed"] is True, told
+    artefact = told["artefacts"][0]
+    assert hashlib.sha256((case / artefact["path"]).read_bytes()).hexdigest() == artefact["sha256"]
+    assert artefact["location"].startswith("root@127.0.0.1:")
+    assert run("vm_disk_export", options)["changed"] is True
+    assert run("vm_memory_dump", {**options, "verify": True})["changed"] is False
+    assert stored(case) == ["disk-vda.qcow2", "disk-vda.qcow2.json", "memory.elf", "memory.elf.json"]
+
+
+def test_an_unknown_host_key_or_a_refused_log_in_fails_before_the_guest_is_stopped(
+    running: Machine, case: Path, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "nobody").touch()
+    strange = run(
+        "vm_memory_dump", arguments(running, case, dest=far(server, case, known_hosts=str(tmp_path / "nobody")))
+    )
+    assert "Host key verification failed" in strange["msg"]
+    sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other"))
+    refused = run(
+        "vm_memory_dump", arguments(running, case, dest=far(server, case, identity_file=str(tmp_path / "other")))
+    )
+    assert "Permission denied" in refused["msg"]
+    assert stored(case) == []
+
+
+def test_a_far_case_that_was_not_opened_is_told(running: Machine, case: Path, server: Server) -> None:
+    told = run("vm_memory_dump", arguments(running, case, dest=far(server, case / "none")))
+    assert "Open the case" in told["msg"]
+    assert "on root@127.0.0.1" in told["msg"]
