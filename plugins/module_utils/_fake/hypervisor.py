@@ -48,7 +48,8 @@ class FakeHypervisor(Hypervisor):
         return tuple(VmRef(self.name, vm_id, data["name"]) for vm_id, data in sorted(self._vms().items()))
 
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
-        vms, answer = self._vms(), {}
+        answer: dict[str, Vm | VmwardError] = {}
+        vms = self._vms()
         for vm_id in ids:
             try:
                 answer[vm_id] = self._read(vms, vm_id, detail)

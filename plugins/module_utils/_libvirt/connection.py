@@ -46,7 +46,7 @@ class Connection:
         try:
             return libvirt.open(self.uri)
         except libvirt.libvirtError as exc:
-            raise self.sentence(exc, "connect to", None) from exc
+            raise self.sentence(exc, "open a session", None) from exc
 
     def close(self) -> None:
         with suppress(libvirt.libvirtError):  # the other side may be gone: nothing is left to log out from

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState, Vm, VmRef
@@ -20,7 +22,8 @@ class OneVm:
     name = "hv1"
 
     def __init__(self) -> None:
-        self.power, self.log = PowerState.STOPPED, []
+        self.power = PowerState.STOPPED
+        self.log: list[str] = []
 
     def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
         return {REF.id: Vm(REF, self.power, (), 0, True)}
@@ -51,8 +54,12 @@ def fail(_hypervisor: object) -> Pending:
     raise TaskFailed("No.")
 
 
-PAUSE = Step("pause", lambda hv: hv.become(PowerState.PAUSED), lambda hv: hv.become(PowerState.STOPPED))
-RUN = Step("run", lambda hv: hv.become(PowerState.RUNNING))
+def becoming(power: PowerState) -> Any:
+    return lambda hypervisor: hypervisor.become(power)
+
+
+PAUSE = Step("pause", becoming(PowerState.PAUSED), becoming(PowerState.STOPPED))
+RUN = Step("run", becoming(PowerState.RUNNING))
 
 
 def outcome(usecase: UseCase, check: bool = False):  # type: ignore[no-untyped-def]

@@ -1,0 +1,142 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The control modules as Ansible runs them: check-mode parity, idempotence, report_only, sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
+from ansible_collections.vmward.remediation.tests.conformance.world import World, required
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build/collections"),
+}
+
+
+@pytest.fixture(params=["fake", pytest.param("libvirt", marks=pytest.mark.real)])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == "fake":
+        yield FakeBench(tmp_path)
+        return
+    required()
+    (tmp_path / "world").mkdir()
+    world = World(tmp_path / "world")
+    made = LibvirtBench(world, tmp_path)
+    yield made
+    made.hypervisor.close()
+    world.stop()
+
+
+def play(tmp_path: Path, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run the tasks in one play on localhost; answers what each would register."""
+    playbook, told = tmp_path / "play.yml", tmp_path / "told.json"
+    names = [f"r{number}" for number in range(len(tasks))]
+    steps = [dict(one, register=name, ignore_errors=True) for one, name in zip(tasks, names, strict=True)]
+    content = "{{ [%s] | to_json }}" % ", ".join(names)
+    steps.append({"ansible.builtin.copy": {"dest": str(told), "content": content, "mode": "0600"}})
+    header = {"hosts": "localhost", "gather_facts": False, "vars": {"ansible_python_interpreter": sys.executable}}
+    playbook.write_text(json.dumps([dict(header, tasks=steps)]))
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", str(playbook)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **SETTINGS},
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    answers: list[dict[str, Any]] = json.loads(told.read_text())
+    return answers
+
+
+def task(verb: str, bench: Bench, *vms: str, **more: Any) -> dict[str, Any]:
+    keywords: dict[str, Any] = {key: more.pop(key) for key in ("check_mode", "diff") if key in more}
+    options = {"hypervisors": {"hv1": bench.entry}, "vms": list(vms), **more}
+    return {f"vmward.remediation.{verb}": options, **keywords}
+
+
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("vm_isolation", {"state": "sealed", "case": "2026-1"}),
+    ("vm_isolation", {"state": "forensic", "collectors": [{"address": "192.0.2.1", "port": 22}]}),
+    ("vm_isolation", {"state": "free", "keep_sessions": True}),
+    ("vm_power", {"state": "paused"}),
+    ("vm_power", {"state": "running"}),
+    ("vm_power", {"state": "stopped", "grace": 0, "force": True}),
+    ("vm_snapshot", {"name": "clean"}),
+    ("vm_snapshot_revert", {"snapshot": "clean", "discard": True}),
+    ("vm_disk_reset", {"discard": True}),
+    ("vm_delete", {"confirm": True}),
+]
+ALWAYS = ("vm_snapshot_revert", "vm_disk_reset")  # each run is a change
+
+
+def test_a_life_of_a_vm_predicted_done_and_done_twice(bench: Bench, tmp_path: Path) -> None:
+    bench.create("desk1", ["tap", "tap-down"])
+    tasks = []
+    for verb, options in CHANGES:
+        tasks.append(task(verb, bench, "desk1", check_mode=True, diff=True, **options))
+        tasks.append(task(verb, bench, "desk1", diff=True, **options))
+        if verb not in (*ALWAYS, "vm_delete"):
+            tasks.append(task(verb, bench, "desk1", **options))
+    told = iter(play(tmp_path, tasks))
+    for verb, options in CHANGES:
+        predicted, done = next(told), next(told)
+        assert not any(vm["failed"] for vm in done["vms"]), (verb, options, done)
+        assert predicted["changed"] is done["changed"] is True, (verb, options)
+        assert predicted["diff"] == done["diff"], (verb, options)
+        assert [vm["steps"] for vm in predicted["vms"]] == [vm["steps"] for vm in done["vms"]]
+        if verb not in (*ALWAYS, "vm_delete"):
+            assert next(told)["changed"] is False, (verb, options)
+    assert bench.hypervisor.refs() == ()
+
+
+def test_failures_are_sentences_and_hide_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.create("desk1")
+    unknown, reported, bad_entry, bad_only, info, twice, empty = play(
+        tmp_path,
+        [
+            task("vm_isolation", bench, "desk1", "desk9", state="sealed"),
+            task("vm_isolation", bench, "desk9", "desk1", state="sealed", report_only=True),
+            {"vmward.remediation.vm_info": {"hypervisors": {"hv1": {"xen": {}}}, "vms": ["desk1"]}},
+            task("vm_info", bench, "desk1", only=["hv2"]),
+            task("vm_info", bench, "desk1"),
+            task("vm_power", bench, "desk1", "52:54:00:00:02:00", state="paused"),
+            task("vm_info", bench, ""),
+        ],
+    )
+    assert unknown["failed"]
+    assert unknown["msg"].startswith("1 of 2 VMs failed. desk9: No VM 'desk9' on any hypervisor. Nothing was touched.")
+    assert [(vm["name"], vm["failed"], vm["changed"]) for vm in unknown["vms"]] == [
+        ("desk1", False, True),
+        ("desk9", True, False),
+    ]
+    assert not reported.get("msg")
+    assert [(vm["name"], vm["failed"], vm["changed"]) for vm in reported["vms"]] == [
+        ("desk9", True, False),
+        ("desk1", False, False),
+    ]
+    assert bad_entry["msg"] == "Hypervisor hv1 is of the unknown kind 'xen'; known kinds: fake, libvirt."
+    assert bad_only["msg"] == "Unknown hypervisor hv2; configured: hv1."
+    assert info["vms"][0]["before"]["isolation"] == "sealed"
+    assert twice["vms"][1]["msg"] == "Same VM as desk1."
+    assert empty["msg"].startswith("1 of 1 VMs failed. : An empty VM name was given.")
+
+
+@pytest.mark.real
+def test_a_wrong_uri_says_what_to_do(tmp_path: Path) -> None:
+    required()
+    entry = {"kvm1": {"libvirt": {"uri": "qemu+unix:///system?socket=/nonexistent"}}}
+    (told,) = play(tmp_path, [{"vmward.remediation.vm_info": {"hypervisors": entry, "vms": ["desk1"]}}])
+    assert told["msg"].startswith("Cannot open a session on kvm1: ")
+    assert "Check that libvirtd runs there" in told["msg"]
