@@ -164,7 +164,7 @@ class FakeHypervisor(Hypervisor):
         def take(machine: Data, _state: Data) -> None:
             snapshot_id = uuid.uuid4().hex[:8]
             for disk in writable(machine):
-                images.copy(disk["layers"][0]["path"], kept(disk, snapshot_id))
+                images.keep(layers_of(disk)[0], snapshot_id)
             parent = next((known["id"] for known in machine["snapshots"] if known["current"]), "")
             for known in machine["snapshots"]:
                 known["current"] = False
@@ -185,8 +185,8 @@ class FakeHypervisor(Hypervisor):
                     other["parent"] = gone["parent"]
                 if gone["current"] and other["id"] == gone["parent"]:
                     other["current"] = True
-            for disk in gone["definition"]["disks"]:
-                images.remove(kept(disk, snapshot_id))
+            for disk in writable(machine):
+                images.forget(layers_of(disk)[0], snapshot_id)
 
         return self._change("submit_remove_snapshot", vm, forget)
 
@@ -195,7 +195,7 @@ class FakeHypervisor(Hypervisor):
             target = find(machine, snapshot_id)
             machine.update(json.loads(json.dumps(target["definition"])), session=False)
             for disk in writable(machine):
-                images.copy(kept(disk, snapshot_id), disk["layers"][0]["path"])
+                images.bring_back(layers_of(disk)[0], snapshot_id)
             machine["power"] = "paused" if memory else "stopped"
             for nic in machine["nics"]:
                 nic["live"] = nic["live"] if memory else None
@@ -210,11 +210,9 @@ class FakeHypervisor(Hypervisor):
         def reset(machine: Data, _state: Data) -> None:
             for disk in writable(machine):
                 layers = layers_of(disk)
-                fresh = "%s.r%d.qcow2" % (layers[0].path.partition(".")[0], time.time_ns() // 1_000_000)
+                fresh = "%s.r%d.qcow2" % (os.path.splitext(layers[0].path)[0], time.time_ns() // 1_000_000)
                 disk["layers"] = [asdict(layer) for layer in images.create_overlay(fresh, layers[-1])]
                 images.remove(layers[0].path)
-                for snapshot in machine["snapshots"]:
-                    images.remove(kept(disk, snapshot["id"]))
             machine["snapshots"] = []
 
         return self._change("submit_reset_disks", vm, reset)
@@ -225,9 +223,8 @@ class FakeHypervisor(Hypervisor):
             shared = {layer["path"] for other in state["vms"].values() for d in other["disks"] for layer in d["layers"]}
             for disk in writable(machine):
                 own = disk["layers"][:-1] or disk["layers"]
-                for path in [layer["path"] for layer in own] + [kept(disk, s["id"]) for s in machine["snapshots"]]:
-                    if path not in shared:
-                        images.remove(path)
+                for path in {layer["path"] for layer in own} - shared:
+                    images.remove(path)
 
         return self._change("submit_delete", vm, delete)
 
@@ -302,11 +299,6 @@ def stop(state: Data, vm_id: str) -> None:
 
 def writable(machine: Data) -> tuple[Data, ...]:
     return tuple(disk for disk in machine["disks"] if not disk["read_only"])
-
-
-def kept(disk: Data, snapshot_id: str) -> str:
-    """Where the content of a disk at a snapshot is kept."""
-    return "%s.%s" % (disk["layers"][0]["path"], snapshot_id)
 
 
 def find(machine: Data, snapshot_id: str) -> Data:

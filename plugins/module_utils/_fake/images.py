@@ -71,7 +71,7 @@ def create_overlay(path: str, base: Layer) -> tuple[Layer, ...]:
 
 
 def plant(layers: tuple[Layer, ...], files: Mapping[str, bytes]) -> None:
-    """Write files into a disk as a guest would: only the blocks that differ get into the overlay."""
+    """Write files into a disk as a guest would; what is kept in it stays."""
     top = layers[0]
     if len(layers) == 1:
         with open(top.path, "r+b") as image:
@@ -91,8 +91,7 @@ def plant(layers: tuple[Layer, ...], files: Mapping[str, bytes]) -> None:
         with open(script, "w", encoding="utf-8") as stream:
             stream.write(commands)
         call("debugfs", "-w", "-f", script, raw)
-        call("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", raw, top.path)
-        call("qemu-img", "rebase", "-q", "-f", "qcow2", "-b", layers[1].path, "-F", layers[1].format, top.path)
+        call("qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", raw, top.path)
 
 
 def export(layers: tuple[Layer, ...], path: str) -> None:
@@ -100,6 +99,30 @@ def export(layers: tuple[Layer, ...], path: str) -> None:
     if os.path.exists(path):
         raise TaskFailed("Cannot export to %s: it exists already." % path)
     call("qemu-img", "convert", "-f", layers[0].format, "-O", "qcow2", layers[0].path, path)
+
+
+def keep(layer: Layer, name: str) -> None:
+    """Keep the present content under a name: inside a qcow2 file, beside any other."""
+    if layer.format == "qcow2":
+        call("qemu-img", "snapshot", "-c", name, layer.path)
+    else:
+        copy(layer.path, "%s.%s" % (layer.path, name))
+
+
+def bring_back(layer: Layer, name: str) -> None:
+    """Give an image the content back that is kept under a name."""
+    if layer.format == "qcow2":
+        call("qemu-img", "snapshot", "-a", name, layer.path)
+    else:
+        copy("%s.%s" % (layer.path, name), layer.path)
+
+
+def forget(layer: Layer, name: str) -> None:
+    """Give up what is kept under a name."""
+    if layer.format == "qcow2":
+        call("qemu-img", "snapshot", "-d", name, layer.path)
+    else:
+        remove("%s.%s" % (layer.path, name))
 
 
 def copy(source: str, target: str) -> None:

@@ -1,0 +1,120 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: steps
+type: stdout
+short_description: One line per step in plain words
+version_added: "0.1.0"
+author: vmward contributors (@vmward)
+description:
+  - Prints a heading per play and one line per step that touched or asked something, with the time it took, for a person
+    who follows a response at night. Steps that only think (facts, checks, includes) are silent unless they fail.
+  - A failure is printed as its sentence. For everything else that a result holds, use C(-v) or the case's ledger.
+  - Every line is printed through the display, so it goes to the log file too.
+extends_documentation_fragment:
+  - ansible.builtin.default_callback
+requirements:
+  - set as stdout in the configuration (C(stdout_callback = vmward.remediation.steps))
+"""
+
+import time
+from typing import Any
+
+from ansible import constants as C
+from ansible.plugins.callback.default import CallbackModule as Default
+
+from ansible_collections.vmward.remediation.plugins.module_utils._model import printable
+
+# Steps that only think, and those that print their own line.
+SILENT = (
+    "assert",
+    "debug",
+    "gather_facts",
+    "import_role",
+    "include_role",
+    "include_tasks",
+    "include_vars",
+    "isolation_proof",
+    "meta",
+    "outcome",
+    "set_fact",
+    "validate_argument_spec",
+)
+WIDTH = 52
+
+
+class CallbackModule(Default):
+    """The default callback with a line where it has a paragraph."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "vmward.remediation.steps"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began: dict[str, float] = {}
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play
+        self._display.display(f"\n{play.get_name().strip() or 'Play'}", color=C.COLOR_HIGHLIGHT)
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self._began[task._uuid] = time.monotonic()
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self._began[task._uuid] = time.monotonic()
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        pass
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        pass
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        pass
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        pass
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        pass
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        if result._task.action.rpartition(".")[2] in SILENT:
+            return
+        changed = bool(result._result.get("changed"))
+        self._line(result, "done" if changed else "ok", C.COLOR_CHANGED if changed else C.COLOR_OK)
+        if self._display.verbosity:
+            self._display.display(self._dump_results(result._result))
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._line(result, "FAILED", C.COLOR_ERROR)
+        if self._display.verbosity:
+            self._handle_exception(result._result)
+            self._display.display(self._dump_results(result._result), color=C.COLOR_ERROR)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._line(result, "UNREACHABLE", C.COLOR_UNREACHABLE)
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        self._line(result, "FAILED", C.COLOR_ERROR)
+
+    def _line(self, result: Any, state: str, color: str) -> None:
+        """12:34:56  desk1     Dump the memory ......................... done   2.1 s"""
+        seconds = time.monotonic() - self._began.get(result._task._uuid, time.monotonic())
+        name = printable(result._task.get_name().rpartition(" : ")[2], WIDTH)
+        host = printable(result._host.get_name(), 24)
+        dots = "." * max(WIDTH - len(name), 2)
+        self._display.display(f"{time.strftime('%H:%M:%S')}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
+        message = result._result.get("msg")
+        if isinstance(message, str) and message and state != "ok":
+            self._display.display(f"{'':>21}{printable(message, 2000)}", color=color)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        failed = [host for host in sorted(stats.processed) if stats.failures.get(host) or stats.dark.get(host)]
+        if failed:
+            names = ", ".join(printable(host, 60) for host in failed)
+            self._display.display(f"\nNot everything was done for: {names}", color=C.COLOR_ERROR)
