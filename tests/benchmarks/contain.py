@@ -119,10 +119,10 @@ def run(command: list[str]) -> tuple[float, list[tuple[float, str]]]:
 
 
 def free(names: list[str]) -> None:
-    """Give the VMs their wiring back and wait until they answer."""
+    """Give the VMs that there are their wiring back."""
     hypervisor = LibvirtHypervisor("kvm1", "qemu:///system")
     chosen = [(ref.id, ref.name) for ref in hypervisor.refs() if ref.name in names]
-    subprocess.run([sys.executable, __file__, "--forget", *names], check=True)
+    subprocess.run([sys.executable, __file__, "--forget", *(name for _id, name in chosen)], check=True)
     for outcome in execute(hypervisor, SetIsolation(Isolation.FREE, keep_sessions=True), chosen, 60, False):
         if outcome.failed:
             raise SystemExit(outcome.msg)
@@ -167,16 +167,18 @@ def measure(names: list[str], directory: Path) -> dict[str, Any]:
     empty: list[float] = []
     script: list[float] = []
     tasks: list[tuple[float, str]] = []
-    for _round in range(ROUNDS):
+    try:
+        for _round in range(ROUNDS):
+            began = time.monotonic()
+            empty.append(run([PLAYBOOK, *aim, str(ping)])[0] - began)
+            script.append(through(bare, names)[1])
+            free(names)
+            cut, end, tasks = through([PLAYBOOK, *aim, "vmward.remediation.contain"], names)
+            ours.append(cut)
+            whole.append(end)
+            free(names)
+    finally:
         free(names)
-        began = time.monotonic()
-        empty.append(run([PLAYBOOK, *aim, str(ping)])[0] - began)
-        script.append(through(bare, names)[1])
-        free(names)
-        cut, end, tasks = through([PLAYBOOK, *aim, "vmward.remediation.contain"], names)
-        ours.append(cut)
-        whole.append(end)
-    free(names)
     floor = statistics.median(empty) + statistics.median(script)
     return {
         "seconds_to_last_packet": round(statistics.median(ours), 3),
@@ -200,6 +202,7 @@ def main() -> int:
     """Measure 1 and 10 VMs, print a table, write the figures."""
     figures = {}
     with tempfile.TemporaryDirectory() as directory:
+        free(list(ADDRESSES))
         run([PLAYBOOK, "vmward.remediation.lab_up", "-e", "lab_variant=tiny", "-e", "lab_tiny_count=10"])
         for count in (1, 10):
             figures[str(count)] = measure(list(ADDRESSES)[:count], Path(directory))

@@ -35,7 +35,7 @@ def counted(**changes: Any) -> dict[str, Any]:
 
 
 def probe(problem: str = "", lost: int = 0, **changes: Any) -> dict[str, Any]:
-    tries = {protocol: SENT for protocol in ("arp", "icmp", "tcp", "udp")}
+    tries = dict.fromkeys(("arp", "icmp", "tcp", "udp"), SENT)
     target = {"name": "desk1", "mac": MAC, "tries": tries, "answered": [], "heard": 0, "problem": ""}
     target = {**target, "controls": ["192.168.86.1"], **changes}
     return {"witness": "app1", "problem": problem, "lost": lost, "targets": [] if problem else [target]}
