@@ -238,6 +238,18 @@ def test_bad_input_is_refused_before_anything_is_touched(running: Machine, case:
     assert stored(case) == []
 
 
+def test_a_deadline_that_passes_is_told_and_the_next_run_takes_it_anew(running: Machine, case: Path) -> None:
+    late = run("vm_memory_dump", arguments(running, case, deadline=0))
+    assert late["failed"] is True
+    assert "still runs" in late["msg"]
+    assert (stored(case), left(case)) == ([], [])
+    late = run("vm_disk_export", arguments(running, case, deadline=0))
+    assert late["failed"] is True
+    assert run("vm_memory_dump", arguments(running, case))["changed"] is True
+    assert run("vm_disk_export", arguments(running, case))["changed"] is True
+    assert running.power == "running"
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 64 MiB."""

@@ -229,7 +229,8 @@ class Taking:
         }
         told = {key: value for key, value in shown.items() if value is not None}
         told.update(
-            location=f"{destination.host or 'data host'}:{destination.path}/{path}", tools=sidecar.get("tools", {})
+            location=f"{destination.host or sidecar.get('data_host', '')}:{destination.path}/{path}",
+            tools=sidecar.get("tools", {}),
         )
         artefact = {"path": path, "size": sidecar["size"], "sha256": sidecar["sha256"], **told}
         beside = {"path": path + ".json", "method": "sidecar", **self.stores[item.name].sidecar_artefact()}
