@@ -23,9 +23,8 @@ from .evidence import EvidenceVerbs
 from .images import ImageVerbs
 from .wiring import WiringVerbs
 
-UNREAD_ARP_TABLE = (
-    "wrong nlmsg len"  # libvirt trips over the end of the table: an empty one, on Linux 6.9 any short one
-)
+# libvirt 9.0 trips over the end of the kernel's ARP table when it is empty and, since Linux 6.9, when it is short.
+UNREAD_ARP_TABLE = ("wrong nlmsg len", "malformed netlink response")
 REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots; before, they can only be taken
 
 
@@ -188,7 +187,7 @@ def addresses_from(domain: Any, source: int) -> dict[str, Any]:
     try:
         return dict(domain.interfaceAddresses(source, 0))
     except libvirt.libvirtError as exc:
-        if UNREAD_ARP_TABLE in str(exc):
+        if any(words in str(exc) for words in UNREAD_ARP_TABLE):
             return {}
         raise
 
