@@ -110,7 +110,7 @@ class CallbackModule(Default):
         dots = "." * max(WIDTH - len(name), 2)
         self._display.display(f"{time.strftime('%H:%M:%S')}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
-        if isinstance(message, str) and message and state != "ok":
+        if isinstance(message, str) and message and "results" not in result._result:
             self._display.display(f"{'':>21}{printable(message, 2000)}", color=color)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
