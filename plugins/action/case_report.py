@@ -47,6 +47,7 @@ class ActionModule(CaseAction):
         verification = self._verification(options)
         inputs = {
             "covers": covers,
+            "failed_checks": [one["name"] for one in verification["checks"] if one["state"] == "FAILED"],
             "verified": verification["verified"],
             "anchored": verification["anchored"],
             "require_proof": options["require_proof"],
@@ -137,8 +138,8 @@ class ActionModule(CaseAction):
     ) -> dict[str, Any]:
         directory = reading.told["case_directory"]
         weaker = "verified" if inputs["anchored"] else "verified, but not anchored"
-        said = weaker if inputs["verified"] else "NOT verified"
-        msg = f"{artefacts[0]['path']} covers {inputs['covers'].partition(':')[0]} entries, ledger and evidence {said}"
+        said = weaker if inputs["verified"] else f"NOT verified ({', '.join(inputs['failed_checks'])})"
+        msg = f"{artefacts[0]['path']} covers {inputs['covers'].partition(':')[0]} entries; ledger and evidence {said}"
         return {
             "changed": changed,
             "msg": msg,

@@ -17,7 +17,7 @@ from ansible_collections.vmward.remediation.plugins.plugin_utils._case_action im
 
 STEP = {
     "vm": {"type": "str", "required": True},
-    "phase": {"type": "str", "required": True},
+    "phase": {"type": "str", "required": True, "choices": list(PHASES)},
     "what": {"type": "str", "required": True},
     "undo": {"type": "str", "default": ""},
     "unproven": {"type": "str", "default": ""},

@@ -57,6 +57,7 @@ def summary(story: Story, place: Place, more: Sequence[tuple[str, str]] = ()) ->
         lines += [*machine_rows(machine), Line("")]
     rest = [machine for machine in story.machines if machine not in full[:IN_FULL]]
     lines += [Line(f"{shown(machine.name, 40):<28} {brief(machine)}", tone(machine)) for machine in rest]
+    lines += [Line("")] if rest else []
     if story.others:
         lines += labelled("Also here", ", ".join(shown(name, 80) for name in story.others))
     lines += [*place_rows(story, place), *missing_rows(story, place)]
@@ -71,12 +72,11 @@ def plan(case: str, steps: Sequence[Mapping[str, Any]]) -> list[Line]:
     for vm in dict.fromkeys(str(step["vm"]) for step in steps):
         lines.append(Line(shown(vm, WIDTH), "head"))
         mine = [step for step in steps if step["vm"] == vm]
-        for phase in dict.fromkeys([*PHASES, *(str(step["phase"]) for step in mine)]):
-            for step in (one for one in mine if one["phase"] == phase):
-                lines += row("not_done" if step.get("not_done") else "planned", phase, None, step["what"])
-                lines += [line for key in ("undo", "unproven") for line in remark(key, step.get(key))]
-            if phase in PHASES and not any(step["phase"] == phase for step in mine):
-                lines += row("not_done", phase, None, "not part of this plan")
+        for step in sorted(mine, key=lambda one: PHASES.index(str(one["phase"]))):
+            lines += row("not_done" if step.get("not_done") else "planned", str(step["phase"]), None, step["what"])
+            lines += [line for key in ("undo", "unproven") for line in remark(key, step.get(key))]
+        absent = [phase for phase in PHASES if phase not in [step["phase"] for step in mine]]
+        lines += row("not_done", ", ".join(absent), None, "not part of this plan") if absent else []
     return [*lines, ruler("")]
 
 
@@ -141,8 +141,11 @@ def place_rows(story: Story, place: Place) -> list[Line]:
         return lines + waiting_rows(place)
     where = f"{place.host}:{place.directory}" if place.host else place.directory
     size = sum(int(artefact["size"]) for artefact in place.evidence)
-    lines = labelled("Evidence", f"{where}/evidence ({len(place.evidence)} files, {amount(size)})")
-    lines += labelled("Report", f"{where}/{place.reports[-1]}" if place.reports else "NOT DONE: none is written yet")
+    report = f"{where}/{place.reports[-1]}" if place.reports else "NOT DONE: none is written yet"
+    lines = [  # paths are to be copied, so they are never broken
+        Line(shown(f"Evidence   {where}/evidence ({len(place.evidence)} files, {amount(size)})", 10_000)),
+        Line(shown(f"Report     {report}", 10_000)),
+    ]
     lines += labelled("Ledger", place.anchor)
     seq = int(place.anchor.partition(":")[0] or 0)
     signed = f"signed up to entry {place.signed_seq} of {seq}" if place.signed_seq else "NOT SIGNED"
@@ -201,11 +204,17 @@ def next_steps(story: Story) -> list[tuple[str, str]]:
 
 def command(playbook: str, vms: Sequence[str], case: str, *more: str) -> str:
     """The command, without VMs whose name the shell or a template could take for something else."""
-    safe = [vm for vm in vms if re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z", vm)]
+    if vms and not any(map(is_plain, vms)):
+        return f"(no command to copy: the names of {len(vms)} VMs are not safe to paste)"
+    safe = [vm for vm in vms if is_plain(vm)]
     chosen = ["-e", f"vmward_vms={','.join(safe)}"] if safe else []
     words = ["ansible-playbook", f"vmward.remediation.{playbook}", *chosen, "-e", f"vmward_case={case}", *more]
     odd = len(vms) - len(safe)
     return " ".join(words) + (f"   # and {odd} more, whose names are not safe to paste" if odd else "")
+
+
+def is_plain(name: str) -> bool:
+    return bool(re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z", name))
 
 
 def ruler(title: str) -> Line:

@@ -91,6 +91,7 @@ options:
       phase:
         description: The phase.
         type: str
+        choices: [contain, notify, preserve, scope, scan, restore, harden, release, report]
         required: true
       what:
         description: What would be done, or why nothing would be.

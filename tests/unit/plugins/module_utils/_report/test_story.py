@@ -1,0 +1,123 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.vmward.remediation.plugins.module_utils._report.story import Machine, tell
+from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._report.cases import (
+    artefact,
+    book,
+    contained,
+    end,
+    entry,
+    preserved,
+    remediated,
+)
+
+
+def told(*entries: dict[str, Any], **required: Any) -> Machine:
+    (machine,) = tell("2026-0142", book(*entries).entries, ["desk1"], **required).machines
+    return machine
+
+
+def test_a_whole_response_falls_short_of_nothing() -> None:
+    machine = told(
+        *contained(), *preserved(), *remediated(), phases=("contain", "preserve", "scan", "restore", "release")
+    )
+    assert machine.shortfalls == ()
+    assert (machine.isolation, machine.proof) == ("free", "witnessed")
+    states = {phase.name: phase.state for phase in machine.phases}
+    assert [name for name, state in states.items() if state == "not_done"] == ["notify", "scope", "harden", "report"]
+    assert [(fact.name, fact.result["verdict"]) for fact in machine.verdicts] == [
+        ("disk active disk", "infected"),
+        ("clean_point", "clean"),
+    ]
+
+
+def test_silence_is_no_success() -> None:
+    (shortfall,) = told(*contained("desk2")).shortfalls
+    assert shortfall.startswith("desk1: nothing is recorded about it. It may not be cut off.")
+
+
+def test_weak_proof_is_a_shortfall_unless_it_is_enough() -> None:
+    (shortfall,) = told(*contained(proof="readback")).shortfalls
+    assert "the proof of the cut is readback, required is witnessed: no witness reached its control target" in shortfall
+    assert told(*contained(proof="readback"), proof="readback").shortfalls == ()
+
+
+@pytest.mark.parametrize("proof", ["none", "perfect", None, ["witnessed"]])
+def test_a_proof_that_is_none_is_none(proof: Any) -> None:
+    machine = told(entry("contain", "prove", proof=proof), end("contain"))
+    assert machine.proof == "none"
+    assert "required is witnessed" in machine.shortfalls[0]
+
+
+def test_a_later_cut_needs_a_later_proof() -> None:
+    again = entry("contain", "isolate", msg="sealed", isolation="sealed", changed=True)
+    (shortfall,) = told(*contained(), again).shortfalls
+    assert "cut off again at 12:00:05 UTC and the cut is not proven since" in shortfall
+
+
+def test_a_failed_phase_stops_the_story_and_is_missing() -> None:
+    machine = told(*contained(), entry("preserve", "memory", state="failed", msg="no space left"))
+    assert [phase.msg for phase in machine.phases if phase.name == "scan"] == ["not run, since preserve failed"]
+    assert machine.shortfalls == ("desk1: preserve failed: no space left",)
+
+
+def test_a_phase_without_an_end_is_not_done() -> None:
+    machine = told(*contained(), entry("preserve", "memory", msg="stored"))
+    (shortfall,) = machine.shortfalls
+    assert shortfall == "desk1: preserve was not done: begun at 12:00:05 UTC, its end is not recorded"
+
+
+def test_a_required_phase_that_never_ran_is_missing() -> None:
+    assert told(*contained(), phases=("preserve",)).shortfalls == ("desk1: preserve was not done: not run",)
+
+
+def test_the_newest_entry_counts() -> None:
+    failed = [
+        entry("preserve", "memory", state="failed", msg="no space left"),
+        end("preserve", state="failed", msg="no"),
+    ]
+    machine = told(*contained(), *failed, *preserved())
+    assert machine.shortfalls == ()
+    assert [fact.name for phase in machine.phases for fact in phase.facts].count("memory") == 1
+
+
+def test_an_infected_choice_keeps_the_vm_sealed() -> None:
+    point = entry("restore", "clean_point", state="failed", msg="infected too", chosen="s1", verdict="infected")
+    found = told(*contained(), point).shortfalls
+    assert "desk1: stays sealed: s1 is not clean: infected too" in found
+
+
+def test_an_unknown_state_is_a_failure() -> None:
+    machine = told(*contained(), entry("preserve", "memory", state="maybe"), end("preserve"))
+    (fact,) = next(phase.facts for phase in machine.phases if phase.name == "preserve")
+    assert (fact.state, fact.msg) == ("failed", "the entry has no state that is known (maybe).")
+
+
+def test_gate_entries_are_named_by_their_class_and_the_guests_word_is_marked() -> None:
+    stored = entry("preserve", "evidence", state="stored", artefacts=[artefact("desk1/guest.json")])
+    stored["result"]["class"] = "connections"
+    waived = entry("preserve", "evidence", state="waived", by="ada", reason="no time")
+    waived["result"]["class"] = "memory"
+    facts = {f.name: f for phase in told(*contained(), stored, waived, end("preserve")).phases for f in phase.facts}
+    assert (facts["connections"].state, facts["connections"].claimed) == ("done", True)
+    assert (facts["memory"].state, facts["memory"].msg) == ("not_done", "waived by ada: no time")
+
+
+def test_time_of_a_phase_is_measured_where_it_is_not_stated() -> None:
+    closing = end("scan")
+    del closing["result"]["seconds"]
+    machine = told(*contained(), entry("scan", "disk", seconds=7, what="active disk", verdict="clean"), closing)
+    assert next(phase.seconds for phase in machine.phases if phase.name == "scan") == 8.0
+
+
+def test_an_entry_about_the_case_is_about_the_vms_it_lists() -> None:
+    mail = entry("notify", "mail", "", msg="accepted", inputs={"vms": {"desk2": "sealed"}, "to": "ada@example.net"})
+    story = tell("2026-0142", book(*contained("desk1"), *contained("desk2"), mail, end("notify", "desk2")).entries)
+    found = {m.name: [p.state for p in m.phases if p.name == "notify"] for m in story.machines}
+    assert found == {"desk1": ["not_done"], "desk2": ["done"]}

@@ -1,0 +1,121 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.vmward.remediation.plugins.module_utils._render import (
+    WIDTH,
+    Line,
+    Place,
+    amount,
+    command,
+    duration,
+    plan,
+    summary,
+)
+from ansible_collections.vmward.remediation.plugins.module_utils._report.story import tell
+from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._report.cases import (
+    HOSTILE,
+    book,
+    contained,
+    end,
+    entry,
+    preserved,
+    remediated,
+)
+
+GOLDEN = Path(__file__).parent / "_report" / "golden"
+MAIL = entry(
+    "notify", "mail", "", msg="mail accepted by mx:587 for ada@example.net", inputs={"anchor": "5:aa", "to": "ada"}
+)
+
+
+def place(written: Any, **more: Any) -> Place:
+    return Place(
+        "kvm1",
+        "/srv/cases/2026-0142",
+        f"{written.head['seq']}:{written.head['hash']}",
+        12,
+        tuple(written.artefacts.values()),
+        ("report/report-21.html",),
+        **more,
+    )
+
+
+def whole() -> list[Line]:
+    written = book(
+        *contained(), MAIL, end("notify", "", msg="1 of 1 messages were delivered"), *preserved(), *remediated()
+    )
+    return summary(tell("2026-0142", written.entries), place(written), [("Remove the lab", "make lab-down")])
+
+
+def short() -> list[Line]:
+    failed = entry("preserve", "memory", "desk2", "failed", "Cannot dump desk2: no space left. Free 300 MiB in /srv.")
+    written = book(*contained(proof="readback"), *contained("desk2"), failed, *contained(HOSTILE))
+    return summary(tell("2026-0142", written.entries, ["desk1", "desk2", "ghost", HOSTILE]), place(written, waiting=3))
+
+
+def many() -> list[Line]:
+    entries = [one for number in range(8) for one in contained(f"desk{number}", "witnessed" if number else "readback")]
+    written = book(*entries)
+    return summary(tell("2026-0142", written.entries), place(written))
+
+
+def unreadable() -> list[Line]:
+    trouble = "Cannot reach the evidence host: Failed to connect to the host via ssh: Connection timed out"
+    return summary(tell("2026-0142", book(*contained()).entries), Place(trouble=trouble, waiting=4))
+
+
+def planned() -> list[Line]:
+    undo = "vmward.remediation.release restores the former wiring from the note on the VM"
+    return plan(
+        "2026-0142",
+        [
+            {"vm": "desk1", "phase": "contain", "what": "seal 1 NIC: filter and link", "undo": undo},
+            {"vm": "desk1", "phase": "contain", "what": "prove the cut", "unproven": "outbound, without root on kvm1"},
+            {"vm": "desk1", "phase": "scope", "what": "not built in this version", "not_done": True},
+            {"vm": HOSTILE, "phase": "contain", "what": HOSTILE},
+        ],
+    )
+
+
+@pytest.mark.parametrize("screen", [whole, short, many, unreadable, planned])
+def test_screen_is_as_it_was_approved(screen: Any) -> None:
+    path = GOLDEN / f"{screen.__name__}.txt"
+    text = "".join(line.text + "\n" for line in screen())
+    if os.environ.get("VMWARD_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("screen", [whole, short, many, unreadable, planned])
+def test_screen_is_plain_ascii_and_fits(screen: Any) -> None:
+    for line in screen():
+        assert line.text.isascii()
+        assert line.text.isprintable()
+        assert len(line.text) <= WIDTH or "ansible-playbook" in line.text
+
+
+def test_a_name_that_could_be_code_is_in_no_command() -> None:
+    text = command("respond", ["desk1", HOSTILE, "a b", "-e", "$(id)"], "2026-0142")
+    assert text == (
+        "ansible-playbook vmward.remediation.respond -e vmward_vms=desk1 -e vmward_case=2026-0142"
+        "   # and 4 more, whose names are not safe to paste"
+    )
+
+
+def test_what_is_missing_is_never_told_as_nothing() -> None:
+    for screen in (short, many, unreadable):
+        texts = [line.text for line in screen()]
+        assert not [text for text in texts if "nothing that was required" in text]
+        assert [line for line in screen() if line.text.startswith("MISSING") and line.tone == "bad"]
+
+
+def test_numbers_for_people() -> None:
+    assert [duration(number) for number in (0.94, 99.9, 128, 7200)] == ["0.9 s", "99.9 s", "2m08s", "120m00s"]
+    assert [amount(number) for number in (0, 1023, 1 << 28, 3 << 40)] == ["0 B", "1023 B", "256.0 MiB", "3.0 TiB"]
