@@ -12,6 +12,7 @@ REQ := tests/requirements
 # Virtual machines, their networks and their disks need root; everything else runs as you.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$(PATH)")
 PLAY := $(SUDO) .venv/bin/ansible-playbook
+MODULE_UTILS := ansible_collections.vmward.remediation.plugins.module_utils
 SUITES = $(wildcard tests/unit tests/conformance tests/integration tests/scenarios tests/respond)
 
 .PHONY: help system .venv .venv-lint collections lint test test-all bench demo tour lab-up lab-down clean
@@ -45,11 +46,14 @@ test-all: .venv collections ## Run all tests, the slow ones and the fault tests 
 bench: .venv collections ## Run the benchmarks; B=contain runs one of them
 	@for bench in tests/benchmarks/$(B)*.py; do $(SUDO) .venv/bin/python "$$bench"; done
 
-demo: lab-up ## Infect desk1 in the lab and respond to it
+demo: .venv collections ## Build the lab, infect desk1 with inert samples, and respond to it
+	$(PLAY) vmward.remediation.lab_up -e lab_fresh=true
 	$(PLAY) vmward.remediation.lab_infect
 	$(PLAY) vmward.remediation.respond -e vmward_vms=desk1
+	@echo "The lab still runs. Remove it with: make lab-down"
 
-tour: .venv collections ## Watch the same response on simulated VMs: seconds, no root
+tour: .venv collections ## Watch the same response on simulated VMs: no root, no VM
+	@PYTHONPATH=build/collections .venv/bin/python -m $(MODULE_UTILS)._fake.tour build/tour
 	.venv/bin/ansible-playbook -i inventories/tour vmward.remediation.respond -e vmward_vms=desk1
 
 lab-up: .venv collections ## Build and start the lab's virtual machines
