@@ -93,6 +93,11 @@ def through(command: list[str], names: list[str]) -> tuple[float, float, list[tu
     return max(last) - began, ended - began, [(at - began, text) for at, text in marks]
 
 
+def answers(address: str) -> bool:
+    """Does it answer a ping within two seconds?"""
+    return subprocess.run(["ping", "-c", "1", "-W", "2", address], capture_output=True, check=False).returncode == 0
+
+
 def wait_for(condition: Any, seconds: float, why: str) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -198,13 +203,16 @@ def shares(marks: list[tuple[float, str]], end: float) -> dict[str, float]:
     return found
 
 
-def main() -> int:
-    """Measure 1 and 10 VMs, print a table, write the figures."""
+def main(counts: list[int]) -> int:
+    """Measure 1 and 10 VMs (or as many as asked for), print a table, write the figures."""
     figures = {}
     with tempfile.TemporaryDirectory() as directory:
         free(list(ADDRESSES))
-        run([PLAYBOOK, "vmward.remediation.lab_up", "-e", "lab_variant=tiny", "-e", "lab_tiny_count=10"])
-        for count in (1, 10):
+        if not all(answers(address) for address in list(ADDRESSES.values())[: max(counts)]):
+            run(
+                [PLAYBOOK, "vmward.remediation.lab_up", "-e", "lab_variant=tiny", "-e", f"lab_tiny_count={max(counts)}"]
+            )
+        for count in counts:
             figures[str(count)] = measure(list(ADDRESSES)[:count], Path(directory))
     columns = ("seconds_to_last_packet", "seconds_ping_playbook", "seconds_bare_script", "ratio")
     print(f"{'VMs':>4} {'last packet':>12} {'ping playbook':>14} {'bare script':>12} {'ratio':>7}  goal {GOAL}")
@@ -214,10 +222,12 @@ def main() -> int:
             print(f"       {seconds:6.2f} s {100 * seconds / one['seconds_whole_playbook']:4.0f} %  {task}")
     target = ROOT / "build/bench/contain.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    ratios = {"floor": figures["1"]["ratio"], "floor_10": figures["10"]["ratio"]}
+    ratios = {"floor" if count == "1" else f"floor_{count}": one["ratio"] for count, one in figures.items()}
     target.write_text(json.dumps({"ratios": ratios, "figures": figures}, indent=2) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(forget(sys.argv[2:]) if sys.argv[1:2] == ["--forget"] else main())
+    sys.exit(
+        forget(sys.argv[2:]) if sys.argv[1:2] == ["--forget"] else main([int(one) for one in sys.argv[1:]] or [1, 10])
+    )
