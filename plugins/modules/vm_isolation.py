@@ -47,6 +47,7 @@ options:
   case:
     description:
       - The case that holds the VM, written into the note on it. A VM that another case holds stays with that case.
+      - Without it, a VM that no case holds gets a new one, named by the time in UTC.
     type: str
     default: ""
   collectors:

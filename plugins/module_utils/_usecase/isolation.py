@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 
 from .._errors import Refused, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
-from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Vm, Wiring
+from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Vm, Wiring, printable
 from .._plan import Plan, Step, UseCase, View
 
+CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as the ledger takes it
 NEEDS = {Isolation.SEALED: Capability.SEAL, Isolation.FORENSIC: Capability.FORENSIC}
 
 
@@ -25,7 +27,13 @@ class SetIsolation(UseCase):
     def __init__(
         self, mode: Isolation, case: str = "", collectors: Sequence[Collector] = (), keep_sessions: bool = False
     ) -> None:
+        if case and not CASE.fullmatch(case):
+            raise Refused(
+                f"Cannot use '{printable(case)}' as a case: an id is 1 to 64 letters, digits, dots, dashes or "
+                "underscores and begins with a letter or digit. Nothing was touched. Choose another, for instance 2026-0142."
+            )
         self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
+        self.new_case = case or datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
 
     def view(self, vm: Vm | None) -> View:
         return view(vm)
@@ -43,7 +51,7 @@ class SetIsolation(UseCase):
                 f"Cannot bring {vm.ref.name} into forensic isolation: no collector is named. "
                 "Set vmward_collectors, or seal it."
             )
-        note, warnings = renewed_note(vm, self.mode, self.case, self.collectors), []
+        note, warnings = renewed_note(vm, self.mode, self.new_case, self.collectors), []
         if vm.note and self.case and vm.note.case != self.case:
             warnings.append(f"it is already isolated under case {vm.note.case}, which stays its case")
         if not vm.persistent:

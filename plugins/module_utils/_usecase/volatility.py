@@ -28,9 +28,9 @@ def require(verb: str, vm: Vm, classes: Sequence[str], gate: Mapping[str, Any]) 
     missing = [name for name in classes if not settled(of_vm.get("classes", {}).get(name))]
     if missing:
         raise Refused(
-            f"Cannot {verb} {vm.ref.name}: case {vm.note.case or '(unnamed)'} holds it, and this would destroy evidence "
-            f"that is not kept: {', '.join(missing)}. Run vmward.remediation.preserve first, or waive it by name "
-            "(vmward_waive)."
+            f"Cannot {verb} {vm.ref.name}: case {vm.note.case or '(unnamed)'} holds it, and this would destroy "
+            f"evidence that is not kept: {', '.join(missing)}. "
+            "Run vmward.remediation.preserve first, or waive it by name (vmward_waive)."
         )
 
 
