@@ -464,3 +464,97 @@ def test_a_far_case_that_was_not_opened_is_told(running: Machine, case: Path, se
     told = run("vm_memory_dump", arguments(running, case, dest=far(server, case / "none")))
     assert "Open the case" in told["msg"]
     assert "on root@127.0.0.1" in told["msg"]
+
+
+# A hostile agent in a guest of its own
+
+AGENT = r"""#!/bin/busybox sh
+export PATH=/bin
+for kind in devtmpfs:dev proc:proc sysfs:sys; do /bin/busybox mount -t "${kind%:*}" none "/${kind#*:}"; done
+while read -r driver; do insmod "/drivers/$driver"; done < /drivers/order
+insmod /virtio_console.ko
+until [ -c /dev/vport1p1 ] || [ -c /dev/vport0p1 ]; do usleep 50000; done
+exec 3<>"$(ls /dev/vport*p1)"
+set -- good lie endless hang flood  # one after the other, a new one at each ping
+mode=none; rest="$*"
+while read -r line <&3; do
+  id=$(echo "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+  case $line in
+    *guest-sync*) echo "{\"return\": $id}" >&3 ;;
+    *guest-ping*) mode=${rest%% *}; rest=${rest#* }; [ "$mode" = hang ] || echo '{"return": {}}' >&3 ;;
+    *guest-exec-status*)
+      case $mode in
+        good) echo '{"return": {"exited": true, "exitcode": 0, "out-data": "aGVsbG8="}}' >&3 ;;
+        lie) echo '{"return": {"exited": true, "exitcode": "none", "out-data": "%%%"}}' >&3 ;;
+        endless) echo '{"return": {"exited": false}}' >&3 ;;
+        flood) yes AAAAAAAAAAAAAAAA | tr -d '\n' | head -c 30000000 >&3 ;;
+      esac ;;
+    *guest-exec*) echo '{"return": {"pid": 7}}' >&3 ;;
+  esac
+done
+"""
+LAB = Path("/var/lib/vmward-lab")
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> Iterator[Machine]:
+    """The lab's kernel and drivers, with an init that is the agent."""
+    if not (LAB / "boot/initrd.img").exists():
+        pytest.skip("needs the lab's kernel: make lab-up")
+    directory = Path(f"/var/lib/{NAME}-liar-{os.getpid()}")
+    directory.mkdir(mode=0o711)
+    directory.chmod(0o711)
+    over = tmp_path / "over"
+    over.mkdir()
+    (over / "init").write_text(AGENT)
+    (over / "init").chmod(0o755)
+    disk = str(tmp_path / "golden.raw")
+    sh("qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", str(LAB / "golden/golden.qcow2"), disk)
+    listing = sh("debugfs", "-R", "ls -p /usr/lib/modules", disk)
+    version = next(word for word in listing.replace("/", " ").split() if word.endswith("-amd64"))
+    driver = f"/usr/lib/modules/{version}/kernel/drivers/char/virtio_console.ko"
+    sh("debugfs", "-R", f"dump {driver} {over}/virtio_console.ko", disk)
+    archive = subprocess.run(
+        ["cpio", "-o", "-H", "newc"], cwd=over, input=b"init\nvirtio_console.ko\n", capture_output=True, check=True
+    )
+    (directory / "initrd").write_bytes((LAB / "boot/initrd.img").read_bytes() + archive.stdout)
+    shutil.copy(LAB / "boot/vmlinuz", directory / "vmlinuz")
+    made = Machine(str(uuid.uuid4()), directory)
+    (directory / "domain.xml").write_text(
+        f"""<domain type='qemu'><name>{NAME}-liar-{os.getpid()}</name><uuid>{made.id}</uuid>
+        <memory unit='MiB'>192</memory><os><type arch='x86_64'>hvm</type><kernel>{directory}/vmlinuz</kernel>
+        <initrd>{directory}/initrd</initrd><cmdline>quiet</cmdline></os><devices>
+        <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"""
+    )
+    try:
+        virsh("create", str(directory / "domain.xml"))
+        end = time.monotonic() + 120
+        while "state='connected'" not in virsh("dumpxml", made.id):
+            assert time.monotonic() < end, "the guest's agent has not come up"
+            time.sleep(0.5)
+        yield made
+    finally:
+        subprocess.run(["virsh", "-q", "-c", URI, "destroy", made.id], check=False, capture_output=True)
+        shutil.rmtree(directory)
+
+
+@pytest.mark.slow
+def test_an_agent_that_lies_stalls_or_floods_is_bounded_and_told(liar: Machine, tmp_path: Path) -> None:
+    def ask(name: str) -> dict[str, Any]:
+        (tmp_path / name).mkdir()
+        started = time.monotonic()
+        told = run("vm_guest_run", arguments(liar, tmp_path / name, collect=["processes"], deadline=8))
+        assert time.monotonic() - started < 20
+        assert not told.get("failed"), told
+        return told
+
+    good = ask("good")
+    assert good["available"] is True, good["msg"]
+    assert good["claims"]["processes"]["stdout"] == "hello"
+    assert good["artefacts"][0]["claimed_by_guest"] is True
+    for name, reason in (("lie", "not base64"), ("endless", "not finished"), ("hang", "agent"), ("flood", "agent")):
+        told = ask(name)
+        assert told["available"] is False
+        assert reason in told["evidence"]["connections"]["reason"]
+        assert stored(tmp_path / name) == []
+    assert liar.power == "running"

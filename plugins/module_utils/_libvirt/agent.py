@@ -40,7 +40,7 @@ def run_program(
     def ask(command: str, **arguments: Any) -> Any:
         left = end - now()
         if left <= 0:
-            raise TimedOut(f"The guest agent of {vm.ref.name} has not finished {argv[0]} within {deadline:g} s.")
+            raise TimedOut(f"The guest agent of {vm.ref.name} has not finished {argv[0]} within {deadline:.0f} s.")
         request = {"execute": command, **({"arguments": arguments} if arguments else {})}
         return answer(call(json.dumps(request), max(1, min(CALL, round(left)))), limit)
 
