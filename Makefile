@@ -15,7 +15,7 @@ PLAY := $(SUDO) .venv/bin/ansible-playbook
 MODULE_UTILS := ansible_collections.vmward.remediation.plugins.module_utils
 SUITES = $(wildcard tests/unit tests/conformance tests/integration tests/scenarios tests/respond)
 
-.PHONY: help system .venv .venv-lint collections lint test test-all bench demo tour lab-up lab-down clean
+.PHONY: help system system-test .venv .venv-lint collections lint test test-all bench demo tour lab-up lab-down clean
 
 help: ## Show this help
 	@sed -nE 's/^([a-z.-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,10 +37,13 @@ build/collections/ansible_collections/vmward/remediation:
 lint: .venv-lint collections ## Run every static gate
 	@tests/lint
 
-test: .venv collections ## Run all tests
+system-test: system
+	@tests/requirements/install-system $$(sed 's/#.*//' $(REQ)/system-test.txt)
+
+test: .venv system-test collections ## Run all tests
 	$(SUDO) .venv/bin/pytest $(SUITES)
 
-test-all: .venv collections ## Run all tests, the slow ones and the fault tests too
+test-all: .venv system-test collections ## Run all tests, the slow ones and the fault tests too
 	$(SUDO) .venv/bin/pytest -m "" $(SUITES) $(wildcard tests/faults)
 
 bench: .venv collections ## Run the benchmarks; B=contain runs one of them

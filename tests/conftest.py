@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ROOT / "build" / "collections"
@@ -24,3 +29,29 @@ def _link_collection() -> None:
 
 
 _link_collection()
+
+
+def playbook(name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one of the collection's playbooks on the lab, as its user would; a failure shows what it printed."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), f"vmward.remediation.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if check and done.returncode:
+        pytest.fail(
+            f"{' '.join(command[1:])} ended with {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False
+        )
+    return done
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """The lab's virtual machines, started once for all tests; taken down afterwards unless it was up before."""
+    if os.geteuid() != 0:
+        pytest.skip("virtual machines need root: run make test with sudo, or as root")
+    listed = subprocess.run(
+        ["virsh", "-c", "qemu:///system", "list", "--name"], capture_output=True, text=True, check=False
+    )
+    was_up = "desk1" in listed.stdout.split()
+    playbook("lab_up")
+    yield playbook
+    if not was_up:
+        playbook("lab_down")

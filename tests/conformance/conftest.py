@@ -15,7 +15,7 @@ from ansible_collections.vmward.remediation.tests.conformance.benches import Ben
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[worlds.World]:
+def world(lab: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[worlds.World]:
     worlds.required()
     made = worlds.World(tmp_path_factory.mktemp("world"))
     yield made

@@ -33,6 +33,7 @@ MARKER = b"VMWARD-EVIDENCE-BOOTED"
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.usefixtures("lab"),
     pytest.mark.skipif(os.geteuid() != 0, reason="starts a VM: needs root"),
 ]
 
