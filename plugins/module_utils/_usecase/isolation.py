@@ -30,7 +30,8 @@ class SetIsolation(UseCase):
         if case and not CASE.fullmatch(case):
             raise Refused(
                 f"Cannot use '{printable(case)}' as a case: an id is 1 to 64 letters, digits, dots, dashes or "
-                "underscores and begins with a letter or digit. Nothing was touched. Choose another, for instance 2026-0142."
+                "underscores and begins with a letter or digit. Nothing was touched. "
+                "Choose another, for instance 2026-0142."
             )
         self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
         self.new_case = case or datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
