@@ -108,7 +108,8 @@ class CallbackModule(Default):
         name = printable(result._task.get_name().rpartition(" : ")[2], WIDTH)
         host = printable(result._host.get_name(), 24)
         dots = "." * max(WIDTH - len(name), 2)
-        self._display.display(f"{time.strftime('%H:%M:%S')}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
+        at = time.strftime("%H:%M:%S")
+        self._display.display(f"{at}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
         if isinstance(message, str) and message and "results" not in result._result:
             self._display.display(f"{'':>21}{printable(message, 2000)}", color=color)

@@ -4,10 +4,10 @@
 """The contract that every hypervisor backend fulfils. Read this first.
 
 A backend speaks of VMs, not of vendors: it converts its vendor's shapes at its edge and lets no vendor exception out.
-Verbs are submit / wait / read. ``submit_*`` starts one change on one VM and returns a ``Pending``; ``wait`` awaits many
-of them together; ``read`` tells what is really there, in bulk. Nothing is done until ``read`` shows it: that
-comparison is made once for all verbs, in ``_plan.py``. Every method may raise ``AuthFailed`` and ``TaskFailed``; further errors
-are named.
+Verbs are submit / wait / read. ``submit_*`` starts one change on one VM and returns a ``Pending``; ``wait`` awaits
+many of them together; ``read`` tells what is really there, in bulk. Nothing is done until ``read`` shows it: that
+comparison is made once for all verbs, in ``_plan.py``. Every method may raise ``AuthFailed`` and ``TaskFailed``;
+further errors are named.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Evidence(ABC):
         return {}
 
     def freeze(self) -> float | None:
-        """Seconds that the CPUs stood still during the last memory dump, as the hypervisor timed it; None: it does not tell."""
+        """Seconds that the CPUs stood still for the last memory dump, as the hypervisor timed it; None: not told."""
         return None
 
     @abstractmethod
