@@ -91,7 +91,8 @@ class CallbackModule(Default):
             self._display.display(self._dump_results(result._result))
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._line(result, "FAILED", C.COLOR_ERROR)
+        if "results" not in result._result:  # else each item has told already
+            self._line(result, "FAILED", C.COLOR_ERROR)
         if self._display.verbosity:
             self._handle_exception(result._result)
             self._display.display(self._dump_results(result._result), color=C.COLOR_ERROR)

@@ -160,12 +160,12 @@ findings:
   returned: success
   contains:
     disk: {description: Name of the disk., type: str}
-    volume: {description: Number of the volume on the disk, from 1., type: int}
-    path: {description: Path in the guest, with unprintable characters escaped and long names cut., type: str}
+    volume: {description: "Number of the volume on the disk, from 1.", type: int}
+    path: {description: "Path in the guest, with unprintable characters escaped and long names cut.", type: str}
     rule: {description: Rule or signature that matched., type: str}
     engine: {description: Engine that found it., type: str}
     size: {description: Size of the file in bytes., type: int}
-    offset: {description: Byte of the first match in the file, V(-1) if the engine does not say., type: int}
+    offset: {description: "Byte of the first match in the file, V(-1) if the engine does not say.", type: int}
     sha256: {description: SHA-256 of the file., type: str}
 findings_count:
   description: Number of findings, also of those past the 1000.

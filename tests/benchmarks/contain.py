@@ -79,7 +79,8 @@ def witness(addresses: list[str], period: float, last: Any, stop: Any) -> None:
 def through(command: list[str], names: list[str]) -> tuple[float, float, list[tuple[float, str]]]:
     """Run a command that cuts. Seconds until the last packet got through, until it ended, and when its tasks began."""
     addresses = [ADDRESSES[name] for name in names]
-    last, stop = multiprocessing.Array("d", len(names)), multiprocessing.Event()
+    last: Any = multiprocessing.Array("d", len(names))
+    stop = multiprocessing.Event()
     prober = multiprocessing.Process(
         target=witness, args=(addresses, 0.01 if len(names) == 1 else 0.02, last, stop), daemon=True
     )
@@ -228,6 +229,7 @@ def main(counts: list[int]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        forget(sys.argv[2:]) if sys.argv[1:2] == ["--forget"] else main([int(one) for one in sys.argv[1:]] or [1, 10])
-    )
+    if sys.argv[1:2] == ["--forget"]:
+        forget(sys.argv[2:])
+    else:
+        sys.exit(main([int(one) for one in sys.argv[1:]] or [1, 10]))
