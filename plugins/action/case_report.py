@@ -142,6 +142,7 @@ class ActionModule(CaseAction):
         msg = f"{artefacts[0]['path']} covers {inputs['covers'].partition(':')[0]} entries; ledger and evidence {said}"
         return {
             "changed": changed,
+            "recorded": not changed,
             "msg": msg,
             "files": [f"{directory}/{one['path']}" for one in artefacts],
             "artefacts": [{name: one[name] for name in ("path", "size", "sha256")} for one in artefacts],

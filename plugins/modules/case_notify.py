@@ -132,8 +132,8 @@ EXAMPLES = r"""
 RETURN = r"""
 deliveries:
   description:
-    - What became of each message. C(channel) is C(mail) or C(webhook), C(role) and C(to) say to whom, C(state) is C(done)
-      or C(failed), C(msg) says why, C(seconds) how long it took.
+    - What became of each message. C(channel) is C(mail) or C(webhook), C(role) and C(to) say to whom, C(state) is
+      C(done) or C(failed), C(msg) says why, C(seconds) how long it took.
   type: list
   elements: dict
   returned: success

@@ -63,7 +63,7 @@ options:
     choices: [contain, notify, preserve, scope, scan, restore, harden, release, report]
     default: []
   allowed_signers:
-    description: On the controller, the file of allowed signers. Without it the report says that the key is not anchored.
+    description: On the controller, the file of allowed signers. Without it the key is not anchored, as the report says.
     type: path
   expect_head:
     description: An anchor C(SEQ:HASH) from a notification, that the ledger must hold.
@@ -91,6 +91,10 @@ artefacts:
   description: The same as M(vmward.remediation.case_ledger) takes them, with C(path), C(size) in bytes and C(sha256).
   type: list
   elements: dict
+  returned: success
+recorded:
+  description: Whether the ledger holds this report already, so that there is nothing to append.
+  type: bool
   returned: success
 inputs:
   description: What the report is about, for the ledger entry. C(covers) is the anchor of the last entry it covers.

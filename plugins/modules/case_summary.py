@@ -148,8 +148,8 @@ vms:
   description:
     - Per VM its C(name), its C(isolation) as last recorded, C(since) when in UTC, the C(proof) of its cut, its
       C(shortfalls) and its C(phases).
-    - A phase has C(name), C(state) (C(done), C(failed) or C(not_done)), C(msg), C(seconds) and C(facts), the newest entry
-      about each thing.
+    - A phase has C(name), C(state) (C(done), C(failed) or C(not_done)), C(msg), C(seconds) and C(facts), the newest
+      entry about each thing.
   type: list
   elements: dict
   returned: success, for a summary

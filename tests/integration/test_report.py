@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._case.operations import run
 from ansible_collections.vmward.remediation.plugins.module_utils._case.signature import sign
 from ansible_collections.vmward.remediation.plugins.module_utils._case.verify import head_message

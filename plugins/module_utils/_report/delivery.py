@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -101,10 +102,11 @@ def mail(to: str, smtp: Mapping[str, Any]) -> Callable[[Message, float], str]:
         host, port = smtp["host"], smtp.get("port") or PORTS[security]
         try:
             letter = written(message, to, smtp["sender"])
-            with connect(host, port, security, smtp.get("ca_path"), timeout) as server:
+            with closing(connect(host, port, security, smtp.get("ca_path"), timeout)) as server:
                 if smtp.get("username"):
                     server.login(smtp["username"], smtp.get("password") or "")
                 server.send_message(letter)
+                server.putcmd("QUIT")  # the letter is taken: what the server says to this changes nothing
         except smtplib.SMTPResponseException as exc:
             raise NotDelivered(f"{host}:{port} answered {exc.smtp_code} {reason(exc.smtp_error)}") from exc
         except smtplib.SMTPRecipientsRefused as exc:
@@ -140,7 +142,7 @@ def written(message: Message, to: str, sender: str) -> EmailMessage:
     letter["Date"] = formatdate()
     letter["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
     letter["Auto-Submitted"] = "auto-generated"
-    letter.set_content(message.body)
+    letter.set_content(message.body, cte="7bit")  # so that the anchor stays in one piece in any reader
     return letter
 
 

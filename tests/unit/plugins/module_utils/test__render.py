@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._render import (
     WIDTH,
     Line,

@@ -53,7 +53,7 @@ class Mail(socketserver.StreamRequestHandler):
                 server.letters.append(b"".join(lines).decode())
                 self.say("250 taken")
             elif verb == "QUIT":
-                self.say("221 bye")
+                self.say("421 no" if server.fault == "refuses to end" else "221 bye")
                 return
             else:
                 self.say("250 ok")

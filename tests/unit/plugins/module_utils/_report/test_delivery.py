@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._report.delivery import Delivery, deliver, jobs
 from ansible_collections.vmward.remediation.plugins.module_utils._report.message import Message, compose
 from ansible_collections.vmward.remediation.plugins.module_utils._report.story import tell
@@ -125,6 +126,12 @@ def test_a_mail_server_that_never_answers_costs_the_deadline(fault: str) -> None
         took = time.monotonic() - began
     assert delivery.state == "failed"
     assert took < 2
+
+
+def test_a_letter_that_was_taken_stays_delivered_whatever_comes_after() -> None:
+    with served(Mail, "refuses to end") as server:
+        assert send({"email": "ada@example.net"}, smtp(server.port)).state == "done"
+    assert len(server.letters) == 1
 
 
 def test_a_dead_mail_server_and_a_missing_one_are_told() -> None:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._model import printable
 from ansible_collections.vmward.remediation.plugins.module_utils._report.document import (
     as_html,

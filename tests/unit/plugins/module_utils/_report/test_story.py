@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._report.story import Machine, tell
 from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._report.cases import (
     artefact,
