@@ -217,13 +217,13 @@ def main(counts: list[int]) -> int:
             figures[str(count)] = measure(list(ADDRESSES)[:count], Path(directory))
     columns = ("seconds_to_last_packet", "seconds_ping_playbook", "seconds_bare_script", "ratio")
     print(f"{'VMs':>4} {'last packet':>12} {'ping playbook':>14} {'bare script':>12} {'ratio':>7}  goal {GOAL}")
-    for count, one in figures.items():
-        print("{:>4} {:>11.2f}s {:>13.2f}s {:>11.2f}s {:>7.2f}".format(count, *(one[column] for column in columns)))
+    for named, one in figures.items():
+        print("{:>4} {:>11.2f}s {:>13.2f}s {:>11.2f}s {:>7.2f}".format(named, *(one[column] for column in columns)))
         for task, seconds in one["tasks"].items():
             print(f"       {seconds:6.2f} s {100 * seconds / one['seconds_whole_playbook']:4.0f} %  {task}")
     target = ROOT / "build/bench/contain.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    ratios = {"floor" if count == "1" else f"floor_{count}": one["ratio"] for count, one in figures.items()}
+    ratios = {"floor" if named == "1" else f"floor_{named}": one["ratio"] for named, one in figures.items()}
     target.write_text(json.dumps({"ratios": ratios, "figures": figures}, indent=2) + "\n")
     return 0
 
