@@ -62,8 +62,8 @@ class RemoteStore:
         self.process = subprocess.Popen(
             destination.ssh(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, bufsize=1 << 20
         )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        if self.process.stdin is None or self.process.stdout is None:
+            raise StoreError(f"Cannot talk to {destination.host}: ssh was started without its pipes.")
         self.sink, self.source = self.process.stdin, self.process.stdout
         text = inspect.getsource(store).encode()
         self._send(b"%d\n%s" % (len(text), text))

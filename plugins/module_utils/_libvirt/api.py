@@ -63,7 +63,8 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         ref = VmRef(self.name, ref.id, name)
         power = self._power(ref, state)
         root = live if live is not None else config
-        assert root is not None
+        if root is None:
+            raise NotFound(f"Cannot read {name}: it has no definition any more.")
         note = xml.note_of(root)
         memory = int(root.findtext("currentMemory", root.findtext("memory", "0"))) * 1024
         nics = xml.nics(live, config, lambda name: xml.is_of(note, name) and self.filter_is_ours(name, known))
