@@ -26,7 +26,7 @@ class Mail(socketserver.StreamRequestHandler):
             time.sleep(30)
             return
         if server.fault == "trickles":  # every read gets a byte in time, the greeting never ends
-            for _ in range(300):
+            for _byte in range(300):
                 self.wfile.write(b"2")
                 time.sleep(0.1)
             return
