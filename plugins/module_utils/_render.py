@@ -101,7 +101,7 @@ def machine_rows(machine: Machine) -> list[Line]:
 def phase_rows(phase: Phase) -> list[Line]:
     lines = row(phase.state, phase.name, phase.seconds, phase.msg)
     for fact in phase.facts:
-        if fact.msg and (fact.msg != phase.msg or fact.state != phase.state):
+        if fact.msg and not (fact.state == phase.state and phase.msg.endswith(fact.msg)):
             claim = "claimed by the guest: " if fact.claimed else ""
             lines += row("" if fact.state == "done" else fact.state, f"- {fact.name}", None, claim + fact.msg)
     return lines

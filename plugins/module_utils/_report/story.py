@@ -115,7 +115,7 @@ def tell_machine(name: str, entries: Sequence[Entry], proof: str, needed: Sequen
     isolation, since = isolation_of(mine)
     phases: list[Phase] = []
     for phase in PHASES:
-        stopped = next((one.name for one in phases if one.state == "failed" and one.name != "notify"), "")
+        stopped = next((one.name for one in reversed(phases) if one.state == "failed" and one.name != "notify"), "")
         phases.append(tell_phase(phase, [entry for entry in mine if entry["phase"] == phase], stopped))
     machine = Machine(name, isolation, since, tuple(phases), ())
     return replace(machine, shortfalls=tuple(shortfalls(machine, proof, needed)))
@@ -133,7 +133,7 @@ def tell_phase(name: str, entries: Sequence[Entry], stopped: str) -> Phase:
     if not entries:
         reason = "not built in this version" if name in NOT_BUILT else "not run"
         return Phase(
-            name, "not_done", f"{reason}, since {stopped} failed" if stopped and reason == "not run" else reason
+            name, "not_done", f"{reason}, after {stopped} failed" if stopped and reason == "not run" else reason
         )
     latest: dict[tuple[str, str], Fact] = {}
     for entry in entries:

@@ -64,7 +64,7 @@ def test_a_later_cut_needs_a_later_proof() -> None:
 
 def test_a_failed_phase_stops_the_story_and_is_missing() -> None:
     machine = told(*contained(), entry("preserve", "memory", state="failed", msg="no space left"))
-    assert [phase.msg for phase in machine.phases if phase.name == "scan"] == ["not run, since preserve failed"]
+    assert [phase.msg for phase in machine.phases if phase.name == "scan"] == ["not run, after preserve failed"]
     assert machine.shortfalls == ("desk1: preserve failed: no space left",)
 
 
