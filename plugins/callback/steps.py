@@ -112,7 +112,9 @@ class CallbackModule(Default):
         at = time.strftime("%H:%M:%S")
         self._display.display(f"{at}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
-        if isinstance(message, str) and message and "results" not in result._result:
+        self._handle_warnings(result._result)
+        ours = result._task.action.startswith("vmward.") or state not in ("ok", "done")
+        if ours and isinstance(message, str) and message and "results" not in result._result:
             self._display.display(f"{'':>21}{printable(message, 2000)}", color=color)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -26,7 +26,7 @@ def test_scenario(scenario: str, lab: object) -> None:
     environment["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / "build" / "collections")
     done = subprocess.run(
         [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", scenario, "--destroy=never"],
-        cwd=ROOT / "extensions",
+        cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
