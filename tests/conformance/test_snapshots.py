@@ -73,7 +73,7 @@ def test_with_memory_it_ends_paused(bench: Bench) -> None:
 
 def test_note_and_cut_survive_a_revert_to_a_time_before_them(bench: Bench) -> None:
     for memory in (False, True):
-        vm_id = bench.create("desk%d" % memory, ["tap", "tap"])
+        vm_id = bench.create(f"desk-{memory}", ["tap", "tap"])
         former = bench.vm(vm_id).nics
         bench.one(take("clean", memory=True), vm_id)
         bench.one(SEAL, vm_id)

@@ -415,7 +415,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     script = f"{mounts} && mount --bind {place}/shadow /etc/shadow && exec {sshd} -D -e -f {place}/config"
     process = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], env=environment)
     try:
-        for _ in range(100):
+        for _attempt in range(100):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
@@ -512,7 +512,7 @@ def liar(tmp_path: Path) -> Iterator[Machine]:
     disk = str(tmp_path / "golden.raw")
     sh("qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", str(LAB / "golden/golden.qcow2"), disk)
     listing = sh("debugfs", "-R", "ls -p /usr/lib/modules", disk)
-    version = next(word for word in listing.replace("/", " ").split() if word.endswith("-amd64"))
+    (version,) = {word for word in listing.replace("/", " ").split() if word.endswith("-amd64")}
     driver = f"/usr/lib/modules/{version}/kernel/drivers/char/virtio_console.ko"
     sh("debugfs", "-R", f"dump {driver} {over}/virtio_console.ko", disk)
     archive = subprocess.run(

@@ -185,12 +185,12 @@ def main() -> int:
     try:
         checks = verify(options.directory, options.allowed_signers, options.expect_head, not options.no_hash)
     except OSError as exc:
-        print(f"Cannot verify {options.directory!r}: {exc}.", file=sys.stderr)
+        sys.stderr.write(f"Cannot verify {options.directory!r}: {exc}.\n")
         return 2
     for check in checks:
-        print(f"{check.state:<12} {check.name:<11} {check.text}")
+        sys.stdout.write(f"{check.state:<12} {check.name:<11} {check.text}\n")
     return int(any(check.state == "FAILED" for check in checks))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

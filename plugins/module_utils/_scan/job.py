@@ -257,7 +257,7 @@ def _typed(shape: type, body: dict[str, Any]) -> dict[str, Any]:
     values = {}
     for field in fields(shape):
         value = body[field.name]
-        if type(value) is not _TYPES[str(field.type)]:
+        if value.__class__ is not _TYPES[str(field.type)]:
             raise TypeError(field.name)
         values[field.name] = printable(value, 1024) if isinstance(value, str) else value
     return values

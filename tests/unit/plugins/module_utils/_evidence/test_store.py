@@ -215,7 +215,7 @@ def test_a_full_store_is_an_error_of_space(case: Path) -> None:
     store.open(0)
     store.begin()
     with pytest.raises((OSError, StoreError), match="File too large"):  # noqa: PT012  which frame fails is up to the pipe
-        for _ in range(1000):
+        for _frame in range(1000):
             store.write(bytes(4096))
         store.finish({})
     store.close()

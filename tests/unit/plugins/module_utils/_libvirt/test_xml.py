@@ -65,12 +65,12 @@ def test_every_nic_is_judged_by_what_can_hold_it() -> None:
 
 
 def test_the_weaker_of_running_and_persistent_counts() -> None:
-    live, config = golden("domain-out.xml"), golden("domain-out.xml")
-    interface = config.find("./devices/interface")
+    whole, broken = golden("domain-out.xml"), golden("domain-out.xml")
+    interface = broken.find("./devices/interface")
     assert interface is not None
     xml.rewire(interface, None, None)
-    assert xml.nics(live, config, ours)[0].isolation is Isolation.FREE
-    assert xml.nics(config, live, ours)[0].isolation is Isolation.FREE
+    assert xml.nics(whole, broken, ours)[0].isolation is Isolation.FREE
+    assert xml.nics(broken, whole, ours)[0].isolation is Isolation.FREE
 
 
 def test_a_filter_that_is_not_ours_holds_nothing() -> None:
