@@ -86,7 +86,8 @@ class CallbackModule(Default):
         if result._task.action.rpartition(".")[2] in SILENT:
             return
         changed = bool(result._result.get("changed"))
-        self._line(result, "done" if changed else "ok", C.COLOR_CHANGED if changed else C.COLOR_OK)
+        state = ("would" if result._task.check_mode else "done") if changed else "ok"
+        self._line(result, state, C.COLOR_CHANGED if changed else C.COLOR_OK)
         if self._display.verbosity:
             self._display.display(self._dump_results(result._result))
 
@@ -113,7 +114,7 @@ class CallbackModule(Default):
         self._display.display(f"{at}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
         self._handle_warnings(result._result)
-        ours = result._task.action.startswith("vmward.") or state not in ("ok", "done")
+        ours = result._task.action.startswith("vmward.") or state not in ("ok", "done", "would")
         if ours and isinstance(message, str) and message and "results" not in result._result:
             self._display.display(f"{'':>21}{printable(message, 2000)}", color=color)
 

@@ -41,6 +41,7 @@ class LongVerb(ActionBase):
         if self._task.check_mode or self._task.async_val:
             wrap = bool(self._task.async_val and not self._task.check_mode)
             return {**result, **self._execute_module(task_vars=self.variables, wrap_async=wrap)}
+        self._agree_on_directory()
         arguments = dict(self._task.args)
         arguments["progress_file"] = self.progress_file = arguments.get("progress_file") or self._progress_file()
         before = self._progress_text()
@@ -49,11 +50,15 @@ class LongVerb(ActionBase):
             return {**result, **job}
         return {**result, **self._follow(job, before)}
 
+    def _agree_on_directory(self) -> None:
+        """One path for the job and for who asks it: with sudo, the two take "~" for different homes."""
+        self.directory = self._remote_expand_user(self.get_shell_option("async_dir", default="~/.ansible_async"))
+        self._connection._shell.set_option("async_dir", self.directory)
+
     def _progress_file(self) -> str:
         """Where jobs keep their results; only the job's user may write there."""
-        directory = self._remote_expand_user(self.get_shell_option("async_dir", default="~/.ansible_async"))
         what = json.dumps([self._task.action, self._task.args], sort_keys=True, default=str)
-        return f"{directory}/vmward-{hashlib.sha256(what.encode()).hexdigest()[:16]}.progress"
+        return f"{self.directory}/vmward-{hashlib.sha256(what.encode()).hexdigest()[:16]}.progress"
 
     def _start(self, arguments: dict[str, Any]) -> dict[str, Any]:
         own = self._task
