@@ -31,7 +31,6 @@ from ansible_collections.vmward.remediation.plugins.module_utils._model import p
 # Steps that only think, and those that print their own line.
 SILENT = (
     "assert",
-    "debug",
     "gather_facts",
     "import_role",
     "include_role",
@@ -83,7 +82,11 @@ class CallbackModule(Default):
         pass
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        if result._task.action.rpartition(".")[2] in SILENT:
+        action = result._task.action.rpartition(".")[2]
+        if action in SILENT:
+            return
+        if action == "debug":
+            self._tell(result._result.get("msg"), C.COLOR_OK)
             return
         changed = bool(result._result.get("changed"))
         state = ("would" if result._task.check_mode else "done") if changed else "ok"
@@ -115,8 +118,12 @@ class CallbackModule(Default):
         message = result._result.get("msg")
         self._handle_warnings(result._result)
         ours = result._task.action.startswith("vmward.") or state not in ("ok", "done", "would")
-        if ours and isinstance(message, str) and message and "results" not in result._result:
-            self._display.display(f"{'':>21}{printable(message, 2000)}", color=color)
+        if ours and "results" not in result._result:
+            self._tell(message, color)
+
+    def _tell(self, message: object, color: str) -> None:
+        if isinstance(message, str) and message:
+            self._display.display(f"{'':>20}{printable(message, 2000)}", color=color)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         failed = [host for host in sorted(stats.processed) if stats.failures.get(host) or stats.dark.get(host)]
