@@ -75,7 +75,8 @@ def guarded(
 ) -> list[Outcome]:
     """One hypervisor's failure becomes its own VMs' outcome and never hides the others'."""
     try:
-        return execute(hypervisor, usecase, chosen, deadline, check)
+        told: list[Outcome] = attempt("run this task", execute, hypervisor, usecase, chosen, deadline, check)
+        return told
     except VmwardError as exc:
         return [Outcome(name, vm_id, hypervisor.name, failed=True, msg=str(exc)) for vm_id, name in chosen]
 

@@ -26,6 +26,7 @@ class Step:
     text: str
     submit: Submit
     undo: Submit | None = None
+    always: bool = False  # tried even after an earlier step has failed
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,17 @@ class Run:
                     self._give_up(self.outcomes[vm_id], self.plans[vm_id], number, error)
 
     def _open(self, number: int) -> list[tuple[str, Plan]]:
-        return [(k, p) for k, p in self.plans.items() if number < len(p.steps) and not self.outcomes[k].failed]
+        """The VMs that take this step: those that have not failed, and those whose step is tried whatever failed."""
+        with_step = [(vm_id, plan) for vm_id, plan in self.plans.items() if number < len(plan.steps)]
+        return [
+            (vm_id, plan) for vm_id, plan in with_step if plan.steps[number].always or not self.outcomes[vm_id].failed
+        ]
 
     def _give_up(self, outcome: Outcome, plan: Plan, number: int, error: VmwardError) -> None:
+        again = outcome.failed
         outcome.fail(error)
-        outcome.changed = number > 0
+        if again:
+            return
         for step in reversed(plan.steps[:number]):
             if step.undo is None:
                 continue
@@ -159,7 +166,8 @@ class Run:
                     continue
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
                 wrong = differences(plan.after, outcome.after)
-                if wrong and not outcome.failed and not plan.shortfall:
+                outcome.changed = outcome.after != plan.before or not outcome.failed
+                if wrong and not plan.shortfall:
                     outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
             if plan.shortfall and not outcome.failed:
                 outcome.fail(NotVerified(plan.shortfall))

@@ -17,6 +17,8 @@ from typing import Any, Callable
 from .entry import CaseError, Entry
 
 CLASSES = ("memory", "connections", "disks", "logs")
+ENDS = ("reconnect", "false_alarm")  # back in service: what was kept before says nothing of what comes after
+AGED = "what was kept is from before its release"
 STATES = ("stored", "unavailable", "waived")
 
 Present = Callable[[Mapping[str, Any]], bool]
@@ -71,7 +73,11 @@ def judge(entries: Iterable[Entry], target: str, present: Present) -> Gate:
     classes = {name: ClassState() for name in CLASSES}
     for entry in entries:
         name = entry["result"].get("class")
-        if entry["action"] == "evidence" and entry["target"] == target and name in classes:
+        if entry["target"] != target:
+            continue
+        if entry.get("phase") == "release" and entry["action"] in ENDS:
+            classes = {name: ClassState(reason=AGED) for name in CLASSES}
+        elif entry["action"] == "evidence" and name in classes:
             classes[name] = _state(entry, present)
     return Gate(target, classes)
 

@@ -47,6 +47,11 @@ def dump_memory(task: Task) -> dict[str, Any]:
         flaw_of_core,
         hypervisor.freeze,
     )
+    if vm.power is PowerState.SUSPENDED and not stored_already(task, MEMORY):
+        raise TaskFailed(
+            f"Cannot dump the memory of {vm.ref.name}: it is saved on disk by its hypervisor. Nothing was taken. "
+            "Keep that file as evidence by hand, and waive the class memory by name (vmward_waive)."
+        )
     if vm.power not in ON and not stored_already(task, MEMORY):
         reason = f"the VM is {vm.power.value}: it has no memory to dump"
         return {**nothing("memory", reason), "msg": f"No memory of {vm.ref.name} was taken: {reason}."}

@@ -17,13 +17,15 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
 
-from .._errors import NotVerified, TaskFailed, Unsupported
+from .._errors import NotVerified, Refused, TaskFailed, Unsupported
 from .._hypervisor import Pending, done
 from .._model import Disk, Layer, Vm, VmRef
 from . import xml
 from .connection import Connection, libvirt
 
 FORMATS = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "qed")
+OWN_POOL = "vmward-"
+POOL_WAIT = 30.0  # seconds that another run may hold a pool for the same directory
 DEPTH = 64  # a longer chain is a loop or an accident
 
 
@@ -89,6 +91,7 @@ class ImageVerbs:
         """New overlay first, then the definition, then the old overlay goes: at no moment is there no disk."""
 
         def reset(conn: Any) -> None:
+            self._refuse_shared(vm)
             domain = conn.lookupByUUIDString(vm.ref.id)
             for snapshot in domain.listAllSnapshots(0):
                 snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
@@ -105,6 +108,16 @@ class ImageVerbs:
 
         self.link.call("reset the disks of", vm.ref, reset, repeat=False)
         return done(vm.ref, "reset the disks")
+
+    def _refuse_shared(self, vm: Vm) -> None:
+        """A reset removes what lies between the disk and its base: no other VM may stand on that."""
+        between = {layer.path for disk in writable(vm) for layer in disk.layers[:-1]}
+        shared = sorted(between & self._used_by_others(vm))
+        if shared:
+            raise Refused(
+                f"Cannot reset the disks of {vm.ref.name}: other VMs use {', '.join(shared)} too. Nothing was touched. "
+                "Revert to a snapshot instead."
+            )
 
     def submit_delete(self, vm: Vm) -> Pending:
         def delete(conn: Any) -> None:
@@ -144,14 +157,30 @@ class volumes:
         self.conn, self.directory, self.own = conn, os.path.dirname(path), False
 
     def __enter__(self) -> Any:
+        end = time.monotonic() + POOL_WAIT
+        while True:
+            try:
+                return self._existing() or self._created()
+            except libvirt.libvirtError:  # another run's pool for this directory came or went in between
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    def _existing(self) -> Any:
+        """The administrator's own pool; never another run's, which may vanish under us."""
         for pool in self.conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-            if xml.parse(pool.XMLDesc(0)).findtext("./target/path", "").rstrip("/") == self.directory:
+            where = xml.parse(pool.XMLDesc(0)).findtext("./target/path", "").rstrip("/")
+            if where == self.directory and not pool.name().startswith(OWN_POOL):
                 pool.refresh(0)
                 return pool
+        return None
+
+    def _created(self) -> Any:
         root = ET.Element("pool", {"type": "dir"})
-        ET.SubElement(root, "name").text = "vmward-%d" % time.time_ns()
+        ET.SubElement(root, "name").text = OWN_POOL + str(time.time_ns())
         ET.SubElement(ET.SubElement(root, "target"), "path").text = self.directory
-        self.own, self.pool = True, self.conn.storagePoolCreateXML(xml.text_of(root), 0)
+        self.pool = self.conn.storagePoolCreateXML(xml.text_of(root), 0)
+        self.own = True
         return self.pool
 
     def __exit__(self, *_exc: object) -> None:

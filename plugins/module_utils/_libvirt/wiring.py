@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from .._errors import NotVerified
+from .._errors import NotVerified, VmwardError
 from .._hypervisor import Pending, done
 from .._model import Collector, Isolation, IsolationNote, Vm
 from . import filters, xml
@@ -60,7 +60,13 @@ class WiringVerbs:
         return done(vm.ref, "write the undo note")
 
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
-        name = self._define(mode, collectors) if self.has_filters() else ""
+        name, refused = "", None
+        try:
+            name = self._define(mode, collectors) if self.has_filters() else ""
+        except VmwardError as exc:
+            if mode is not Isolation.SEALED:
+                raise
+            refused = exc  # the links can still be cut
         wirings = dict(vm.note.wiring) if vm.note else {nic.id: nic.wiring for nic in vm.nics}
 
         def cut(nic_id: str, interface: ET.Element, live: bool) -> ET.Element | None:
@@ -74,6 +80,10 @@ class WiringVerbs:
             return xml.rewire(interface, reference, "down" if down else "up")
 
         self._edit(vm, "isolate", cut)
+        if refused:
+            raise NotVerified(
+                f"The links of {vm.ref.name} are down, but its filter could not be set: {refused}"
+            ) from refused
         return done(vm.ref, "isolate")
 
     def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:

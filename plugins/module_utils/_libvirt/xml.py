@@ -20,6 +20,7 @@ from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Snaps
 from .filters import SEALED, forensic, is_forensic
 
 NOTE_URI = "https://vmward.github.io/xmlns/isolation/1"
+QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
 SESSION_URI = "https://vmward.github.io/xmlns/session/1"  # live only, so that it vanishes at a cold start
 
 # What can cut each kind of interface from outside. A kind not listed here is an error, never a guess.
@@ -155,7 +156,24 @@ def nics(live: ET.Element | None, config: ET.Element | None, ours: FilterIsOurs)
                 wiring=Wiring(wiring_of(later.get(nic_id)), wiring_of(now.get(nic_id))),
             )
         )
-    return tuple(found)
+    return tuple(found) + strangers(live if live is not None else config)
+
+
+def strangers(domain: ET.Element | None) -> tuple[Nic, ...]:
+    """Devices that may carry frames but are no interfaces: passed-through PCI and USB devices, raw QEMU arguments."""
+    if domain is None:
+        return ()
+    named = []
+    for number, device in enumerate(domain.findall("./devices/hostdev")):
+        kind = device.get("type", "") or "subsystem"
+        named.append((f"hostdev{number}", f"hostdev {kind}"))
+    arguments = [
+        argument.get("value", "") for argument in domain.findall(f"./{{{QEMU_URI}}}commandline/{{{QEMU_URI}}}arg")
+    ]
+    if any(word in argument for argument in arguments for word in ("netdev", "nic", "-net")):
+        named.append(("qemu-commandline", "raw QEMU network argument"))
+    free, none = Isolation.FREE, Wiring("", "")
+    return tuple(Nic(name, "", kind, "", "", True, free, (), none) for name, kind in named)
 
 
 def rewire(interface: ET.Element, filterref: ET.Element | None, link: str | None) -> ET.Element:

@@ -152,6 +152,12 @@ def cut_text(mode: Isolation, nics: Sequence[Nic]) -> str:
 
 def uncut(vm: Vm, mode: Isolation) -> str:
     """Why the VM cannot be held whole; empty when it can."""
+    if vm.power is PowerState.SUSPENDED:
+        return (
+            f"{vm.ref.name} is NOT wholly isolated: its memory is saved on disk together with its old wiring, "
+            "which comes back when it is started. Do not start it. Start it paused from the host's console and contain "
+            "it again, or keep the saved memory as evidence and remove it there."
+        )
     means = "filter" if mode is Isolation.FORENSIC else "link"
     held_open = [
         nic for nic in vm.nics if means not in nic.cut_by and not (mode is Isolation.SEALED and "filter" in nic.cut_by)
@@ -175,7 +181,10 @@ def again(mode: Isolation, note: IsolationNote, vm: Vm) -> tuple[Step, ...]:
     def cut(hypervisor: Hypervisor) -> Pending:
         return hypervisor.submit_isolate(now_of(hypervisor, vm), mode, note.collectors)
 
-    return (Step("put the undo note back", write_note), Step(f"isolate again ({mode.value})", cut))
+    return (
+        Step("put the undo note back", write_note, always=True),
+        Step(f"isolate again ({mode.value})", cut, always=True),
+    )
 
 
 def now_of(hypervisor: Hypervisor, vm: Vm) -> Vm:
