@@ -51,7 +51,7 @@ def lab() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
         ["virsh", "-c", "qemu:///system", "list", "--name"], capture_output=True, text=True, check=False
     )
     was_up = "desk1" in listed.stdout.split()
-    playbook("lab_up")
+    playbook("lab_up", "-e", "lab_fresh=true")
     yield playbook
     if not was_up:
         playbook("lab_down")
