@@ -24,7 +24,8 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.uri = f"qemu+unix:///system?socket={directory}/libvirt-sock"
-        self.boot = boot_files()
+        self.boot = directory / "boot"  # a copy: libvirt marks the files of its guests, and the lab's carry its mark
+        shutil.copytree(boot_files(), self.boot)
         with (directory / "libvirtd.log").open("w") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
