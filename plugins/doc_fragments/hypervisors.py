@@ -15,8 +15,8 @@ options:
     description:
       - The managed endpoints, by a name of your choice. Each entry has exactly one key, its kind.
       - V(libvirt) takes C(uri) (required, see U(https://libvirt.org/uri.html)); C(data_host), the inventory host that
-        can read the VM's disks; and C(data_uri), the URI to use when a task runs on that host (default
-        V(qemu:///system)).
+        can read the VM's disks; C(data_uri), the URI to use when a task runs on that host (default
+        V(qemu:///system)); and C(connect_timeout), the seconds within which a session must be open (default V(15)).
       - V(fake) takes C(path) (required), the state file of a simulated hypervisor for tours and tests; and
         C(data_host).
       - "For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}})."
@@ -39,6 +39,8 @@ options:
   only:
     description:
       - Look only on these hypervisors, for example while another one cannot be reached. Empty means all.
+      - While one of them cannot be asked, VMs on the others can still be read and isolated, with a warning. Every other
+        verb refuses, since a second VM of the same name might be there; name the others here to go on without it.
     type: list
     elements: str
     default: []

@@ -46,6 +46,7 @@ def collector_spec() -> Spec:
 
 
 LIBVIRT: Spec = {
+    "connect_timeout": {"type": "int", "default": 15},
     "uri": {"type": "str", "required": True},
     "data_host": {"type": "str"},
     "data_uri": {"type": "str", "default": "qemu:///system"},

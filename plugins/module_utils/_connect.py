@@ -57,4 +57,4 @@ def connect(name: str, entry: Any, on_data_host: bool = False) -> Hypervisor:
         return FakeHypervisor(name, options["path"])
     from ._libvirt.api import LibvirtHypervisor
 
-    return LibvirtHypervisor(name, options["data_uri" if on_data_host else "uri"])
+    return LibvirtHypervisor(name, options["data_uri" if on_data_host else "uri"], options["connect_timeout"])

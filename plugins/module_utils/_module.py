@@ -14,9 +14,10 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule
 
 from ._argspec import Spec
-from ._connect import chosen_names, connect
-from ._errors import VmwardError
+from ._connect import chosen_names, connect, validate_entry
+from ._errors import NotFound, VmwardError
 from ._hypervisor import Hypervisor
+from ._model import VmRef
 from ._plan import Outcome, UseCase, attempt, execute
 from ._usecase.resolve import resolve
 
@@ -24,34 +25,73 @@ Params = dict[str, Any]
 
 
 class Session:
-    """The connected hypervisors of one task: logged in once, logged out always."""
+    """The hypervisors of one task, connected and listed all at once: logged in once, logged out always.
 
-    def __init__(self, entries: Mapping[str, Any], only: Sequence[str]) -> None:
-        self.entries, self.names = entries, chosen_names(entries, only)
+    A verb that ``needs_all`` of them ends here when one cannot be asked; for another it is left out, and named.
+    """
+
+    def __init__(self, entries: Mapping[str, Any], only: Sequence[str], needs_all: bool) -> None:
+        self.entries = {name: entries[name] for name in chosen_names(entries, only)}
+        for name, entry in self.entries.items():
+            validate_entry(name, entry)
+        self.needs_all = needs_all
         self.hypervisors: dict[str, Hypervisor] = {}
+        self.refs: list[VmRef] = []
+        self.missing: dict[str, VmwardError] = {}
 
     def __enter__(self) -> Session:
-        try:
-            for name in self.names:
-                self.hypervisors[name] = connect(name, self.entries[name])
-        except VmwardError:
+        with ThreadPoolExecutor(max_workers=len(self.entries)) as pool:
+            jobs = {name: pool.submit(attempt, "ask " + name, self._ask, name) for name in self.entries}
+        for name, job in jobs.items():
+            try:
+                self.refs += job.result()
+            except VmwardError as exc:
+                self.missing[name] = exc
+        if self.missing and (self.needs_all or len(self.missing) == len(self.entries)):
             self.__exit__()
-            raise
+            raise self._refusal()
         return self
+
+    def _ask(self, name: str) -> tuple[VmRef, ...]:
+        self.hypervisors[name] = connect(name, self.entries[name])
+        return self.hypervisors[name].refs()
+
+    def _refusal(self) -> VmwardError:
+        error = next(iter(self.missing.values()))
+        if len(self.entries) == 1:
+            return error
+        told = " ".join(str(missing) for missing in self.missing.values())
+        return type(error)(
+            f"{told} Nothing was touched, since a VM of the same name may be there. "
+            f"To go on without {', '.join(self.missing)}, name the others with only: [...]."
+        )
 
     def __exit__(self, *_exc: object) -> None:
         for hypervisor in self.hypervisors.values():
             hypervisor.close()
 
+    def find(self, selectors: Sequence[str]) -> dict[str, VmRef | VmwardError]:
+        """Each selector's one VM among those that could be listed, or why there is not exactly one."""
+        asked = [hypervisor for name, hypervisor in self.hypervisors.items() if name not in self.missing]
+        found = resolve(asked, self.refs, selectors)
+        for selector, ref in found.items():
+            if isinstance(ref, NotFound) and self.missing:
+                found[selector] = NotFound(f"{ref} It may be where nobody could be asked: {self.told()}")
+        return found
+
+    def told(self) -> str:
+        """Who could not be asked, and why."""
+        return " ".join(str(error) for error in self.missing.values())
+
 
 def fan_out(
     session: Session, usecase: UseCase, selectors: Sequence[str], deadline: float, check: bool
 ) -> list[Outcome]:
-    """Resolve every selector, run the verb on each hypervisor in a thread of its own; outcomes in the order given."""
+    """Find every VM, run the verb on each hypervisor in a thread of its own; outcomes in the order given."""
     outcomes: dict[str, Outcome] = {}
     chosen: dict[str, list[tuple[str, str]]] = {}
     taken: dict[tuple[str, str], str] = {}
-    for selector, ref in resolve(session.hypervisors, selectors).items():
+    for selector, ref in session.find(selectors).items():
         if isinstance(ref, VmwardError):
             outcomes[selector] = Outcome(selector, failed=True, msg=str(ref))
         elif (ref.hypervisor, ref.id) in taken:
@@ -67,6 +107,9 @@ def fan_out(
         ]
         for job in jobs:
             outcomes.update((outcome.name, outcome) for outcome in job.result())
+    if session.missing:
+        for name in taken.values():
+            outcomes[name].warnings.append(f"a second VM of this name would not have been seen: {session.told()}")
     return [outcomes[selector] for selector in dict.fromkeys(selectors)]
 
 
@@ -84,7 +127,7 @@ def guarded(
 def whole(params: Params, usecase: Callable[[Params], UseCase], check: bool) -> list[Outcome]:
     """The verb over all hypervisors, within one session on each."""
     verb = usecase(params)
-    with Session(params["hypervisors"], params["only"]) as session:
+    with Session(params["hypervisors"], params["only"], verb.needs_all) as session:
         return fan_out(session, verb, params["vms"], params["deadline"], check)
 
 

@@ -48,6 +48,7 @@ class UseCase(ABC):
     """A verb: how it sees a VM, and what it plans. Planning reads and never writes."""
 
     detail: frozenset[Detail] = frozenset()
+    needs_all = True  # whether it refuses to act while one of the hypervisors cannot be asked for a VM of the same name
 
     @abstractmethod
     def view(self, vm: Vm | None) -> View:

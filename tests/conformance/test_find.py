@@ -26,7 +26,7 @@ HOSTILE = [
 
 
 def found(bench: Bench, selector: str) -> object:
-    return resolve({"hv1": bench.hypervisor}, [selector])[selector]
+    return resolve([bench.hypervisor], bench.hypervisor.refs(), [selector])[selector]
 
 
 def test_a_vm_is_found_by_name_id_mac_and_no_other_way(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
 from ansible_collections.vmward.remediation.tests.conformance.world import World, required
 
@@ -140,3 +142,31 @@ def test_a_wrong_uri_says_what_to_do(tmp_path: Path) -> None:
     (told,) = play(tmp_path, [{"vmward.remediation.vm_info": {"hypervisors": entry, "vms": ["desk1"]}}])
     assert told["msg"].startswith("Cannot open a session on kvm1: ")
     assert "Check that libvirtd runs there" in told["msg"]
+
+
+def test_a_hypervisor_that_never_answers_stops_no_cut_and_hides_nothing(tmp_path: Path) -> None:
+    bench = FakeBench(tmp_path)
+    bench.create("desk1")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = {"libvirt": {"uri": f"qemu+tcp://127.0.0.1:{mute.getsockname()[1]}/system", "connect_timeout": 1}}
+        both = {"hypervisors": {"hv1": bench.entry, "kvm2": silent}}
+        cut, read, absent, free, named = play(
+            tmp_path,
+            [
+                {"vmward.remediation.vm_isolation": {**both, "vms": ["desk1"], "state": "sealed"}},
+                {"vmward.remediation.vm_info": {**both, "vms": ["desk1"]}},
+                {"vmward.remediation.vm_info": {**both, "vms": ["desk2"]}},
+                {"vmward.remediation.vm_isolation": {**both, "vms": ["desk1"], "state": "free"}},
+                {"vmward.remediation.vm_power": {**both, "vms": ["desk1"], "state": "paused", "only": ["hv1"]}},
+            ],
+        )
+    silence = "Cannot open a session on kvm2: no answer from qemu+tcp://127.0.0.1:"
+    for told in (cut, read):
+        assert told["vms"][0]["after"]["isolation"] == "sealed"
+        assert any("a second VM of this name would not have been seen" in line for line in told["vms"][0]["warnings"])
+    assert "It may be where nobody could be asked: " + silence in absent["msg"]
+    assert free["failed"]
+    assert free["msg"].startswith(silence)
+    assert "Nothing was touched, since a VM of the same name may be there. To go on without kvm2, name" in free["msg"]
+    assert not named["failed"]
+    assert bench.vm(read["vms"][0]["id"]).isolation is Isolation.SEALED

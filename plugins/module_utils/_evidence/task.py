@@ -115,7 +115,7 @@ def whole(module: AnsibleModule, verb: Verb, started: float) -> dict[str, Any]:
 
 
 def the_vm(hypervisor: Hypervisor, selector: str) -> Vm:
-    ref = resolve({hypervisor.name: hypervisor}, [selector])[selector]
+    ref = resolve([hypervisor], hypervisor.refs(), [selector])[selector]
     if isinstance(ref, VmwardError):
         raise ref
     vm = hypervisor.read([ref.id], frozenset([Detail.DISKS]))[ref.id]

@@ -31,9 +31,9 @@ REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots
 class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
     """One libvirt URI, local or remote."""
 
-    def __init__(self, name: str, uri: str) -> None:
+    def __init__(self, name: str, uri: str, connect_timeout: float = 15) -> None:
         self.name = name
-        self.link = Connection(name, uri)
+        self.link = Connection(name, uri, connect_timeout)
         self.version = self.link.call("ask the version", None, lambda conn: conn.getLibVersion())
 
     def capabilities(self) -> frozenset[Capability]:

@@ -8,6 +8,8 @@ Source: U(https://libvirt.org/html/libvirt-virterror.html).
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from contextlib import suppress
 from typing import Any, Callable, TypeVar
@@ -29,24 +31,41 @@ T = TypeVar("T")
 RESTART = 30.0  # seconds that a restarting libvirtd is waited for
 
 
+def opened(uri: str) -> Any:
+    """The connection, or libvirt's error."""
+    try:
+        return libvirt.open(uri)
+    except libvirt.libvirtError as exc:
+        return exc
+
+
 class Connection:
     """Calls into libvirt, each with the words for its failure."""
 
-    def __init__(self, name: str, uri: str) -> None:
+    def __init__(self, name: str, uri: str, timeout: float = 15) -> None:
         if libvirt is None:
             raise Unsupported(
                 f"Cannot use hypervisor {name}: the Python library libvirt is missing ({IMPORT_ERROR}). "
                 "Install python3-libvirt, or libvirt-python with pip, for the interpreter that runs this task."
             ) from IMPORT_ERROR
-        self.name, self.uri = name, uri
+        self.name, self.uri, self.timeout = name, uri, timeout
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # libvirt would print to stderr
         self.conn = self._open()
 
     def _open(self) -> Any:
+        """libvirt has no time limit of its own here, and a host that drops packets answers after minutes."""
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=lambda: answer.put(opened(self.uri)), daemon=True).start()
         try:
-            return libvirt.open(self.uri)
-        except libvirt.libvirtError as exc:
-            raise self.sentence(exc, "open a session", None) from exc
+            conn = answer.get(timeout=self.timeout)
+        except queue.Empty:
+            raise TimedOut(
+                f"Cannot open a session on {self.name}: no answer from {self.uri} within {self.timeout:g} s. "
+                "Check that the host is up and reached from here; a slow one needs a higher connect_timeout."
+            ) from None
+        if isinstance(conn, libvirt.libvirtError):
+            raise self.sentence(conn, "open a session", None) from conn
+        return conn
 
     def close(self) -> None:
         with suppress(libvirt.libvirtError):  # the other side may be gone: nothing is left to log out from

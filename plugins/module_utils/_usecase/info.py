@@ -19,6 +19,7 @@ class Info(UseCase):
     """Read and tell; never changes anything."""
 
     detail = ALL
+    needs_all = False
 
     def view(self, vm: Vm | None) -> View:
         return plain(vm) if vm else {}

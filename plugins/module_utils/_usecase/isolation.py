@@ -33,6 +33,7 @@ class SetIsolation(UseCase):
                 "underscores and begins with a letter or digit. Nothing was touched. "
                 "Choose another, for instance 2026-0142."
             )
+        self.needs_all = mode is Isolation.FREE  # a cut never waits for a hypervisor that does not answer
         self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
         self.new_case = case or datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
 

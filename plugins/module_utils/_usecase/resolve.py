@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from .._errors import Ambiguous, NotFound, VmwardError
 from .._hypervisor import Detail, Hypervisor
@@ -28,15 +28,13 @@ def answers_to(vm: Vm, selector: str) -> bool:
     return any(selector == nic.mac or selector in nic.addresses for nic in vm.nics)
 
 
-def resolve(hypervisors: Mapping[str, Hypervisor], selectors: Sequence[str]) -> dict[str, VmRef | VmwardError]:
-    """Each selector's one VM, or the error that says why there is not exactly one.
-
-    A hypervisor that cannot be listed raises: a shorter list could hide a second VM of the same name.
-    """
-    refs = [ref for hypervisor in hypervisors.values() for ref in hypervisor.refs()]
+def resolve(
+    hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], selectors: Sequence[str]
+) -> dict[str, VmRef | VmwardError]:
+    """Each selector's one VM among ``refs``, or the error that says why there is not exactly one."""
     read: list[Vm] = []
     if any(MAC.match(s.lower()) or is_address(s) for s in selectors):
-        for hypervisor in hypervisors.values():
+        for hypervisor in hypervisors:
             mine = [ref.id for ref in refs if ref.hypervisor == hypervisor.name]
             read += [vm for vm in hypervisor.read(mine, frozenset([Detail.ADDRESSES])).values() if isinstance(vm, Vm)]
     found: dict[str, VmRef | VmwardError] = {}
