@@ -25,6 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._case.options i
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._case.signature import SignatureError
 from ansible_collections.vmward.remediation.plugins.module_utils._case.spool import Anchor, Spool
+from ansible_collections.vmward.remediation.plugins.plugin_utils._controller import has_ended, this_run
 
 MODULE = "vmward.remediation.case_ledger"
 SPOOLED = ("open", "append")
@@ -38,6 +39,9 @@ class ActionModule(ActionBase):
         self._vars = task_vars or {}
         _result, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC, required_if=REQUIRED_IF)
         options = json.loads(json.dumps({**options, **self._author(options)}))
+        if options["lease"]:
+            lease = options["lease"]
+            lease.update(holder=lease["holder"] or options["actor"], run=lease["run"] or this_run())
         try:
             self._spool = Spool(Path(options["spool_directory"]), options["case"])
             record = options["operation"] not in ("read", "verify")
@@ -81,6 +85,8 @@ class ActionModule(ActionBase):
             result = self._on_host(sent)
         except AnsibleError as exc:
             result = {"failed": True, "unreachable": True, "msg": str(exc)}
+        if self._is_left_behind(options, result):
+            result = self._on_host({**sent, "take_over": True})
         if result.get("failed") or result.get("unreachable"):
             return self._keep(options, mine, now, result)
         if waiting and not self._task.check_mode:
@@ -88,6 +94,15 @@ class ActionModule(ActionBase):
         if result["created"] and not self._task.check_mode:
             self._forget(anchor)
         return self._finish(Countersigning(sent, requested(sent), result, anchor, bool(waiting)))
+
+    def _is_left_behind(self, options: Mapping[str, Any], refusal: Mapping[str, Any]) -> bool:
+        """Whether what stands in the way is an earlier run of the same holder on this controller, which has ended."""
+        lease = refusal.get("lease") if refusal.get("failed") and refusal.get("kind") == "lease" else None
+        mine = (options["lease"] or {}).get("holder")
+        if not lease or options["epoch"] is not None or lease["holder"] != mine or not has_ended(lease["run"]):
+            return False
+        self._display.display(f"Case {options['case']}: an earlier run ({lease['run']}) has ended; this one takes it up.")
+        return True
 
     def _keep(
         self, options: Mapping[str, Any], mine: list[dict[str, Any]], now: str, failure: dict[str, Any]

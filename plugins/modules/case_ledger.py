@@ -201,9 +201,14 @@ options:
     type: dict
     suboptions:
       holder:
-        description: Who leads. The same holder gets its lease again, also after a crash.
+        description: Who leads, by default the actor. The same holder in the same run gets its lease again.
         type: str
-        required: true
+      run:
+        description:
+          - Which run of Ansible leads. The action fills it in, so that two runs of one person do not both lead.
+          - The lease of a run on the same controller that has ended, killed or not, passes to the same holder's next
+            run at once.
+        type: str
       ttl:
         description: For how many seconds, up to 86400.
         type: int
@@ -442,6 +447,7 @@ verified_at:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmward.remediation.plugins.module_utils._case.entry import CaseError
+from ansible_collections.vmward.remediation.plugins.module_utils._case.lease import LeaseError
 from ansible_collections.vmward.remediation.plugins.module_utils._case.operations import run
 from ansible_collections.vmward.remediation.plugins.module_utils._case.options import ARGUMENT_SPEC, REQUIRED_IF
 
@@ -450,6 +456,8 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, required_if=REQUIRED_IF, supports_check_mode=True)
     try:
         result = run(module.params, module.check_mode)
+    except LeaseError as exc:
+        module.fail_json(msg=str(exc), kind=exc.kind, lease=exc.current.to_dict() if exc.current else None)
     except CaseError as exc:
         module.fail_json(msg=str(exc), kind=exc.kind)
     module.exit_json(**result)

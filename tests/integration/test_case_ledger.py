@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,10 +193,27 @@ def test_a_second_leader_is_refused_but_its_containment_is_not(play: Play) -> No
     ann, bob = {"lease": {"holder": "ann"}}, {"lease": {"holder": "bob"}}
     task = {"operation": "append", "entries": [isolate("desk2")]}
     _opened, refused, spooled = play({**OPEN, **ann}, {**task, **bob}, {**task, **bob, "spool": True})
-    assert "ann leads it under epoch 1, until" in refused["msg"]
+    assert "leads it under epoch 1, until" in refused["msg"]
+    assert "bob: ann (run " in refused["msg"]
     assert spooled["spooled"]
     taken = play({**task, **bob, "take_over": True})[0]
     assert (taken["epoch"], taken["spool_pending"]) == (2, 0)
+
+
+def test_two_runs_of_one_person_do_not_both_lead_and_an_ended_one_is_taken_up(play: Play) -> None:
+    lead = {**OPEN, "lease": {}}
+    first, again = play(lead, lead)
+    assert (first["epoch"], again["epoch"]) == (1, 1)
+    assert play(lead)[0]["epoch"] == 2  # the first run has ended
+
+    alive = f"{platform.node()}/{os.getpid()}/{Path('/proc/self/stat').read_text().rpartition(')')[2].split()[19]}"
+    play({**lead, "lease": {"run": alive}})
+    refused = play(lead)[0]
+    assert f"(run {alive}) leads it under epoch 3" in refused["msg"]
+    assert "-e vmward_take_over=true" in refused["msg"]
+    elsewhere = {**lead, "lease": {"run": "otherhost/1/1"}, "take_over": True}
+    assert play(elsewhere)[0]["epoch"] == 4
+    assert "(run otherhost/1/1) leads it" in play(lead)[0]["msg"]
 
 
 def test_a_rolled_back_store_gets_no_signature(play: Play, tmp_path: Path) -> None:

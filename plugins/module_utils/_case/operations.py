@@ -88,7 +88,13 @@ def _due(options: Options, book: Book, entries: Sequence[Entry]) -> Sequence[Ent
 
 def _claim(options: Options) -> Claim:
     lease = options.get("lease") or {}
-    return Claim(lease.get("holder"), lease.get("ttl") or 900, options.get("epoch"), bool(options.get("take_over")))
+    return Claim(
+        lease.get("holder"),
+        lease.get("ttl") or 900,
+        options.get("epoch"),
+        bool(options.get("take_over")),
+        lease.get("run") or "",
+    )
 
 
 def _require_head(ledger: Ledger, options: Options, book: Book) -> None:

@@ -46,7 +46,11 @@ CERTIFICATE = {
     "signature": {"type": "str"},
     "text": {"type": "str", "required": True},
 }
-LEASE = {"holder": {"type": "str", "required": True}, "ttl": {"type": "int", "default": 900}}
+LEASE = {
+    "holder": {"type": "str"},
+    "run": {"type": "str"},
+    "ttl": {"type": "int", "default": 900},
+}
 ARGUMENT_SPEC: dict[str, Any] = {
     "actor": {"type": "str"},
     "allowed_signers": {"type": "path"},

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._case.entry import CaseError
-from ansible_collections.vmward.remediation.plugins.module_utils._case.lease import Claim, Lease, decide
+from ansible_collections.vmward.remediation.plugins.module_utils._case.lease import Claim, Lease, LeaseError, decide
 
 from .conftest import Run, note
 
@@ -27,6 +27,16 @@ def test_the_first_claim_leads_and_a_later_epoch_is_always_higher() -> None:
 
 def test_the_holder_renews_without_a_new_epoch_even_when_late() -> None:
     assert decide("c1", ANN, 3, Claim("ann", 60), LATER) == Lease("ann", 3, LATER + timedelta(seconds=60))
+
+
+def test_another_run_of_the_same_holder_is_refused_until_the_lease_is_over() -> None:
+    first = decide("c1", None, 0, Claim("ann", 60, run="ctl/7/1"), NOW)
+    with pytest.raises(LeaseError, match=r"ann \(run ctl/7/1\) leads it") as caught:
+        decide("c1", first, 1, Claim("ann", 60, run="ctl/8/1"), NOW)
+    assert caught.value.current == first
+    assert decide("c1", first, 1, Claim("ann", 60, run="ctl/8/1"), LATER) == Lease(
+        "ann", 2, LATER + timedelta(seconds=60), "ctl/8/1"
+    )
 
 
 def test_another_holder_is_refused_and_told_who_leads_until_when() -> None:
