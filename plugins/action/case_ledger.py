@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vmward.remediation.plugins.module_utils._case.countersign import Countersigning
@@ -49,6 +49,8 @@ class ActionModule(ActionBase):
             result["spool_pending"] = len(self._spool.pending()[0])
         except CaseError as exc:
             return {"failed": True, "msg": str(exc), "kind": exc.kind}
+        except AnsibleConnectionFailure as exc:
+            return {"failed": True, "msg": f"Cannot reach the evidence host: {exc}", "kind": "store"}
         except OSError as exc:
             cause = f"{exc.strerror or exc} ({exc.filename})"
             raise AnsibleActionFail(f"Cannot serve case {options['case']} on the controller: {cause}.") from exc
@@ -84,10 +86,10 @@ class ActionModule(ActionBase):
         try:
             result = self._on_host(sent)
         except AnsibleError as exc:
-            result = {"failed": True, "unreachable": True, "msg": str(exc)}
+            result = {"failed": True, "msg": f"Cannot reach the evidence host: {exc}"}
         if self._is_left_behind(options, result):
             result = self._on_host({**sent, "take_over": True})
-        if result.get("failed") or result.get("unreachable"):
+        if result.get("failed"):
             return self._keep(options, mine, now, result)
         if waiting and not self._task.check_mode:
             self._spool.remove([entry["spool_id"] for entry in waiting])
@@ -155,7 +157,7 @@ class ActionModule(ActionBase):
             second = self._on_host({**work.options, **plain, **made})
         except AnsibleError as exc:
             second = {"failed": True, "msg": str(exc)}
-        if second.get("failed") or second.get("unreachable"):
+        if second.get("failed"):
             return f"the signature could not be stored: {second.get('msg')}"
         work.merge(second, made)
         return ""

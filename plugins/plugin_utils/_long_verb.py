@@ -15,11 +15,13 @@ import shlex
 import time
 from typing import Any
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.playbook.task import Task
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.progress import DONE, line
+from ansible_collections.vmward.remediation.plugins.module_utils._model import printable
 
 SHOW = 5.0  # seconds between lines
 ASK = 10.0  # seconds between looks at the job itself
@@ -36,19 +38,29 @@ class LongVerb(ActionBase):
     _task: Task
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A data host that does not answer fails the VM's task: as unreachable it would take the VM out of the play,
+        past every rescue, and nothing of it would be recorded."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        self.variables = task_vars or {}
+        try:
+            return {**result, **self._whole(task_vars or {})}
+        except AnsibleConnectionFailure as exc:
+            host = self._task.delegate_to or self.variables.get("inventory_hostname", "")
+            cause = printable(str(exc), 400)
+            msg = f"Cannot reach {host} for {self._task.action.rpartition('.')[2]} of {self._subject()}: {cause}"
+            again = "A job that runs there goes on. Run again when it answers: what is done is found and taken up."
+            return {**result, "failed": True, "msg": f"{msg} {again}"}
+
+    def _whole(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        self.variables = task_vars
         if self._task.check_mode or self._task.async_val:
             wrap = bool(self._task.async_val and not self._task.check_mode)
-            return {**result, **self._execute_module(task_vars=self.variables, wrap_async=wrap)}
+            return dict(self._execute_module(task_vars=self.variables, wrap_async=wrap))
         self._agree_on_directory()
         arguments = dict(self._task.args)
         arguments["progress_file"] = self.progress_file = arguments.get("progress_file") or self._progress_file()
         before = self._progress_text()
         job = self._start(arguments)
-        if not job.get("ansible_job_id"):
-            return {**result, **job}
-        return {**result, **self._follow(job, before)}
+        return self._follow(job, before) if job.get("ansible_job_id") else job
 
     def _agree_on_directory(self) -> None:
         """One path for the job and for who asks it: with sudo, the two take "~" for different homes."""

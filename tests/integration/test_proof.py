@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,15 @@ def test_without_a_control_target_silence_is_nothing() -> None:
     assert (target["answered"], target["controls"]) == ([], [])
     (target,) = probe(control=HOSTS["w"])["targets"]
     assert target["controls"] == []
+
+
+@pytest.mark.usefixtures("segment")
+def test_what_the_hosts_own_ipv6_sends_on_the_tap_is_counted_apart() -> None:
+    cut()
+    before = count()
+    run("ip", "link", "set", TAP, "addrgenmode", "eui64")
+    for off in "10":
+        Path(f"/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6").write_text(off)
+    time.sleep(3)
+    delta = count(before)["delta"]
+    assert delta["to_guest"] == delta["from_host"] > 0

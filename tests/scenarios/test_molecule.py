@@ -24,8 +24,9 @@ def test_scenario(scenario: str, lab: object) -> None:
     environment = {**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / "build" / "collections")
+    keep = ["--destroy=never"] if scenario in ON_THE_LAB else []
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", scenario, "--destroy=never"],
+        [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", scenario, *keep],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -38,6 +38,7 @@ class Sample:
     index: int  # the kernel's number of this very device
     from_guest: tuple[int, int]
     to_guest: int
+    from_host: int  # of the frames to the guest, those that the host's own IPv6 sent on the tap (solicitations, reports)
     dropped: int
     accepted: int
     accepts: int  # how many rules let something pass
@@ -87,13 +88,16 @@ def taken(chains: Chains, device: str, letter: str, verdict: str) -> int:
     return sum(rule.packets for rule in chains.get(f"libvirt-{letter}-{device}", []) if rule.verdict == verdict)
 
 
-def sample(chains: Chains, device: str, index: int, from_guest: tuple[int, int], to_guest: int) -> Sample:
+def sample(
+    chains: Chains, device: str, index: int, from_guest: tuple[int, int], to_guest: int, from_host: int
+) -> Sample:
     """Put together what was read of one tap."""
     ours = [rule for letter in "IO" for rule in chains.get(f"libvirt-{letter}-{device}", [])]
     return Sample(
         index,
         from_guest,
         to_guest,
+        from_host,
         taken(chains, device, "I", "DROP"),
         taken(chains, device, "I", "ACCEPT"),
         sum(rule.verdict != "DROP" for rule in ours),
@@ -108,6 +112,7 @@ def difference(before: Mapping[str, Any], after: Sample) -> tuple[dict[str, int]
     delta = {
         "from_guest": after.from_guest[0] - before["from_guest"][0],
         "to_guest": after.to_guest - before["to_guest"],
+        "from_host": after.from_host - before["from_host"],
         "dropped": after.dropped - before["dropped"],
         "accepted": after.accepted - before["accepted"],
     }

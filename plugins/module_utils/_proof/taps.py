@@ -19,8 +19,13 @@ QUIET = 10  # attempts to read tap and chains with no frame in between
 class Taps:
     """The taps of this host. ``listing`` answers ``ebtables -t nat -L --Lc``; None when there is no ebtables."""
 
-    def __init__(self, listing: Callable[[], str] | None, net: Path = Path("/sys/class/net")) -> None:
-        self.listing, self.net = listing, net
+    def __init__(
+        self,
+        listing: Callable[[], str] | None,
+        net: Path = Path("/sys/class/net"),
+        ipv6: Path = Path("/proc/net/dev_snmp6"),
+    ) -> None:
+        self.listing, self.net, self.ipv6 = listing, net, ipv6
 
     def read(self, devices: Sequence[str]) -> dict[str, Sample]:
         """Sample all devices around one listing of the chains. Raises ``ValueError`` with the reason."""
@@ -29,9 +34,9 @@ class Taps:
         if self.listing is None:
             raise ValueError("ebtables is not installed on this host")
         for _attempt in range(QUIET):
-            before = {device: self._count(device, "rx_packets") for device in devices}
+            before = {device: self._counts(device) for device in devices}
             chains = parse_chains(self.listing())
-            after = {device: self._count(device, "rx_packets") for device in devices}
+            after = {device: self._counts(device) for device in devices}
             if before == after:
                 break
         return {
@@ -39,8 +44,9 @@ class Taps:
                 chains,
                 device,
                 int((self.net / device / "ifindex").read_text()),
-                (before[device], after[device]),
-                self._count(device, "tx_packets"),
+                (before[device][0], after[device][0]),
+                after[device][1],
+                before[device][2],
             )
             for device in devices
         }
@@ -51,8 +57,22 @@ class Taps:
             return f"{device[:40]!r} is no name of a device"
         return "" if (self.net / device / "statistics").is_dir() else f"there is no device {device} on this host"
 
-    def _count(self, device: str, name: str) -> int:
-        return int((self.net / device / "statistics" / name).read_text())
+    def _counts(self, device: str) -> tuple[int, int, int]:
+        """Frames from the guest, frames to it, and what the host's own IPv6 sent to it."""
+        received, sent = (
+            int((self.net / device / "statistics" / name).read_text()) for name in ("rx_packets", "tx_packets")
+        )
+        return received, sent, own_frames(self.ipv6 / device)
+
+
+def own_frames(counters: Path) -> int:
+    """``Ip6OutRequests`` of the device: a tap on a bridge has an IPv6 address of the host's, which solicits and reports
+    by itself, past every bridge chain. 0 where IPv6 is off. Source: U(https://www.rfc-editor.org/rfc/rfc4293)."""
+    try:
+        lines = counters.read_text().splitlines()
+    except FileNotFoundError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("Ip6OutRequests"))
 
 
 def read_all(taps: Taps, nics: Sequence[Mapping[str, Any]], since: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_a_rule_for_another_tap_does_not_matter() -> None:
 
 
 def at(listing: str, from_guest: tuple[int, int], to_guest: int = 10, index: int = 8) -> dict:
-    one = sample(parse_chains(listing), "vnet0", index, from_guest, to_guest)
+    one = sample(parse_chains(listing), "vnet0", index, from_guest, to_guest, 0)
     return {**vars(one), "from_guest": list(one.from_guest)}
 
 
@@ -88,23 +88,23 @@ def later(packets: int) -> str:
 
 
 def test_what_was_sent_and_dropped_did_not_pass() -> None:
-    now = sample(parse_chains(later(18)), "vnet0", 8, (30, 30), 10)
+    now = sample(parse_chains(later(18)), "vnet0", 8, (30, 30), 10, 0)
     delta, why = difference(at(SEALED, (20, 20)), now)
     assert (delta["from_guest"], delta["dropped"], delta["passed"], delta["to_guest"], why) == (10, 10, 0, 0, "")
 
 
 def test_one_frame_that_was_not_dropped_passed() -> None:
-    delta, _why = difference(at(SEALED, (20, 20)), sample(parse_chains(later(17)), "vnet0", 8, (30, 30), 11))
+    delta, _why = difference(at(SEALED, (20, 20)), sample(parse_chains(later(17)), "vnet0", 8, (30, 30), 11, 0))
     assert (delta["passed"], delta["to_guest"]) == (1, 1)
 
 
 def test_a_frame_that_came_while_reading_counts_as_passed() -> None:
-    delta, _why = difference(at(SEALED, (20, 20)), sample(parse_chains(later(18)), "vnet0", 8, (30, 31), 10))
+    delta, _why = difference(at(SEALED, (20, 20)), sample(parse_chains(later(18)), "vnet0", 8, (30, 31), 10, 0))
     assert delta["passed"] == 1
 
 
 def test_another_tap_or_a_reset_cannot_be_compared() -> None:
-    now = sample(parse_chains(SEALED), "vnet0", 9, (20, 20), 10)
+    now = sample(parse_chains(SEALED), "vnet0", 9, (20, 20), 10, 0)
     assert difference(at(SEALED, (20, 20)), now) == ({}, "the tap was made anew in between")
-    now = sample(parse_chains(later(0)), "vnet0", 8, (20, 20), 10)
+    now = sample(parse_chains(later(0)), "vnet0", 8, (20, 20), 10, 0)
     assert difference(at(SEALED, (20, 20)), now) == ({}, "the counters were set back in between")

@@ -29,7 +29,8 @@ def nic(**changes: Any) -> dict[str, Any]:
 
 
 def counted(**changes: Any) -> dict[str, Any]:
-    delta = {"from_guest": 0, "to_guest": 0, "dropped": 0, "accepted": 0, "passed": 0, **changes.pop("delta", {})}
+    delta = {"from_guest": 0, "to_guest": 0, "from_host": 0, "dropped": 0, "accepted": 0, "passed": 0}
+    delta.update(changes.pop("delta", {}))
     one = {"vm": "desk1", "mac": MAC, "device": "vnet0", "shown": True, "reason": "", "broken": "", "accepts": 0}
     return {**one, "delta": delta, **changes}
 
@@ -87,6 +88,11 @@ def test_what_is_missing_makes_it_a_readback(changes: dict[str, Any], why: str) 
         ({"counted": [counted(accepts=1)]}, "let something pass"),
         ({"counted": [counted(delta={"passed": 1, "from_guest": 1})]}, "1 frames from the VM were not dropped"),
         ({"counted": [counted(delta={"to_guest": 2})]}, "2 frames reached the VM"),
+        ({"counted": [counted(delta={"to_guest": 2, "from_host": 1})]}, "1 frames reached the VM"),
+        (
+            {"counted": [counted(delta={"to_guest": 1, "from_host": 1})], "nics": [nic(cut_by=["filter"])]},
+            "1 frames reached the VM",
+        ),
     ],
 )
 def test_a_contradiction_is_no_proof_even_if_readback_is_enough(changes: dict[str, Any], why: str) -> None:
@@ -100,6 +106,12 @@ def test_one_good_witness_is_enough_but_one_that_gets_through_spoils_it() -> Non
     silent, dead = probe(), {**probe(problem="down"), "witness": "app2"}
     assert verdict(probes=[dead, silent]).proof is Proof.WITNESSED
     assert verdict(probes=[silent, probe(answered=["icmp"])]).proof is Proof.NONE
+
+
+def test_what_the_hosts_own_ipv6_sends_ends_at_the_link_and_is_told() -> None:
+    found = verdict(counted=[counted(delta={"to_guest": 2, "from_host": 2})])
+    assert found.proof is Proof.WITNESSED
+    assert "2 of the host's own IPv6 ended at the link that is down" in found.outbound
 
 
 def test_a_failed_cut_is_never_proven() -> None:
