@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,40 @@ def test_no_clean_point_leaves_the_vm_off_and_isolated(directory: Path) -> None:
     assert vm["power"] == "stopped"
     assert vm["note"] is not None
     assert "NOT DONE  release" in done.stdout
+
+
+def with_hypervisors(directory: Path, extra: dict[str, object], data_host: str = "tour1") -> list[str]:
+    entry = {"fake": {"path": str(directory / "fake1.json"), "data_host": data_host}}
+    return ["-e", json.dumps({"vmward_hypervisors": {"fake1": entry, **extra}})]
+
+
+def test_a_hypervisor_that_does_not_answer_stops_no_response_elsewhere(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        uri = f"qemu+tcp://127.0.0.1:{mute.getsockname()[1]}/system"
+        extra = {"kvm9": {"libvirt": {"uri": uri, "connect_timeout": 1}}}
+        done = respond(directory, "-e", "vmward_vms=desk1", *with_hypervisors(directory, extra))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a second VM of this name would not have been seen: Cannot open a session on kvm9" in done.stderr
+    assert machine(directory, "desk1")["note"] is None
+
+
+def test_a_data_host_that_is_gone_leaves_the_vm_isolated_and_a_report(directory: Path) -> None:
+    inventory = directory / "gone.json"
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    inventory.write_text(json.dumps({"all": {"hosts": {"gone1": gone}}}))
+    done = respond(
+        directory,
+        "-i",
+        str(inventory),
+        *("-e", "vmward_vms=desk1"),
+        *with_hypervisors(directory, {}, data_host="gone1"),
+        *("-e", json.dumps({"vmward_evidence_transfer": {"host": "evidence@127.0.0.1"}})),
+    )
+    assert done.returncode != 0
+    assert "Cannot reach gone1 for vm_memory_dump of desk1" in done.stdout
+    assert "FAILED    preserve" in done.stdout
+    assert "NOT DONE  scan, restore, release" in done.stdout
+    assert "report-" in done.stdout
+    vm = machine(directory, "desk1")
+    assert vm["power"] == "running"
+    assert vm["note"] is not None

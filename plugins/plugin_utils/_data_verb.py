@@ -1,9 +1,9 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run a long module as an asynchronous job and print its progress about every five seconds.
+"""Run a module on a data host; a long one as an asynchronous job, printing its progress about every five seconds.
 
-The job outlives its controller. The name of its progress file follows from the module and its options, so that a second
+Such a job outlives its controller. The name of its progress file follows from the module and its options, so that a second
 run of the same task, which waits for the first one's job, prints that job's progress.
 """
 
@@ -29,20 +29,22 @@ GRACE = 120  # seconds past the module's own deadline, after which the job is en
 LIMIT = 65536  # characters read of a progress file
 
 
-class LongVerb(ActionBase):
-    """Base of the actions of long verbs."""
+class DataVerb(ActionBase):
+    """Base of the actions that work on one VM's data, on its data host.
+
+    A data host that does not answer fails the VM's task: as unreachable it would take the VM out of the play, past every
+    rescue, and nothing of it would be recorded.
+    """
 
     _requires_connection = True
     _supports_async = True
-    default_deadline = 14400
     _task: Task
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """A data host that does not answer fails the VM's task: as unreachable it would take the VM out of the play,
-        past every rescue, and nothing of it would be recorded."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        self.variables = task_vars or {}
         try:
-            return {**result, **self._whole(task_vars or {})}
+            return {**result, **self.work()}
         except AnsibleConnectionFailure as exc:
             host = self._task.delegate_to or self.variables.get("inventory_hostname", "")
             cause = printable(str(exc), 400)
@@ -50,11 +52,25 @@ class LongVerb(ActionBase):
             again = "A job that runs there goes on. Run again when it answers: what is done is found and taken up."
             return {**result, "failed": True, "msg": f"{msg} {again}"}
 
-    def _whole(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        self.variables = task_vars
+    def work(self) -> dict[str, Any]:
+        """Run the module."""
+        wrap = bool(self._task.async_val and not self._task.check_mode)
+        return dict(self._execute_module(task_vars=self.variables, wrap_async=wrap))
+
+    def _subject(self) -> str:
+        """What the work is on: the VM, else the host that the play is about."""
+        return str(self._task.args.get("vm") or self.variables.get("inventory_hostname", ""))
+
+
+class LongVerb(DataVerb):
+    """Base of the actions of long verbs."""
+
+    default_deadline = 14400
+
+    def work(self) -> dict[str, Any]:
+        """Run the module as a job, and follow it."""
         if self._task.check_mode or self._task.async_val:
-            wrap = bool(self._task.async_val and not self._task.check_mode)
-            return dict(self._execute_module(task_vars=self.variables, wrap_async=wrap))
+            return super().work()
         self._agree_on_directory()
         arguments = dict(self._task.args)
         arguments["progress_file"] = self.progress_file = arguments.get("progress_file") or self._progress_file()
@@ -119,10 +135,6 @@ class LongVerb(ActionBase):
     def _progress_text(self) -> str:
         command = f"head -c {LIMIT} {shlex.quote(self.progress_file)} 2>/dev/null || true"
         return str(self._low_level_execute_command(command).get("stdout", "")).strip()
-
-    def _subject(self) -> str:
-        """What the progress is of: the VM, else the host that the play is about."""
-        return str(self._task.args.get("vm") or self.variables.get("inventory_hostname", ""))
 
 
 def parsed(text: str) -> dict[str, Any]:
