@@ -29,6 +29,7 @@ class Capability(Enum):
     SUSPEND = "suspend"
     SEAL = "isolation sealed"
     FORENSIC = "isolation forensic"
+    ISOLATE_SUSPENDED = "isolation of a suspended VM"
     SNAPSHOT = "snapshot of disks"
     SNAPSHOT_MEMORY = "snapshot with memory"
     REVERT = "revert to a snapshot"

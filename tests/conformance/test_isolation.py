@@ -173,3 +173,22 @@ def test_the_cut_survives_a_restart_of_libvirtd(real: LibvirtBench) -> None:
     assert not real.one(SEAL, vm_id).changed
     real.one(FREE, vm_id)
     assert real.vm(vm_id).isolation is Isolation.FREE
+
+
+@pytest.mark.real
+def test_a_suspended_vm_comes_back_cut_off(real: LibvirtBench) -> None:
+    vm_id = real.create("desk1", ["tap", "tap"])
+    real.domain(vm_id).managedSave(0)
+    assert real.vm(vm_id).power is PowerState.SUSPENDED
+    former = [nic.wiring for nic in real.vm(vm_id).nics]
+    done = real.one(SEAL, vm_id)
+    assert (done.after["isolation"], real.vm(vm_id).power) == ("sealed", PowerState.SUSPENDED)
+    assert not real.one(SEAL, vm_id).changed
+    real.one(SetPower("paused", False, 0, {}), vm_id)
+    vm = real.vm(vm_id)
+    assert (vm.power, vm.isolation) == (PowerState.PAUSED, Isolation.SEALED)
+    assert vm.note is not None
+    assert vm.note.sessions
+    real.one(FREE, vm_id)
+    assert [nic.wiring for nic in real.vm(vm_id).nics] == former
+    assert real.vm(vm_id).note is None

@@ -87,7 +87,7 @@ def test_what_outlives_the_deadline_is_called_still_running(fake: FakeBench) -> 
     assert outcome.task == "pause"
 
 
-@pytest.mark.parametrize("state", ["stopped", "paused"])
+@pytest.mark.parametrize("state", ["stopped", "restarted"])
 def test_memory_saved_on_disk_is_never_thrown_away(fake: FakeBench, state: str) -> None:
     vm_id = fake.create("desk1")
     with fake.state.change() as data:

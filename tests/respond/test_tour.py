@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_no_clean_point_leaves_the_vm_off_and_isolated(directory: Path) -> None:
     assert "NOT DONE  release" in done.stdout
 
 
-def with_hypervisors(directory: Path, extra: dict[str, object], data_host: str = "tour1") -> list[str]:
+def with_hypervisors(directory: Path, extra: Mapping[str, object], data_host: str = "tour1") -> list[str]:
     entry = {"fake": {"path": str(directory / "fake1.json"), "data_host": data_host}}
     return ["-e", json.dumps({"vmward_hypervisors": {"fake1": entry, **extra}})]
 

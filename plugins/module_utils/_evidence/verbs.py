@@ -50,7 +50,8 @@ def dump_memory(task: Task) -> dict[str, Any]:
     if vm.power is PowerState.SUSPENDED and not stored_already(task, MEMORY):
         raise TaskFailed(
             f"Cannot dump the memory of {vm.ref.name}: it is saved on disk by its hypervisor. Nothing was taken. "
-            "Keep that file as evidence by hand, and waive the class memory by name (vmward_waive)."
+            "Isolate it and bring it to paused (vm_power), which loads that memory; or keep that file as evidence by "
+            "hand, and waive the class memory by name (vmward_waive)."
         )
     if vm.power not in ON and not stored_already(task, MEMORY):
         reason = f"the VM is {vm.power.value}: it has no memory to dump"

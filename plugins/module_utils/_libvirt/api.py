@@ -21,7 +21,7 @@ from . import xml
 from .connection import Connection, libvirt
 from .evidence import EvidenceVerbs
 from .images import ImageVerbs
-from .wiring import WiringVerbs
+from .wiring import Side, WiringVerbs, sides
 
 # libvirt 9.0 trips over the end of the kernel's ARP table when it is empty and, since Linux 6.9, when it is short.
 UNREAD_ARP_TABLE = ("wrong nlmsg len", "malformed netlink response")
@@ -59,34 +59,28 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         return answer
 
     def _read(self, ref: VmRef, detail: frozenset[Detail], known: dict[str, bool]) -> Vm:
-        name, state, persistent, live, config = self.link.domain(ref, "read", definitions)
-        ref = VmRef(self.name, ref.id, name)
-        power = self._power(ref, state)
-        root = live if live is not None else config
-        if root is None:
-            raise NotFound(f"Cannot read {name}: it has no definition any more.")
+        power, both = self.link.domain(ref, "read", definitions)
+        root = both[0].root
+        ref = VmRef(self.name, ref.id, root.findtext("name", ""))
+        if not isinstance(power, PowerState):
+            raise Unsupported(f"Cannot judge {ref.name}: libvirt reports the unknown power state {power}.")
+        live = next((side.root for side in both if side.live), None)
+        config = next((side.root for side in both if not side.live), None)
         note = xml.note_of(root)
         memory = int(root.findtext("currentMemory", root.findtext("memory", "0"))) * 1024
         nics = xml.nics(live, config, lambda name: xml.is_of(note, name) and self.filter_is_ours(name, known))
-        if Detail.ADDRESSES in detail and live is not None:
+        if Detail.ADDRESSES in detail and power in (PowerState.RUNNING, PowerState.PAUSED):
             nics = self._with_addresses(ref, nics)
         return Vm(
             ref,
             power,
             nics,
             memory,
-            persistent,
+            config is not None,
             disks=self.disks(ref, root) if Detail.DISKS in detail else (),
             snapshots=self._snapshots(ref) if Detail.SNAPSHOTS in detail else (),
             note=note,
         )
-
-    def _power(self, ref: VmRef, state: int) -> PowerState:
-        if state not in xml.POWER:
-            raise Unsupported(f"Cannot judge {ref.name}: libvirt reports the unknown power state {state}.")
-        power = xml.POWER[state]
-        saved = power is PowerState.STOPPED and self.link.domain(ref, "read", lambda d: d.hasManagedSaveImage(0))
-        return PowerState.SUSPENDED if saved else power
 
     def _snapshots(self, ref: VmRef) -> tuple[Snapshot, ...]:
         def listed(domain: Any) -> list[Snapshot]:
@@ -173,14 +167,14 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         return done(vm.ref, "revert")
 
 
-def definitions(domain: Any) -> tuple[str, int, bool, ET.Element | None, ET.Element | None]:
-    """A domain's name, state, persistence, running definition and persistent definition."""
-    state, persistent = domain.state()[0], bool(domain.isPersistent())
-    live = xml.parse(domain.XMLDesc(0)) if domain.isActive() else None
-    config = xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)) if persistent else None
-    if live is None and config is None:
+def definitions(domain: Any) -> tuple[Any, list[Side]]:
+    """A domain's power (or libvirt's own number, when it is not known) and its definitions."""
+    state, all_sides = domain.state()[0], sides(domain)
+    if not all_sides:
         raise NotFound(f"The VM {domain.name()} vanished while it was read.")
-    return domain.name(), state, persistent, live, config
+    power = xml.POWER.get(state, state)
+    saved = power is PowerState.STOPPED and any(side.live for side in all_sides)
+    return PowerState.SUSPENDED if saved else power, all_sides
 
 
 def addresses_from(domain: Any, source: int) -> dict[str, Any]:

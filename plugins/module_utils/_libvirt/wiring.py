@@ -49,12 +49,11 @@ class WiringVerbs:
 
     def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         def write(domain: Any) -> None:
-            flags = affected(domain)
             text = xml.note_xml(note) if note else None
-            element, live = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
-            domain.setMetadata(element, text, "vmward", xml.NOTE_URI, flags)
-            if domain.isActive() and (note is None or note.sessions):
-                domain.setMetadata(element, "<session/>" if note else None, "vmward-session", xml.SESSION_URI, live)
+            for side in sides(domain):
+                side.mark("vmward", xml.NOTE_URI, text)
+                if side.live and (note is None or note.sessions):
+                    side.mark("vmward-session", xml.SESSION_URI, "<session/>" if note else None)
 
         self.link.domain(vm.ref, "write the undo note on", write)
         return done(vm.ref, "write the undo note")
@@ -119,18 +118,17 @@ class WiringVerbs:
         failed: list[str] = []
 
         def apply(domain: Any) -> None:
-            for flag, description in sides(domain):
-                live = flag == libvirt.VIR_DOMAIN_AFFECT_LIVE
-                for nic_id, interface in xml.interfaces(xml.parse(domain.XMLDesc(description))):
+            for side in sides(domain):
+                for nic_id, interface in xml.interfaces(side.root):
                     before = xml.wiring_of(interface)
-                    edited = edit(nic_id, interface, live)
+                    edited = edit(nic_id, interface, side.live)
                     if edited is None or xml.wiring_of(edited) == before:
                         continue
-                    problem = update(domain, edited, flag)
+                    problem = side.update(interface, edited)
                     if problem and what == "isolate":  # the filter was refused: take at least the link away
-                        update(domain, xml.rewire(edited, None, "down"), flag)
+                        side.update(interface, xml.rewire(edited, None, "down"))
                     if problem:
-                        failed.append("NIC {}, {}: {}".format(nic_id, "running" if live else "persistent", problem))
+                        failed.append(f"NIC {nic_id}, {side.name}: {problem}")
 
         self.link.domain(vm.ref, what, apply)
         if failed:
@@ -140,27 +138,59 @@ class WiringVerbs:
             )
 
 
-def sides(domain: Any) -> list[tuple[int, int]]:
-    """The definitions that a domain has: how to write each, and how to read it."""
-    both = []
+class Side:
+    """One of the definitions that a domain has: the running or the persistent one."""
+
+    def __init__(self, domain: Any, flag: int, text: str) -> None:
+        self.domain, self.flag, self.root = domain, flag, xml.parse(text)
+        self.live = flag == libvirt.VIR_DOMAIN_AFFECT_LIVE
+        self.name = "running" if self.live else "persistent"
+
+    def mark(self, prefix: str, uri: str, text: str | None) -> None:
+        """Set our metadata element, or with None remove it."""
+        self.domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, prefix, uri, self.flag)
+
+    def update(self, _interface: ET.Element, edited: ET.Element) -> str:
+        """Update one interface; answers why not, or an empty string."""
+        try:
+            self.domain.updateDeviceFlags(xml.text_of(edited), self.flag)
+        except libvirt.libvirtError as exc:
+            return str(exc.get_error_message())
+        return ""
+
+
+class SavedSide(Side):
+    """The definition that is saved with a suspended VM's memory, and runs again with it (managed save)."""
+
+    def __init__(self, domain: Any) -> None:
+        text = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+        super().__init__(domain, libvirt.VIR_DOMAIN_AFFECT_LIVE, text)
+        self.name = "saved"
+
+    def mark(self, prefix: str, uri: str, text: str | None) -> None:
+        xml.set_metadata(self.root, uri, text)
+        self._write()
+
+    def update(self, interface: ET.Element, edited: ET.Element) -> str:
+        interface[:] = list(edited)
+        try:
+            self._write()
+        except libvirt.libvirtError as exc:
+            return str(exc.get_error_message())
+        return ""
+
+    def _write(self) -> None:
+        self.domain.managedSaveDefineXML(xml.text_of(self.root), 0)
+
+
+def sides(domain: Any) -> list[Side]:
+    """The definitions that a domain has, the one that runs (or runs again) first."""
+    both: list[Side] = []
     if domain.isActive():
-        both.append((libvirt.VIR_DOMAIN_AFFECT_LIVE, 0))
+        both.append(Side(domain, libvirt.VIR_DOMAIN_AFFECT_LIVE, domain.XMLDesc(0)))
+    elif domain.hasManagedSaveImage(0):
+        both.append(SavedSide(domain))
     if domain.isPersistent():
-        both.append((libvirt.VIR_DOMAIN_AFFECT_CONFIG, libvirt.VIR_DOMAIN_XML_INACTIVE))
+        inactive = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        both.append(Side(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG, inactive))
     return both
-
-
-def affected(domain: Any) -> int:
-    flags = 0
-    for flag, _description in sides(domain):
-        flags |= flag
-    return flags
-
-
-def update(domain: Any, interface: ET.Element, flag: int) -> str:
-    """Update one interface; answers why not, or an empty string."""
-    try:
-        domain.updateDeviceFlags(xml.text_of(interface), flag)
-    except libvirt.libvirtError as exc:
-        return str(exc.get_error_message())
-    return ""

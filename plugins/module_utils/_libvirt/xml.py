@@ -230,6 +230,18 @@ def note_of(domain: ET.Element) -> IsolationNote | None:
         ) from exc
 
 
+def set_metadata(domain: ET.Element, uri: str, text: str | None) -> None:
+    """Set the one metadata element of a namespace in a definition, or with None remove it."""
+    metadata = domain.find("metadata")
+    metadata = ET.SubElement(domain, "metadata") if metadata is None else metadata
+    for old in [child for child in metadata if child.tag.startswith(f"{{{uri}}}")]:
+        metadata.remove(old)
+    if text is not None:
+        new = parse(text)
+        new.tag = f"{{{uri}}}{new.tag}"
+        metadata.append(new)
+
+
 def is_of(note: IsolationNote | None, name: str) -> bool:
     """Does this filter of ours pass the collectors that the note names, and no others?"""
     return note is None or not is_forensic(name) or (bool(note.collectors) and name == forensic(note.collectors)[0])

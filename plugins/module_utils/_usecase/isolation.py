@@ -72,7 +72,7 @@ class SetIsolation(UseCase):
         for nic in vm.nics:
             after["nics"][nic.id]["isolation"] = self.mode.value
             after["nics"][nic.id].pop("wiring", None)
-        return Plan(view(vm), after, tuple(steps), tuple(warnings), uncut(vm, self.mode))
+        return Plan(view(vm), after, tuple(steps), tuple(warnings), uncut(hypervisor, vm, self.mode))
 
     def _free(self, vm: Vm) -> Plan:
         before = view(vm)
@@ -151,9 +151,9 @@ def cut_text(mode: Isolation, nics: Sequence[Nic]) -> str:
     )
 
 
-def uncut(vm: Vm, mode: Isolation) -> str:
+def uncut(hypervisor: Hypervisor, vm: Vm, mode: Isolation) -> str:
     """Why the VM cannot be held whole; empty when it can."""
-    if vm.power is PowerState.SUSPENDED:
+    if vm.power is PowerState.SUSPENDED and Capability.ISOLATE_SUSPENDED not in hypervisor.capabilities():
         return (
             f"{vm.ref.name} is NOT wholly isolated: its memory is saved on disk together with its old wiring, "
             "which comes back when it is started. Do not start it. Start it paused from the host's console and contain "

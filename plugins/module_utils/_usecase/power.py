@@ -30,7 +30,7 @@ class SetPower(UseCase):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         if Capability.POWER not in hypervisor.capabilities():
             raise Unsupported(f"Cannot change the power of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
-        if vm.power is PowerState.SUSPENDED and self.state != "running":
+        if vm.power is PowerState.SUSPENDED and self.state not in ("running", "paused"):
             raise Refused(f"Cannot bring {vm.ref.name} to {self.state}: its memory is saved on disk. Start it first.")
         planners: dict[str, Callable[[Vm], tuple[Step, ...]]] = {
             "running": self._run,
