@@ -103,7 +103,7 @@ class ActionModule(ActionBase):
         mine = (options["lease"] or {}).get("holder")
         if not lease or options["epoch"] is not None or lease["holder"] != mine or not has_ended(lease["run"]):
             return False
-        self._display.display(f"Case {options['case']}: an earlier run ({lease['run']}) has ended; this one takes it up.")
+        self._display.display(f"Case {options['case']}: run {lease['run']} has ended; this one takes it up.")
         return True
 
     def _keep(

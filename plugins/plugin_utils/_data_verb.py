@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run a module on a data host; a long one as an asynchronous job, printing its progress about every five seconds.
 
-Such a job outlives its controller. The name of its progress file follows from the module and its options, so that a second
-run of the same task, which waits for the first one's job, prints that job's progress.
+Such a job outlives its controller. The name of its progress file follows from the module and its options, so that a
+second run of the same task, which waits for the first one's job, prints that job's progress.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LIMIT = 65536  # characters read of a progress file
 class DataVerb(ActionBase):
     """Base of the actions that work on one VM's data, on its data host.
 
-    A data host that does not answer fails the VM's task: as unreachable it would take the VM out of the play, past every
-    rescue, and nothing of it would be recorded.
+    A data host that does not answer fails the VM's task: as unreachable it would take the VM out of the play, past
+    every rescue, and nothing of it would be recorded.
     """
 
     _requires_connection = True

@@ -38,7 +38,7 @@ class Sample:
     index: int  # the kernel's number of this very device
     from_guest: tuple[int, int]
     to_guest: int
-    from_host: int  # of the frames to the guest, those that the host's own IPv6 sent on the tap (solicitations, reports)
+    from_host: int  # of the frames to the guest, those that the host's own IPv6 sent on the tap
     dropped: int
     accepted: int
     accepts: int  # how many rules let something pass
