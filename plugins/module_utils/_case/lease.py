@@ -50,9 +50,7 @@ class LeaseError(CaseError):
 def decide(case: str, current: Lease | None, last_epoch: int, claim: Claim, now: datetime) -> Lease | None:
     """The lease after this call; a higher epoch than before means that the leader changed."""
     if claim.epoch is not None and claim.epoch != (current.epoch if current else 0):
-        raise LeaseError(
-            f"Cannot record in case {case}: epoch {claim.epoch} is over; {_who(current, now)}.", current
-        )
+        raise LeaseError(f"Cannot record in case {case}: epoch {claim.epoch} is over; {_who(current, now)}.", current)
     if claim.holder is None:
         return current
     if not claim.holder or len(claim.holder) > 256 or not 0 < claim.ttl <= 86400:
