@@ -68,7 +68,9 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         config = next((side.root for side in both if not side.live), None)
         note = xml.note_of(root)
         memory = int(root.findtext("currentMemory", root.findtext("memory", "0"))) * 1024
-        nics = xml.nics(live, config, lambda name: xml.is_of(note, name) and self.filter_is_ours(name, known))
+        nics = xml.nics(
+            live, config, lambda name: xml.is_of(note, name) and self.filter_is_ours(name, known), self._pci_class
+        )
         if Detail.ADDRESSES in detail and power in (PowerState.RUNNING, PowerState.PAUSED):
             nics = self._with_addresses(ref, nics)
         return Vm(
@@ -81,6 +83,13 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
             snapshots=self._snapshots(ref) if Detail.SNAPSHOTS in detail else (),
             note=note,
         )
+
+    def _pci_class(self, name: str) -> str:
+        """What the host's own device is; where it cannot be told, it may well be a network card."""
+        try:
+            return xml.parse(self.link.conn.nodeDeviceLookupByName(name).XMLDesc(0)).findtext("./capability/class", "")
+        except libvirt.libvirtError:
+            return ""
 
     def _snapshots(self, ref: VmRef) -> tuple[Snapshot, ...]:
         def listed(domain: Any) -> list[Snapshot]:

@@ -60,6 +60,10 @@ SNAPSHOT_POWER = {
     "disk-snapshot": PowerState.RUNNING,
 }
 
+PciClass = Callable[[str], str]  # the class code of the host's PCI device of this name, such as 0x020000; empty: unknown
+# Base classes by the PCI Code and ID Assignment Specification: storage, display, multimedia, processing accelerator.
+CARRY_NO_FRAMES = ("0x01", "0x03", "0x04", "0x12")
+
 FilterIsOurs = Callable[[str], bool]  # is the filter of this name defined on the host exactly as we define it?
 
 
@@ -130,7 +134,9 @@ def wiring_of(interface: ET.Element | None) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def nics(live: ET.Element | None, config: ET.Element | None, ours: FilterIsOurs) -> tuple[Nic, ...]:
+def nics(
+    live: ET.Element | None, config: ET.Element | None, ours: FilterIsOurs, pci_class: PciClass
+) -> tuple[Nic, ...]:
     """The VM's NICs. Running and persistent definition are judged both, and the weaker counts."""
     now = dict(interfaces(live)) if live is not None else {}
     later = dict(interfaces(config)) if config is not None else {}
@@ -156,17 +162,21 @@ def nics(live: ET.Element | None, config: ET.Element | None, ours: FilterIsOurs)
                 wiring=Wiring(wiring_of(later.get(nic_id)), wiring_of(now.get(nic_id))),
             )
         )
-    return tuple(found) + strangers(live if live is not None else config)
+    return tuple(found) + strangers(live if live is not None else config, pci_class)
 
 
-def strangers(domain: ET.Element | None) -> tuple[Nic, ...]:
-    """Devices that may carry frames but are no interfaces: passed-through PCI and USB devices, raw QEMU arguments."""
+def strangers(domain: ET.Element | None, pci_class: PciClass) -> tuple[Nic, ...]:
+    """Devices that may carry frames but are no interfaces: passed-through PCI and USB devices, raw QEMU arguments.
+
+    A PCI device that the host knows as storage, display, multimedia or accelerator carries none.
+    """
     if domain is None:
         return ()
     named = []
     for number, device in enumerate(domain.findall("./devices/hostdev")):
         kind = device.get("type", "") or "subsystem"
-        named.append((f"hostdev{number}", f"hostdev {kind}"))
+        if pci_class(pci_name(device))[:4] not in CARRY_NO_FRAMES:
+            named.append((f"hostdev{number}", f"hostdev {kind}"))
     arguments = [
         argument.get("value", "") for argument in domain.findall(f"./{{{QEMU_URI}}}commandline/{{{QEMU_URI}}}arg")
     ]
@@ -174,6 +184,15 @@ def strangers(domain: ET.Element | None) -> tuple[Nic, ...]:
         named.append(("qemu-commandline", "raw QEMU network argument"))
     free, none = Isolation.FREE, Wiring("", "")
     return tuple(Nic(name, "", kind, "", "", True, free, (), none) for name, kind in named)
+
+
+def pci_name(hostdev: ET.Element) -> str:
+    """What libvirt calls this device of the host; empty for one that is not on the PCI bus by address."""
+    address = hostdev.find("./source/address") if hostdev.get("type") == "pci" else None
+    if address is None:
+        return ""
+    numbers = [int(address.get(part, "0"), 16) for part in ("domain", "bus", "slot", "function")]
+    return "pci_{:04x}_{:02x}_{:02x}_{:x}".format(*numbers)
 
 
 def rewire(interface: ET.Element, filterref: ET.Element | None, link: str | None) -> ET.Element:

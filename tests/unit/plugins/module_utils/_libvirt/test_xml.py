@@ -36,6 +36,10 @@ def ours(_name: str) -> bool:
     return True
 
 
+def unknown(_name: str) -> str:
+    return ""
+
+
 def test_sealing_edits_filter_and_link_and_nothing_else() -> None:
     edited = xml.rewire(golden("interface-in.xml"), ET.Element("filterref", {"filter": filters.SEALED}), "down")
     assert canonical(edited) == canonical(golden("interface-sealed.xml"))
@@ -57,7 +61,7 @@ def test_a_link_that_was_down_is_remembered(link: str | None, down: bool) -> Non
 
 
 def test_every_nic_is_judged_by_what_can_hold_it() -> None:
-    tap, direct, passed_through, twin = xml.nics(golden("domain-out.xml"), None, ours)
+    tap, direct, passed_through, twin = xml.nics(golden("domain-out.xml"), None, ours, unknown)
     assert (tap.isolation, tap.device, tap.network, tap.link_up) == (Isolation.SEALED, "vnet0", "lan", False)
     assert (direct.isolation, direct.kind, direct.cut_by) == (Isolation.SEALED, "direct", ("link",))
     assert (passed_through.isolation, passed_through.cut_by) == (Isolation.FREE, ())
@@ -69,19 +73,19 @@ def test_the_weaker_of_running_and_persistent_counts() -> None:
     interface = broken.find("./devices/interface")
     assert interface is not None
     xml.rewire(interface, None, None)
-    assert xml.nics(whole, broken, ours)[0].isolation is Isolation.FREE
-    assert xml.nics(broken, whole, ours)[0].isolation is Isolation.FREE
+    assert xml.nics(whole, broken, ours, unknown)[0].isolation is Isolation.FREE
+    assert xml.nics(broken, whole, ours, unknown)[0].isolation is Isolation.FREE
 
 
 def test_a_filter_that_is_not_ours_holds_nothing() -> None:
-    assert xml.nics(golden("domain-out.xml"), None, lambda _name: False)[0].isolation is Isolation.FREE
+    assert xml.nics(golden("domain-out.xml"), None, lambda _name: False, unknown)[0].isolation is Isolation.FREE
 
 
 def test_an_unknown_kind_of_nic_is_an_error() -> None:
     root = golden("domain-out.xml")
     root.findall("./devices/interface")[0].set("type", "quantum")
     with pytest.raises(Unsupported, match="unknown type 'quantum'"):
-        xml.nics(root, None, ours)
+        xml.nics(root, None, ours, unknown)
 
 
 def test_the_note_goes_through_xml_and_back() -> None:
@@ -145,3 +149,14 @@ def test_a_snapshot_is_read(state: str, memory: str, disk: str, expected: tuple[
 def test_a_snapshot_in_an_unknown_state_is_an_error() -> None:
     with pytest.raises(Unsupported, match="unknown state 'dreaming'"):
         xml.snapshot_of(SNAPSHOT.format(state="dreaming", memory="no", disk="no"), True)
+
+
+def test_a_passed_through_device_is_a_nic_unless_the_host_knows_better() -> None:
+    domain = ET.fromstring(
+        "<domain><devices><hostdev type='pci'><source><address domain='0x0000' bus='0x3b' slot='0x00' function='0x1'/>"
+        "</source></hostdev><hostdev type='usb'/></devices></domain>"
+    )
+    classes = {"pci_0000_3b_00_1": "0x030000"}
+    assert [nic.id for nic in xml.nics(domain, None, ours, unknown)] == ["hostdev0", "hostdev1"]
+    assert [nic.id for nic in xml.nics(domain, None, ours, lambda name: classes.get(name, ""))] == ["hostdev1"]
+    assert [nic.id for nic in xml.nics(domain, None, ours, lambda _name: "0x020000")] == ["hostdev0", "hostdev1"]
