@@ -60,7 +60,7 @@ SNAPSHOT_POWER = {
     "disk-snapshot": PowerState.RUNNING,
 }
 
-PciClass = Callable[[str], str]  # the class code of the host's PCI device of this name, such as 0x020000; empty: unknown
+PciClass = Callable[[str], str]  # class code of the host's PCI device of this name, such as 0x020000; empty: unknown
 # Base classes by the PCI Code and ID Assignment Specification: storage, display, multimedia, processing accelerator.
 CARRY_NO_FRAMES = ("0x01", "0x03", "0x04", "0x12")
 
