@@ -20,7 +20,8 @@ pytestmark = pytest.mark.real
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 LAB = Path("/var/lib/vmward-lab")
 CASES = Path("/var/lib/vmward-lab-cases")
-VM, ADDRESS, CASE = "desk1", "192.168.86.11", "respond-test"
+VM, CASE = "desk1", "respond-test"
+ADDRESSES = {"desk1": "192.168.86.11", "desk2": "192.168.86.12"}  # both are infected, and responded to in one run
 
 
 def run(*argv: str, check: bool = True, text: str = "") -> str:
@@ -65,15 +66,15 @@ class Tap:
 
 @pytest.fixture(scope="module")
 def response(lab: Play) -> Iterator[dict[str, Any]]:
-    """desk1 infected, then responded to; what was seen meanwhile."""
+    """Two VMs infected, then responded to; what was seen of desk1 meanwhile."""
     lab("lab_up", "-e", "lab_fresh=true")
-    lab("lab_infect")
+    lab("lab_infect", "-e", f"lab_infect_vms={','.join(ADDRESSES)}")
     subprocess.run(["rm", "-rf", str(CASES / CASE)], check=True)
     before = Tap()
     sent = before.counters()[0]
     time.sleep(3)
     beaconed = before.counters()[0] - sent
-    done = lab("respond", "-e", f"vmward_vms={VM}", "-e", f"vmward_case={CASE}", check=False)
+    done = lab("respond", "-e", f"vmward_vms={','.join(ADDRESSES)}", "-e", f"vmward_case={CASE}", check=False)
     before.done.set()
     before.thread.join()
     yield {"play": done, "tap": before, "beaconed": beaconed, "entries": entries()}
@@ -86,7 +87,8 @@ def entries() -> list[dict[str, Any]]:
 
 
 def results(response: dict[str, Any], phase: str, action: str) -> list[dict[str, Any]]:
-    return [e["result"] for e in response["entries"] if (e["phase"], e["action"]) == (phase, action)]
+    mine = [e for e in response["entries"] if e["target"] == VM]
+    return [e["result"] for e in mine if (e["phase"], e["action"]) == (phase, action)]
 
 
 def planted() -> dict[str, Any]:
@@ -115,7 +117,7 @@ def test_the_cut_is_witnessed(response: dict[str, Any]) -> None:
 
 
 def test_the_memory_image_holds_what_only_the_memory_held(response: dict[str, Any]) -> None:
-    image = next((CASES / CASE / "evidence").rglob("memory.elf"))
+    image = next((CASES / CASE / "evidence").rglob(f"{VM}-*/memory.elf"))
     run("grep", "--quiet", "--text", "--fixed-strings", planted()["ram_marker"], str(image))
 
 
@@ -144,14 +146,16 @@ def test_the_sample_is_found_and_gone_afterwards(response: dict[str, Any]) -> No
     assert [scan["verdict"] for scan in results(response, "restore", "rescan")] == ["clean"]
 
 
-def test_it_is_back_in_service_as_it_was(response: dict[str, Any]) -> None:
-    for definition in (virsh("dumpxml", VM), virsh("dumpxml", VM, "--inactive")):
+@pytest.mark.parametrize("vm", ADDRESSES)
+def test_it_is_back_in_service_as_it_was(response: dict[str, Any], vm: str) -> None:
+    for definition in (virsh("dumpxml", vm), virsh("dumpxml", vm, "--inactive")):
         assert "filterref" not in definition
         assert "state='down'" not in definition
         assert "xmlns/isolation" not in definition
     key, hosts = LAB / "ssh/id_ed25519", LAB / "ssh/known_hosts"
-    login = ["ssh", "-n", "-i", str(key), "-o", f"UserKnownHostsFile={hosts}", "-o", "BatchMode=yes", f"root@{ADDRESS}"]
-    assert run(*login, "hostname").strip() == VM
+    login = ["ssh", "-n", "-i", str(key), "-o", f"UserKnownHostsFile={hosts}", "-o", "BatchMode=yes"]
+    login.append(f"root@{ADDRESSES[vm]}")
+    assert run(*login, "hostname").strip() == vm
     for path in planted()["files"]:
         run(*login, f"test ! -e {path}")
 
