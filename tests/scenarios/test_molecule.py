@@ -20,8 +20,9 @@ FOUND = sorted(path.parent.name for path in MOLECULE.glob("*/molecule.yml"))
 
 @pytest.mark.real
 @pytest.mark.parametrize("scenario", [name for name in FOUND if name not in ON_THE_LAB] + ON_THE_LAB)
-def test_scenario(scenario: str, lab: object) -> None:
+def test_scenario(scenario: str, lab: object, tmp_path: Path) -> None:
     environment = {**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    environment["MOLECULE_EPHEMERAL_DIRECTORY"] = str(tmp_path)  # Molecule remembers there what an earlier run prepared
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / "build" / "collections")
     keep = ["--destroy=never"] if scenario in ON_THE_LAB else []
