@@ -27,8 +27,10 @@ class Capability(Enum):
 
     POWER = "power"
     SUSPEND = "suspend"
+    START_PAUSED = "start paused"
     SEAL = "isolation sealed"
     FORENSIC = "isolation forensic"
+    COLLECTORS = "collectors of each VM enforced"
     SNAPSHOT = "snapshot of disks"
     SNAPSHOT_MEMORY = "snapshot with memory"
     REVERT = "revert to a snapshot"

@@ -35,8 +35,17 @@ const (
 
 type work func(*simulator.Task) (types.AnyType, types.BaseMethodFault)
 
+var ours = map[string]bool{
+	"PowerOnVM_Task": true, "PowerOffVM_Task": true, "SuspendVM_Task": true, "ResetVM_Task": true, "ShutdownGuest": true,
+	"ReconfigVM_Task": true, "Destroy_Task": true, "CreateSnapshot_Task": true,
+	"RemoveSnapshot_Task": true, "RevertToSnapshot_Task": true,
+}
+
 // better answers with the object that serves a call on target in the simulator's stead, or nil to leave it alone.
-func better(ctx *simulator.Context, target mo.Reference, struck *fault) mo.Reference {
+func better(ctx *simulator.Context, target mo.Reference, method string, struck *fault) mo.Reference {
+	if !ours[method] {
+		return nil
+	}
 	switch object := target.(type) {
 	case *simulator.VirtualMachine:
 		return &machine{VirtualMachine: object, struck: struck}
@@ -140,6 +149,17 @@ func (m *machine) SuspendVMTask(ctx *simulator.Context, _ *types.SuspendVM_Task)
 		return nil, nil
 	})
 	return &methods.SuspendVM_TaskBody{Res: &types.SuspendVM_TaskResponse{Returnval: task}}
+}
+
+// ResetVMTask presses the button: the guest starts anew, the virtual machine runs on.
+func (m *machine) ResetVMTask(ctx *simulator.Context, _ *types.ResetVM_Task) soap.HasFault {
+	task := m.run(ctx, "reset", func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
+		if !m.is(on) {
+			return nil, m.wrongState(on)
+		}
+		return nil, nil
+	})
+	return &methods.ResetVM_TaskBody{Res: &types.ResetVM_TaskResponse{Returnval: task}}
 }
 
 func (m *machine) ShutdownGuest(ctx *simulator.Context, _ *types.ShutdownGuest) soap.HasFault {

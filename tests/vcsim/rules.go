@@ -71,7 +71,11 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 	if struck != nil && !struck.Task {
 		return nil, faultOf(struck.Fault, method.This)
 	}
-	return better(ctx, target, struck), nil
+	serves := better(ctx, target, name, struck)
+	if serves != nil {
+		method.This.Value += "#" // else the session's own registry has the last word
+	}
+	return serves, nil
 }
 
 // strike takes the first fault that fits, if there is one.
