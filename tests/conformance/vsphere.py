@@ -75,7 +75,7 @@ class VsphereBench(Bench):
             raise NotTaken(name)
         folder = str(uuid.uuid4())
         spec = vim.vm.ConfigSpec(
-            name=quoted(name),
+            name=folder,
             memoryMB=4,
             numCPUs=1,
             guestId="otherGuest64",
@@ -86,6 +86,7 @@ class VsphereBench(Bench):
         task = self.centre.vmFolder.CreateVM_Task(spec, self.pool)
         finish(task)
         machine = task.info.result
+        finish(machine.Rename_Task(quoted(name)))
         if running:
             finish(machine.PowerOnVM_Task())
         return str(machine.config.instanceUuid)

@@ -219,7 +219,8 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         return self._task(vm, "suspend", "suspend", self.machine(vm.ref).SuspendVM_Task, already="suspended")
 
     def submit_resume(self, vm: Vm) -> Pending:
-        return self._task(vm, "resume", "poweron", self.machine(vm.ref).PowerOnVM_Task, already="poweredOn")
+        on = self.machine(vm.ref).PowerOnVM_Task
+        return self._task(vm, "resume", "poweron", on, *self.cut_again(vm), already="poweredOn")
 
     def submit_shutdown(self, vm: Vm) -> Pending:
         return self.tasks.start(vm.ref, "shut down", self.machine(vm.ref).ShutdownGuest, ends="poweredOff")

@@ -46,7 +46,7 @@ def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Network
     power = power_of(ref, props.get("runtime.powerState"))
     note = note_of(props, fields, power)
     seen = {card.macAddress.lower(): tuple(card.ipAddress) for card in props.get("guest.net", ()) if card.macAddress}
-    devices = props["config.hardware.device"]
+    devices = sorted(props["config.hardware.device"], key=lambda device: device.key)
     return Vm(
         ref,
         power,
@@ -121,7 +121,8 @@ def nic_of(
 ) -> Nic:
     able = is_cuttable(device)
     config = wiring_of(ref, device, live=False)
-    live = wiring_of(ref, device, live=True) if power is not PowerState.STOPPED else None
+    # What vSphere says of a suspended VM's cable is valid only while the VM runs.
+    live = wiring_of(ref, device, live=True) if power is PowerState.RUNNING else None
     sides = [side for side in (config, live) if side]
     mode = min((isolation_of(side, note, networks) for side in sides), key=ORDER.index) if able else Isolation.FREE
     cut_by = ("filter", "link") if networks.isolation else ("link",)

@@ -19,7 +19,7 @@ from .._model import Collector, Isolation, IsolationNote, PowerState, Vm, VmRef,
 from . import convert
 from . import note as notes
 from .connection import Connection, vim
-from .tasks import Tasks
+from .tasks import Call, Tasks
 
 Side = Mapping[str, Any]
 
@@ -93,19 +93,29 @@ class WiringVerbs:
 
     def _rewire(self, vm: Vm, what: str, wanted: Mapping[str, tuple[Side, Side]]) -> Pending:
         """One reconfiguration for all cards; if vSphere refuses it, one for each, so that none keeps the others."""
-        machine, running = self.machine(vm.ref), vm.power is not PowerState.STOPPED
+        changes = self._changes(vm, wanted)
+        if not changes:
+            return done(vm.ref, what)
+        whole, *pieces = (self._reconfigure(vm, part) for part in [changes, *([one] for one in changes)])
+        return self.tasks.start(vm.ref, what, whole, pieces=pieces if len(changes) > 1 else ())
+
+    def _changes(self, vm: Vm, wanted: Mapping[str, tuple[Side, Side]]) -> list[Any]:
         changes = []
         for device in self.props[vm.ref.id]["config.hardware.device"]:
             if convert.is_cuttable(device) and convert.card_id(device) in wanted:
-                edited = edit(vm.ref, device, *wanted[convert.card_id(device)], running)
-                changes += [edited] if edited else []
-        if not changes:
-            return done(vm.ref, what)
-        calls = [
-            lambda part=part: machine.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=part))
-            for part in [changes, *([one] for one in changes)]
-        ]
-        return self.tasks.start(vm.ref, what, calls[0], pieces=calls[1:] if len(changes) > 1 else ())
+                changes.append(edit(vm.ref, device, *wanted[convert.card_id(device)], vm.power))
+        return [change for change in changes if change is not None]
+
+    def _reconfigure(self, vm: Vm, changes: Sequence[Any]) -> Call:
+        machine, spec = self.machine(vm.ref), vim.vm.ConfigSpec(deviceChange=list(changes))
+        return lambda: machine.ReconfigVM_Task(spec)
+
+    def cut_again(self, vm: Vm) -> list[Call]:
+        """What is called after a sealed VM is resumed: its memory may bring its cards' former state back."""
+        if vm.note is None or vm.note.mode is not Isolation.SEALED:
+            return []
+        cards = [device for device in self.props[vm.ref.id]["config.hardware.device"] if convert.is_cuttable(device)]
+        return [self._reconfigure(vm, [replugged(card, up=False, guest=False, now=False) for card in cards])] * bool(cards)
 
 
 def sides(wiring: Wiring) -> tuple[Side, Side]:
@@ -114,15 +124,21 @@ def sides(wiring: Wiring) -> tuple[Side, Side]:
     return config, json.loads(wiring.live) if wiring.live else config
 
 
-def edit(ref: VmRef, device: Any, config: Side, live: Side, running: bool) -> Any:
+def edit(ref: VmRef, device: Any, config: Side, live: Side, power: PowerState) -> Any:
     """The change that gives a card this wiring; None where it has it."""
-    now = [convert.wiring_of(ref, device, live=False)] + [convert.wiring_of(ref, device, live=True)] * running
-    if now == [config] + [live] * running:
+    runs = power is PowerState.RUNNING
+    now = [convert.wiring_of(ref, device, live=False)] + [convert.wiring_of(ref, device, live=True)] * runs
+    if now == [config] + [live] * runs:
         return None
-    edited = copy.copy(device)
+    change = replugged(device, config["up"], config["guest"], live["up"] and power is not PowerState.STOPPED)
     if now[0]["backing"] != config["backing"]:
-        edited.backing = convert.backing_object(config["backing"])
+        change.device.backing = convert.backing_object(config["backing"])
+    return change
+
+
+def replugged(device: Any, up: bool, guest: bool, now: bool) -> Any:
+    edited = copy.copy(device)
     edited.connectable = vim.vm.device.VirtualDevice.ConnectInfo(
-        startConnected=config["up"], allowGuestControl=config["guest"], connected=live["up"] and running
+        startConnected=up, allowGuestControl=guest, connected=now
     )
     return vim.vm.device.VirtualDeviceSpec(operation="edit", device=edited)
