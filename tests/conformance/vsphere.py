@@ -46,14 +46,19 @@ class VsphereBench(Bench):
         self.entry = server.entry
         self.hypervisor = connect("hv1", self.entry)
         self.tls = ssl.create_default_context(cafile=server.ca)
+        self.renew()
+        self.networks = {network.name: network for network in self.centre.network}
+        self.pool = self.centre.hostFolder.childEntity[0].resourcePool
+        self._base()
+
+    def renew(self) -> None:
+        """Log the tests' own session in (again)."""
+        server = self.server
         self.session = SmartConnect(
             host=server.host, port=server.port, user=USER, pwd=PASSWORD, sslContext=self.tls
         )
         self.inventory = self.session.RetrieveContent()
         (self.centre,) = self.inventory.rootFolder.childEntity
-        self.networks = {network.name: network for network in self.centre.network}
-        self.pool = self.centre.hostFolder.childEntity[0].resourcePool
-        self._base()
 
     def clean(self) -> None:
         self.server.faults()

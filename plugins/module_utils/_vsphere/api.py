@@ -140,17 +140,24 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             wanted = collector.PropertySpec(type=vim.CustomFieldsManager, pathSet=["field"])
             specs.append(collector.FilterSpec(objectSet=[collector.ObjectSpec(obj=attributes)], propSet=[wanted]))
         raw: dict[str, Props] = {}
-        for obj, props in self._retrieve(specs) if specs else ():
+        for obj, props in self._retrieve(specs):
             if isinstance(obj, vim.CustomFieldsManager):
                 self.fields = {one.key: one.name for one in props.get("field", ())}
-            else:
+            elif isinstance(obj, vim.VirtualMachine):
                 raw[obj._moId] = props
         return raw
 
     def _retrieve(self, specs: Sequence[Any]) -> list[tuple[Any, Props]]:
-        """Everything that the specs name; a property that the server withholds is an error, not a gap."""
-        collector = self.link.content.propertyCollector
-        page = collector.RetrievePropertiesEx(list(specs), vmodl.query.PropertyCollector.RetrieveOptions())
+        """Everything that the specs name; a property that the server withholds is an error, not a gap.
+
+        The server's clock is asked for too: an answer without it is no answer, and must not look like "no VMs".
+        """
+        collector, kind = self.link.content.propertyCollector, vmodl.query.PropertyCollector
+        clock = kind.FilterSpec(
+            objectSet=[kind.ObjectSpec(obj=vim.ServiceInstance("ServiceInstance", self.link.stub))],
+            propSet=[kind.PropertySpec(type=vim.ServiceInstance, pathSet=["serverClock"])],
+        )
+        page = collector.RetrievePropertiesEx([clock, *specs], kind.RetrieveOptions())
         found: list[tuple[Any, Props]] = []
         while page is not None:
             for one in page.objects:
@@ -163,6 +170,8 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
                         )
                 found.append((one.obj, {change.name: change.val for change in one.propSet}))
             page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
+        if not any(isinstance(obj, vim.ServiceInstance) for obj, _props in found):
+            raise TaskFailed(f"Cannot read from {self.name}: its answer is not vSphere's. Look for a proxy before it.")
         return found
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
@@ -246,7 +255,7 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         """Never with its power-on: a snapshot with memory leaves the VM suspended, wired as it was then."""
         snapshot, machine = vim.vm.Snapshot(snapshot_id, self.link.stub), self.machine(vm.ref)
         calls: list[Callable[[], Any]] = [lambda: snapshot.RevertToSnapshot_Task(None, True)]
-        if not memory:
+        if not memory and all(one.memory for one in vm.snapshots if one.id == snapshot_id):
             calls.append(machine.PowerOffVM_Task)
         return self._task(vm, f"revert to {snapshot_id}", "revert", *calls, already="poweredOff")
 

@@ -58,7 +58,10 @@ class Connection:
             poolSize=THREADS,
             httpConnectionTimeout=options["timeout"],
         )
-        self.content = self.call("ask what it is", None, vim.ServiceInstance("ServiceInstance", self.stub).RetrieveContent)
+        instance = vim.ServiceInstance("ServiceInstance", self.stub)
+        self.content = self.call("ask what it is", None, instance.RetrieveContent)
+        if self.content is None:  # the library's answer to a page of HTML
+            raise self._no_vsphere(200)
         self._login()
 
     @property
@@ -79,7 +82,7 @@ class Connection:
         """
         generation = self.generation
         try:
-            return action()
+            return attempt(action)
         except vmodl.MethodFault as exc:
             if not isinstance(exc, vim.fault.NotAuthenticated) or not generation:
                 raise self.sentence(exc, what, vm) from exc
@@ -89,7 +92,7 @@ class Connection:
         if generation:
             self._login_after(generation)
         try:
-            return action()
+            return attempt(action)
         except (vmodl.MethodFault, *LOST) as exc:
             raise self.sentence(exc, what, vm) from exc
 
@@ -141,9 +144,12 @@ class Connection:
         for version in VmomiSupport.GetServiceVersions("vim25"):
             if VmomiSupport.GetVersionNamespace(version).partition("/")[2] in spoken:
                 return str(version)
-        raise TaskFailed(
-            f"Cannot open a session on {self.name}: {self.host}:{self.port} answers (HTTP status {answer.status}), but "
-            "not as vCenter or ESXi does. Check hostname and port."
+        raise self._no_vsphere(answer.status)
+
+    def _no_vsphere(self, status: int) -> TaskFailed:
+        return TaskFailed(
+            f"Cannot open a session on {self.name}: {self.host}:{self.port} answers (HTTP status {status}), but not as "
+            "vCenter or ESXi does. Check that the server runs, its hostname and its port."
         )
 
     def sentence(self, exc: BaseException, what: str, vm: VmRef | None) -> VmwardError:
@@ -185,10 +191,20 @@ class Connection:
         return TaskFailed(f"{cause} See the tasks of the VM in the vSphere Client.")
 
 
+def attempt(action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except Exception as exc:
+        if type(exc) is Exception:  # the library's word for an answer that is no SOAP
+            raise http.client.HTTPException("its answer is not vSphere's") from exc
+        raise
+
+
 def told(exc: Any) -> str:
     """What a fault says, on one line, without a vendor's dump of the whole object."""
-    words = [str(getattr(exc, key, "") or "") for key in ("msg", "localizedMessage", "reason", "strerror")]
+    words = [str(getattr(exc, key, "") or "") for key in ("msg", "reason", "strerror")]
+    words += [str(exc)] if isinstance(exc, http.client.HTTPException) else []
     words += [str(one.message or "") for one in getattr(exc, "faultMessage", None) or []]
     name = type(exc).__name__.rpartition(".")[2]
-    text = next((printable(word, 200) for word in words if word.strip()), "").rstrip(".")
+    text = "; ".join(dict.fromkeys(printable(word, 200).rstrip(".") for word in words if word.strip()))
     return f"{text} ({name})" if text else name

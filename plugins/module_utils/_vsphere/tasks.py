@@ -115,12 +115,14 @@ class Tasks:
         self.link, self.machine = link, machine
         self.pool = ThreadPoolExecutor(max_workers=THREADS)
         self.jobs: list[Job] = []  # since the last wait
+        self.calling = False  # a call has gone out since they were last polled
         self.seen: dict[str, dict[str, Any]] = {}  # object id -> what the wait has told of it
         self._filters: list[Any] = []
         self._watched: set[str] = set()
         self._version, self._generation = "", 0
 
     def submit(self, what: str, vm: VmRef, call: Call) -> Future[Any]:
+        self.calling = True
         return self.pool.submit(self.link.call, what, vm, call, False)
 
     def start(
@@ -146,11 +148,12 @@ class Tasks:
             while open_:
                 futures = [job.future for job in self.jobs if job.future]
                 await_calls(futures, timeout=max(end - time.monotonic(), 0.0))
+                self.calling = False
                 open_ = [item for item in open_ if not has_ended(item, outcome)]
                 left = end - time.monotonic()
                 if left <= 0:
                     break
-                if open_:
+                if open_ and not self.calling:
                     self._await([job for job in self.jobs if job.target], left)
         except VmwardError as exc:
             outcome.update((item.vm.id, exc) for item in open_)
