@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,23 +121,18 @@ def peers_of(directory: Path) -> Path:
     return directory / "bin"
 
 
-def dealt(names: list[str]) -> Iterator[list[str]]:
-    """Deals VMs out, each once."""
-    rest = list(names)
-    count = yield []
-    while True:
-        part, rest = rest[:count], rest[count:]
-        if len(part) < count:
-            raise SystemExit("Cannot measure: too few VMs for all contenders. Raise --vms.")
-        count = yield part
+def dealt(names: list[str], sizes: dict[str, int]) -> dict[tuple[str, str], list[str]]:
+    """VMs for each contender and each set of verbs, each VM once."""
+    if len(names) < 3 * sum(sizes.values()):
+        raise SystemExit("Cannot measure: too few VMs for all contenders. Raise --vms.")
+    rest = iter(names)
+    return {(who, part): [next(rest) for _ in range(size)] for who, size in sizes.items() for part in "abc"}
 
 
 def measure(bench: Bench, names: list[str], batch: int, loop: int) -> dict[str, Any]:
     """Every verb, all contenders side by side."""
-    deal = dealt(names)
-    next(deal)
     sizes = {"ours": batch, "bare": batch, **({"loop": loop, "forks": 2 * loop} if bench.peers else {})}
-    parts = {(who, part): deal.send(size) for who, size in sizes.items() for part in "abc"}  # type: ignore[attr-defined]
+    parts = dealt(names, sizes)
     empty = bench.empty()
     figures: dict[str, Any] = {"seconds_empty_task": round(empty, 2)}
     for verb, part in SETS.items():
@@ -198,9 +192,7 @@ def main() -> int:
             figures = measure(bench, names, args.batch, args.loop)
         finally:
             server.stop()
-    ratios = {
-        f"{ratio}_{verb}": figures[verb][ratio] for verb in SETS for ratio in GOALS if ratio in figures[verb]
-    }
+    ratios = {f"{ratio}_{verb}": figures[verb][ratio] for verb in SETS for ratio in GOALS if ratio in figures[verb]}
     ratios["floor_inventory"] = listing["floor"]
     target = ROOT / "build/bench/vsphere.json"
     target.parent.mkdir(parents=True, exist_ok=True)

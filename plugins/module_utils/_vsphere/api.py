@@ -15,7 +15,7 @@ from typing import Any, Callable, TypeVar
 
 from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
-from .._model import PowerState, Vm, VmRef
+from .._model import Vm, VmRef
 from . import convert
 from .connection import Connection, vim, vmodl
 from .evidence import EvidenceVerbs
@@ -86,11 +86,11 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         return tuple(refs)
 
     def _inventory(self) -> list[tuple[Any, Props]]:
-        collector, types = vmodl.query.PropertyCollector, list(INVENTORY())
+        collector, types = vmodl.query.PropertyCollector, list(inventory_paths())
         view = self.link.content.viewManager.CreateContainerView(self.link.content.rootFolder, types, True)
         step = collector.TraversalSpec(type=vim.view.ContainerView, path="view", skip=False)
         source = collector.ObjectSpec(obj=view, skip=True, selectSet=[step])
-        wanted = [collector.PropertySpec(type=kind, pathSet=paths) for kind, paths in INVENTORY().items()]
+        wanted = [collector.PropertySpec(type=kind, pathSet=paths) for kind, paths in inventory_paths().items()]
         return self._retrieve([collector.FilterSpec(objectSet=[source], propSet=wanted)])
 
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
@@ -271,7 +271,8 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         )
 
 
-def INVENTORY() -> dict[Any, list[str]]:  # noqa: N802  the types exist only where the library does
+def inventory_paths() -> dict[Any, list[str]]:
+    """What is read of everything. A function: the types exist only where the library does."""
     return {
         vim.VirtualMachine: ["name", "config.instanceUuid"],
         vim.Network: ["name"],

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Optional
+from typing import Any
 
 from .._errors import Unsupported
 from .._hypervisor import Detail
@@ -37,7 +37,7 @@ class Networks:
     """What is known of the endpoint's networks."""
 
     names: Mapping[str, str]  # distributed port group key -> name
-    isolation: Optional[Backing] = None  # of the isolation port group
+    isolation: Backing | None = None  # of the isolation port group
 
 
 def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Networks, fields: Mapping[int, str]) -> Vm:

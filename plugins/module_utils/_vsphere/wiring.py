@@ -115,7 +115,9 @@ class WiringVerbs:
         if vm.note is None or vm.note.mode is not Isolation.SEALED:
             return []
         cards = [device for device in self.props[vm.ref.id]["config.hardware.device"] if convert.is_cuttable(device)]
-        return [self._reconfigure(vm, [replugged(card, up=False, guest=False, now=False) for card in cards])] * bool(cards)
+        return [self._reconfigure(vm, [replugged(card, up=False, guest=False, now=False) for card in cards])] * bool(
+            cards
+        )
 
 
 def sides(wiring: Wiring) -> tuple[Side, Side]:

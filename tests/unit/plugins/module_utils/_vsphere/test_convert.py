@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -32,7 +32,7 @@ MAC = "00:50:56:00:00:01"
 HOME = {"portgroup": "dvportgroup-1", "switch": "switch-1"}
 CELL = {"standard": "Isolation"}
 NETWORKS = convert.Networks({"dvportgroup-1": "Office"}, CELL)
-BOOT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+BOOT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EVERYTHING = frozenset(Detail)
 
 
@@ -136,7 +136,9 @@ def test_the_wiring_of_a_stopped_or_suspended_vm_has_no_now() -> None:
 
 
 def passthrough(**more: Any) -> Any:
-    backing = device.VirtualPCIPassthrough.DeviceBackingInfo(id="00:1f.0", deviceId="10fb", systemId="s", vendorId=32902)
+    backing = device.VirtualPCIPassthrough.DeviceBackingInfo(
+        id="00:1f.0", deviceId="10fb", systemId="s", vendorId=32902
+    )
     return device.VirtualPCIPassthrough(**{"key": 13000, "backing": backing, **more})
 
 
@@ -228,7 +230,10 @@ def test_a_stopped_vm_is_never_connected_by_an_edit() -> None:
 
 # The note
 
-LONG = tuple((f"00:50:56:00:00:{n:02x}", Wiring(*[json.dumps({"backing": HOME, "guest": True, "up": True})] * 2)) for n in range(10))
+LONG = tuple(
+    (f"00:50:56:00:00:{n:02x}", Wiring(*[json.dumps({"backing": HOME, "guest": True, "up": True})] * 2))
+    for n in range(10)
+)
 
 
 @pytest.mark.parametrize("cards", [0, 1, 10])
@@ -249,7 +254,9 @@ def test_sessions_live_until_the_next_cold_start() -> None:
     assert not note.parse(never, "boot-1").sessions
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"case": 1}', "packed:!!", "packed:eJw=", "packed:" + "A" * 50])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", '{"case": 1}', "packed:!!", "packed:eJw=", "packed:" + "A" * 50]
+)
 def test_what_is_no_note_is_an_error(text: str) -> None:
     with pytest.raises(Unsupported, match=r"vmward\.isolation"):
         note.parse(text, "")
