@@ -16,6 +16,7 @@ from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous, AuthFailed, TaskFailed
+from ansible_collections.vmward.remediation.plugins.module_utils._evidence.content import flaw_of_core
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
@@ -25,6 +26,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolat
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
+from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
 from ansible_collections.vmward.remediation.tests.conformance.benches import mac
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench, finish
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
@@ -347,3 +349,36 @@ def a_life(hypervisor: Hypervisor, vm_id: str) -> None:
 
 
 WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
+
+
+# Memory
+
+
+@pytest.mark.parametrize("power", ["running", "paused"])
+def test_the_memory_is_fetched_whole_and_no_snapshot_is_left(vsphere: VsphereBench, tmp_path: Path, power: str) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SetPower(power, False, 0, {}), vm_id)
+    path = tmp_path / "memory.elf"
+    vm = vsphere.vm(vm_id)
+    assert poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(path))], 30) == {vm_id: None}
+    content = path.read_bytes()
+    assert flaw_of_core(content[:4096], len(content)) == ""
+    assert len(content) == 4096 + vm.memory
+    assert content[4096:].startswith(b"memory of ")
+    assert vsphere.vm(vm_id).snapshots == ()
+    assert vsphere.vm(vm_id).power.value == power
+    assert vsphere.hypervisor.progress(vm) == (vm.memory, vm.memory)
+
+
+def test_a_memory_file_that_cannot_be_had_is_said_and_no_snapshot_is_left(
+    vsphere: VsphereBench, tmp_path: Path
+) -> None:
+    vm_id = vsphere.create("desk1")
+    vm = vsphere.vm(vm_id)
+    vsphere.server.faults({"method": "GET /folder", "status": 403})
+    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "one"))], 30)[vm_id]
+    assert "HTTP status 403" in str(told)
+    vsphere.server.faults({"method": "CreateSnapshot_Task", "fault": "The datastore is full", "task": True})
+    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "two"))], 30)[vm_id]
+    assert "The datastore is full" in str(told)
+    assert vsphere.vm(vm_id).snapshots == ()

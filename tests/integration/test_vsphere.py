@@ -99,3 +99,24 @@ def test_every_vm_is_in_the_inventory(server: Vcsim, tmp_path: Path) -> None:
         "RetrievePropertiesEx": 2,
         "Logout": 1,
     }
+
+
+def test_memory_goes_from_the_datastore_into_the_case(server: Vcsim, tmp_path: Path) -> None:
+    case = tmp_path / "case"
+    case.mkdir()
+    told = play(
+        tmp_path,
+        "vm_memory_dump",
+        hypervisors=entry(server),
+        vm="DC0_C0_RP0_VM1",
+        case="2026-1",
+        dest={"path": str(case)},
+        scratch=str(tmp_path / "scratch"),
+    )
+    assert not shown(told), told
+    (memory,) = case.rglob("memory.elf")
+    assert memory.stat().st_size == 4096 + 32 * 1024 * 1024, told
+    assert memory.read_bytes()[4096:].startswith(b"memory of DC0_C0_RP0_VM1")
+    sidecar = json.loads(memory.with_name("memory.elf.json").read_text())
+    assert sidecar["tools"]["vSphere"].endswith("(API 8.0.3.0)")
+    assert "an upper bound" in sidecar["freeze_measured_by"]

@@ -59,7 +59,7 @@ func main() {
 	connectAll(registry)
 	simulator.TaskDelay = simulator.DelayConfig{MethodDelay: map[string]int{"LockHandoff": 0}}
 	server := service.NewServer()
-	server.Config.Handler = rules.overHTTP(server.Config.Handler)
+	server.Config.Handler = rules.overHTTP(server.Config.Handler, registry)
 	control, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fatal(err)

@@ -55,14 +55,12 @@ var beforeLogin = map[string]bool{"RetrieveServiceContent": true, "Login": true,
 // handler is asked before each call: it counts, delays, fails, and answers with the object that serves the call.
 func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
 	name := method.Name
-	r.mutex.Lock()
-	r.calls[name]++
-	pause := r.delays.Calls + r.delays.Methods[name]
 	if ctx.Session != nil {
+		r.mutex.Lock()
 		r.sessions[ctx.Session.Key] = true
+		r.mutex.Unlock()
 	}
-	r.mutex.Unlock()
-	time.Sleep(time.Duration(pause) * time.Millisecond)
+	r.count(name)
 	if ctx.Session == nil && !beforeLogin[name] { // the simulator would let some of them pass
 		return nil, faultOf("NotAuthenticated", method.This)
 	}
@@ -76,6 +74,15 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		method.This.Value += "#" // else the session's own registry has the last word
 	}
 	return serves, nil
+}
+
+// count counts a call and lets it wait.
+func (r *rules) count(name string) {
+	r.mutex.Lock()
+	r.calls[name]++
+	pause := r.delays.Calls + r.delays.Methods[name]
+	r.mutex.Unlock()
+	time.Sleep(time.Duration(pause) * time.Millisecond)
 }
 
 // strike takes the first fault that fits, if there is one.
@@ -99,9 +106,16 @@ func (r *rules) strike(method, machine string, kind func(*fault) bool) *fault {
 }
 
 // overHTTP has the faults that no SOAP answer can show: HTML pages, error statuses and dropped connections.
-func (r *rules) overHTTP(next http.Handler) http.Handler {
+// It also answers for a VM without snapshots, of which the simulator says that it has no property of that name.
+func (r *rules) overHTTP(next http.Handler, registry *simulator.Registry) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		struck := r.strike(methodOf(request), "", func(f *fault) bool { return f.Status != 0 || f.Drop })
+		name, body := methodOf(request)
+		if name == "Fetch" && fetchesNothing(registry, body) {
+			r.count(name)
+			_, _ = w.Write([]byte(nothing))
+			return
+		}
+		struck := r.strike(name, "", func(f *fault) bool { return f.Status != 0 || f.Drop })
 		switch {
 		case struck == nil:
 			next.ServeHTTP(w, request)
@@ -117,17 +131,37 @@ func (r *rules) overHTTP(next http.Handler) http.Handler {
 
 var bodyElement = regexp.MustCompile(`:Body[^>]*>\s*<(?:\w+:)?(\w+)`)
 
-// methodOf tells the SOAP method that a request calls, or "GET /path" for one that is no SOAP call.
-func methodOf(request *http.Request) string {
+var (
+	fetched = regexp.MustCompile(`<_this[^>]*>(vm-\d+|\d+)</_this><prop[^>]*>snapshot</prop>`)
+	nothing = `<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope ` +
+		`xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"><soapenv:Body>` +
+		`<FetchResponse xmlns="urn:vim25"></FetchResponse></soapenv:Body></soapenv:Envelope>`
+)
+
+func fetchesNothing(registry *simulator.Registry, body []byte) bool {
+	found := fetched.FindSubmatch(body)
+	if found == nil {
+		return false
+	}
+	reference := types.ManagedObjectReference{Type: "VirtualMachine", Value: string(found[1])}
+	machine, ok := registry.Get(reference).(*simulator.VirtualMachine)
+	return ok && machine.Snapshot == nil
+}
+
+// methodOf tells the SOAP method that a request calls, or "GET /path" for one that is no SOAP call; and its body.
+func methodOf(request *http.Request) (string, []byte) {
+	if strings.HasPrefix(request.URL.Path, "/folder/") {
+		return request.Method + " /folder", nil
+	}
 	if request.Method != http.MethodPost || !strings.HasPrefix(request.URL.Path, "/sdk") {
-		return request.Method + " " + request.URL.Path
+		return request.Method + " " + request.URL.Path, nil
 	}
 	body, _ := io.ReadAll(request.Body)
 	request.Body = io.NopCloser(bytes.NewReader(body))
 	if found := bodyElement.FindSubmatch(body); found != nil {
-		return string(found[1])
+		return string(found[1]), body
 	}
-	return ""
+	return "", body
 }
 
 func nameOf(ctx *simulator.Context, target mo.Reference) string {

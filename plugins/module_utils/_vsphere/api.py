@@ -45,6 +45,7 @@ HAVE = frozenset(
         Capability.SNAPSHOT_MEMORY,
         Capability.REVERT,
         Capability.DELETE,
+        Capability.MEMORY_DUMP,
     }
 )
 

@@ -49,12 +49,12 @@ class Connection:
         self.host, self.port = options["hostname"], options["port"]
         self._lock = threading.Lock()
         self.generation = 0  # log-ins so far: what lives in a session dies with it
-        tls = self._tls()
+        self.tls = self._tls()
         self.stub = SoapAdapter.SoapStubAdapter(
             host=self.host,
             port=self.port,
-            version=self._version(tls),
-            sslContext=tls,
+            version=self._version(),
+            sslContext=self.tls,
             poolSize=THREADS,
             httpConnectionTimeout=options["timeout"],
         )
@@ -130,9 +130,11 @@ class Connection:
             context.verify_mode = ssl.CERT_NONE
         return context
 
-    def _version(self, tls: ssl.SSLContext) -> str:
+    def _version(self) -> str:
         """The newest API version that server and library both know."""
-        line = http.client.HTTPSConnection(self.host, self.port, timeout=min(self.options["timeout"], 30), context=tls)
+        line = http.client.HTTPSConnection(
+            self.host, self.port, timeout=min(self.options["timeout"], 30), context=self.tls
+        )
         try:
             line.request("GET", "/sdk/vimServiceVersions.xml")
             answer = line.getresponse()

@@ -18,7 +18,7 @@ from typing import Any, Callable
 from .._errors import TimedOut, VmwardError
 from .._hypervisor import Pending
 from .._model import VmRef, printable
-from .._wait import still_running
+from .._wait import poll_all, still_running
 from .connection import THREADS, Connection, vim, vmodl
 
 Call = Callable[[], Any]
@@ -142,6 +142,8 @@ class Tasks:
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         """Every pending ends, or is named as still running."""
+        if not self.jobs:  # nothing that the server could tell of: a job of another kind
+            return poll_all(pending, deadline)
         outcome: dict[str, VmwardError | None] = {}
         open_, end = list(pending), time.monotonic() + deadline
         try:
