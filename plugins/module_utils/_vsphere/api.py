@@ -194,7 +194,7 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         moid = self.machine(vm.ref)._moId
         if self._running is None:
             self._running = self._of_those_left("look for running tasks", list(self.props), self._tasks_running)
-        running = self._running.get((moid, kind))
+        running = self._running.pop((moid, kind), None)
         first = (lambda: running) if running is not None else calls[0]
         return self.tasks.start(vm.ref, what, first, *calls[1:], already=already)
 
