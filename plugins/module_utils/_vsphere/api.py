@@ -68,6 +68,8 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
 
     def capabilities(self) -> frozenset[Capability]:
+        if not self._moids:
+            self.refs()  # which tells the networks too
         return HAVE | {Capability.FORENSIC} if self.networks.isolation else HAVE
 
     # Reading

@@ -170,7 +170,7 @@ class Tasks:
 
     def _await(self, jobs: Sequence[Job], left: float) -> None:
         """One wait for news of what is under way; a short one where somebody else's clock decides too."""
-        longest = LONGEST if not any(job.ends for job in jobs) else SHORTEST
+        longest = SHORTEST if not jobs or any(job.ends for job in jobs) else LONGEST
         update = self.link.call("await the tasks", None, lambda: self._updates(jobs, max(int(min(left, longest)), 1)))
         if update is None:
             return
