@@ -126,7 +126,7 @@ def dealt(names: list[str], sizes: dict[str, int]) -> dict[tuple[str, str], list
     if len(names) < 3 * sum(sizes.values()):
         raise SystemExit("Cannot measure: too few VMs for all contenders. Raise --vms.")
     rest = iter(names)
-    return {(who, part): [next(rest) for _ in range(size)] for who, size in sizes.items() for part in "abc"}
+    return {(who, part): [next(rest) for _number in range(size)] for who, size in sizes.items() for part in "abc"}
 
 
 def measure(bench: Bench, names: list[str], batch: int, loop: int) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class VsphereBench(Bench):
         finish(machine.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
 
     def content_of(self, path: str) -> bytes:
-        store, _, name = path.removeprefix("[").partition("] ")
+        store, _bracket, name = path.removeprefix("[").partition("] ")
         query = urllib.parse.urlencode({"dcPath": self.centre.name, "dsName": store})
         url = f"https://{self.server.host}:{self.server.port}/folder/{urllib.parse.quote(name)}?{query}"
         with urllib.request.urlopen(url, context=self.tls, timeout=30) as answer:

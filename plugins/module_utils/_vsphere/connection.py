@@ -197,7 +197,7 @@ def attempt(action: Callable[[], T]) -> T:
     try:
         return action()
     except Exception as exc:
-        if type(exc) is Exception:  # the library's word for an answer that is no SOAP
+        if exc.__class__ is Exception:  # the library's word for an answer that is no SOAP
             raise http.client.HTTPException("its answer is not vSphere's") from exc
         raise
 

@@ -92,7 +92,7 @@ class EvidenceVerbs:
 
     def fetch(self, vm: Vm, text: str, size: int, path: str) -> None:
         """Write a file of a datastore, ``[store] directory/name``, as an ELF core."""
-        store, _, name = text[1:].partition("] ")
+        store, _bracket, name = text[1:].partition("] ")
         place = "/folder/%s?%s" % (quote(name), urlencode({"dcPath": self.datacenter_of(vm), "dsName": store}))
         line = http.client.HTTPSConnection(
             self.link.host, self.link.port, timeout=self.link.options["timeout"], context=self.link.tls
@@ -166,8 +166,8 @@ class MemoryDump:
             return False
         if self.failure:
             raise self.failure
-        assert self.fetching is not None
-        self.fetching.result()
+        if self.fetching is not None:
+            self.fetching.result()
         return True
 
     def _ended(self, task: Any, what: str) -> bool:
