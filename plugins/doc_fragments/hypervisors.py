@@ -17,6 +17,13 @@ options:
       - V(libvirt) takes C(uri) (required, see U(https://libvirt.org/uri.html)); C(data_host), the inventory host that
         can read the VM's disks; C(data_uri), the URI to use when a task runs on that host (default
         V(qemu:///system)); and C(connect_timeout), the seconds within which a session must be open (default V(15)).
+      - V(vsphere) is a vCenter or a stand-alone ESXi host. It takes C(hostname), C(username) and C(password) (required;
+        the last two may come from the environment variables E(VMWARD_VSPHERE_USERNAME) and
+        E(VMWARD_VSPHERE_PASSWORD)); C(port) (default 443); C(ca_path), a PEM file with the authority that signed the
+        server's certificate (default is the system's own list); C(validate_certs) (default V(true); V(false) warns);
+        C(forensic_network), the name of the isolation port group, standard or distributed, that C(forensic) isolation
+        moves network cards to (without it there is no C(forensic)); C(timeout), seconds for one answer (default 60);
+        and C(data_host).
       - V(fake) takes C(path) (required), the state file of a simulated hypervisor for tours and tests; and
         C(data_host).
       - "For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}})."
@@ -25,13 +32,15 @@ options:
 requirements:
   - python >= 3.9
   - libvirt-python (for hypervisors of kind libvirt)
+  - pyvmomi (for hypervisors of kind vsphere)
 """
 
     BATCH = r"""
 options:
   vms:
     description:
-      - The VMs, each by name, id (UUID), MAC address or IP address. Each must match exactly one VM over all
+      - The VMs, each by name, id (UUID; on vSphere the instance UUID), MAC address, IP address, or vSphere's managed
+        object id. Each must match exactly one VM over all
         hypervisors.
     type: list
     elements: str

@@ -52,6 +52,7 @@ plugin: vmward.remediation.vms
 hypervisors:
   kvm1: {libvirt: {uri: "qemu+ssh://kvm1/system", data_host: kvm1}}
   kvm2: {libvirt: {uri: "qemu+ssh://kvm2/system", data_host: kvm2}}
+  vc1: {vsphere: {hostname: vc1.example.net, username: ir, ca_path: /etc/ssl/vc1.pem}}
 compose:
   ansible_host: vmward_addresses | first | default(omit)
 keyed_groups:
@@ -68,7 +69,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 
-from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect, warnings_of
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import VmwardError
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Vm, printable
@@ -109,6 +110,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         machines: list[dict[str, Any]] = []
         for name, entry in hypervisors.items():
             try:
+                for warning in warnings_of({name: entry}):
+                    self.display.warning(warning)
                 machines += listed(name, entry)
             except VmwardError as exc:
                 if self.get_option("strict_hypervisors"):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.module_utils.basic import env_fallback
+
 Spec = dict[str, dict[str, Any]]
 
 
@@ -57,4 +59,21 @@ FAKE: Spec = {
     "data_host": {"type": "str"},
 }
 
-BACKENDS: dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE}
+VSPHERE: Spec = {
+    "hostname": {"type": "str", "required": True},
+    "port": {"type": "int", "default": 443},
+    "username": {"type": "str", "required": True, "fallback": (env_fallback, ["VMWARD_VSPHERE_USERNAME"])},
+    "password": {
+        "type": "str",
+        "required": True,
+        "no_log": True,
+        "fallback": (env_fallback, ["VMWARD_VSPHERE_PASSWORD"]),
+    },
+    "ca_path": {"type": "path"},
+    "validate_certs": {"type": "bool", "default": True},
+    "forensic_network": {"type": "str"},
+    "timeout": {"type": "int", "default": 60},
+    "data_host": {"type": "str"},
+}
+
+BACKENDS: dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE, "vsphere": VSPHERE}

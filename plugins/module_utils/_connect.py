@@ -45,6 +45,28 @@ def validate_entry(name: str, entry: Any) -> dict[str, Any]:
     return dict(result.validated_parameters, backend=backend)
 
 
+def secrets_of(entries: Any) -> set[str]:
+    """The values in the hypervisors option that must never be shown: what its entries' specs call no_log."""
+    found: set[str] = set()
+    for entry in entries.values() if isinstance(entries, Mapping) else ():
+        for backend, options in entry.items() if isinstance(entry, Mapping) else ():
+            for option, spec in BACKENDS.get(backend, {}).items():
+                value = options.get(option) if isinstance(options, Mapping) else None
+                if spec.get("no_log") and value:
+                    found.add(str(value))
+    return found
+
+
+def warnings_of(entries: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
+    """What a user who reaches these hypervisors has to know first."""
+    return [
+        f"The certificate of {name} is not checked (validate_certs: false): anybody between here and there can read "
+        "its password and lie about its VMs. Set ca_path instead."
+        for name in chosen_names(entries, only)
+        if validate_entry(name, entries[name]).get("validate_certs") is False
+    ]
+
+
 def connect(name: str, entry: Any, on_data_host: bool = False) -> Hypervisor:
     """Connect to one hypervisor, on its data host by ``data_uri``.
 
@@ -55,6 +77,10 @@ def connect(name: str, entry: Any, on_data_host: bool = False) -> Hypervisor:
         from ._fake.hypervisor import FakeHypervisor
 
         return FakeHypervisor(name, options["path"])
+    if options["backend"] == "vsphere":
+        from ._vsphere.api import VsphereHypervisor
+
+        return VsphereHypervisor(name, options)
     from ._libvirt.api import LibvirtHypervisor
 
     return LibvirtHypervisor(name, options["data_uri" if on_data_host else "uri"], options["connect_timeout"])

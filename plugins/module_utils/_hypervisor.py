@@ -27,9 +27,11 @@ class Capability(Enum):
 
     POWER = "power"
     SUSPEND = "suspend"
+    START_PAUSED = "start paused"
     SEAL = "isolation sealed"
     FORENSIC = "isolation forensic"
     ISOLATE_SUSPENDED = "isolation of a suspended VM"
+    COLLECTORS = "collectors of each VM enforced"
     SNAPSHOT = "snapshot of disks"
     SNAPSHOT_MEMORY = "snapshot with memory"
     REVERT = "revert to a snapshot"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -13,9 +13,9 @@ class PowerState(Enum):
     """Power as the hypervisor reports it. A state outside this list is an error, never a guess."""
 
     RUNNING = "running"
-    PAUSED = "paused"
+    PAUSED = "paused"  # the CPUs stand still and may run on; on vSphere: suspended
     STOPPED = "stopped"
-    SUSPENDED = "suspended"  # memory saved to disk (libvirt managed save, vSphere suspend, PVE suspend todisk)
+    SUSPENDED = "suspended"  # memory saved to disk (libvirt managed save, PVE suspend todisk)
 
 
 class Isolation(Enum):
@@ -117,6 +117,7 @@ class VmRef:
     hypervisor: str
     id: str
     name: str
+    aliases: tuple[str, ...] = field(default=(), compare=False)  # other words that name it and nothing else: a MoID
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule
 
 from ._argspec import Spec
-from ._connect import chosen_names, connect, validate_entry
+from ._connect import chosen_names, connect, secrets_of, validate_entry, warnings_of
 from ._errors import NotFound, VmwardError
 from ._hypervisor import Hypervisor
 from ._model import VmRef
@@ -22,6 +22,24 @@ from ._plan import Outcome, UseCase, attempt, execute
 from ._usecase.resolve import resolve
 
 Params = dict[str, Any]
+
+
+class Module(AnsibleModule):
+    """A module that takes C(hypervisors): the secrets in its entries are in no log and in no result."""
+
+    def __init__(self, spec: Spec, **module_args: Any) -> None:
+        super().__init__(argument_spec=spec, supports_check_mode=True, no_log=True, **module_args)
+
+    def exit_json(self, **result: Any) -> None:
+        self._hide()
+        super().exit_json(**result)
+
+    def fail_json(self, msg: str, **result: Any) -> None:
+        self._hide()
+        super().fail_json(msg, **result)
+
+    def _hide(self) -> None:
+        self.no_log_values.update(secrets_of(self.params.get("hypervisors")))
 
 
 class Session:
@@ -133,12 +151,14 @@ def whole(params: Params, usecase: Callable[[Params], UseCase], check: bool) -> 
 
 def run(spec: Spec, usecase: Callable[[Params], UseCase], **module_args: Any) -> None:
     """A batch module, whole: from its parameters to exit_json or fail_json."""
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **module_args)
+    module = Module(spec, **module_args)
     started = time.monotonic()
     try:
         outcomes = attempt("run this task", whole, module.params, usecase, module.check_mode)
     except VmwardError as exc:
         module.fail_json(msg=str(exc), vms=[])
+    for warning in warnings_of(module.params["hypervisors"], module.params["only"]):
+        module.warn(warning)
     finish(module, outcomes, round(time.monotonic() - started, 3))
 
 

@@ -18,7 +18,7 @@ import libvirt
 from ansible_collections.vmward.remediation.plugins.module_utils._fake import convert, images
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor, stop
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.state import State
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail, Hypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability, Detail, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Layer, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
@@ -32,11 +32,16 @@ CMDLINE = (
 MAC = "52:54:00:00:02:%02x"
 
 
+class NotTaken(Exception):
+    """The hypervisor takes no VM of that name."""
+
+
 class Bench(ABC):
     """One backend with the means to set the stage. NICs: ``tap``, ``tap-down``, ``link-only``, ``uncuttable``."""
 
     hypervisor: Hypervisor
     entry: dict[str, object]  # the same backend as an entry of vmward_hypervisors
+    format = "qcow2"  # of the images
 
     @abstractmethod
     def create(self, name: str, nics: Sequence[str] = ("tap",), running: bool = True, persistent: bool = True) -> str:
@@ -65,6 +70,17 @@ class Bench(ABC):
     @abstractmethod
     def content(self, path: str) -> str:
         """Whether an image is there."""
+
+    def lacks(self, capability: Capability, usecase: UseCase, vm_id: str) -> bool:
+        """Whether the backend cannot do it; then the verb must have said so, and touched nothing."""
+        if capability in self.hypervisor.capabilities():
+            return False
+        before = self.vm(vm_id)
+        (refused,) = self.do(usecase, vm_id)
+        assert "Cannot" in refused.msg
+        assert "cannot do it" in refused.msg
+        assert self.vm(vm_id) == before
+        return True
 
     def vm(self, vm_id: str) -> Vm:
         found = self.hypervisor.read([vm_id], EVERYTHING)[vm_id]
@@ -187,7 +203,12 @@ class LibvirtBench(Bench):
         if not persistent:
             self.conn.createXML(text, 0)
             return vm_id
-        domain = self.conn.defineXML(text)
+        try:
+            domain = self.conn.defineXML(text)
+        except libvirt.libvirtError as exc:
+            if "name" in str(exc):
+                raise NotTaken(name) from exc
+            raise
         if running:
             domain.create()
         return vm_id

@@ -12,6 +12,8 @@ import pytest
 
 from ansible_collections.vmward.remediation.tests.conformance import world as worlds
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
+from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +36,22 @@ def fake(tmp_path: Path) -> FakeBench:
     return FakeBench(tmp_path)
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real)])
+@pytest.fixture(scope="session")
+def vcenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
+    """A simulated vCenter without VMs."""
+    made = Vcsim(tmp_path_factory.mktemp("vcsim"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def vsphere(vcenter: Vcsim) -> Iterator[VsphereBench]:
+    bench = VsphereBench(vcenter)
+    yield bench
+    bench.clean()
+
+
+@pytest.fixture(params=["fake", "vsphere", pytest.param("real", marks=pytest.mark.real)])
 def bench(request: pytest.FixtureRequest) -> Bench:
     made: Bench = request.getfixturevalue(request.param)
     return made

@@ -10,13 +10,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ansible.module_utils.basic import AnsibleModule
-
 from .._argspec import Spec, hypervisors_spec, wait_spec
 from .._connect import chosen_names, connect
 from .._errors import Refused, TaskFailed, VmwardError
 from .._hypervisor import Detail, Hypervisor
 from .._model import Vm
+from .._module import Module
 from .._plan import attempt
 from .._usecase.resolve import resolve
 from .progress import Progress
@@ -81,7 +80,7 @@ def long_spec(deadline: int) -> Spec:
 
 def run(spec: Spec, verb: Verb) -> None:
     """A module, whole."""
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    module = Module(spec)
     started = time.monotonic()
     try:
         result = attempt("run this task", whole, module, verb, started)
@@ -92,7 +91,7 @@ def run(spec: Spec, verb: Verb) -> None:
     module.exit_json(seconds=round(time.monotonic() - started, 3), **result)
 
 
-def whole(module: AnsibleModule, verb: Verb, started: float) -> dict[str, Any]:
+def whole(module: Module, verb: Verb, started: float) -> dict[str, Any]:
     params = module.params
     try:
         names = chosen_names(params["hypervisors"], params["only"])

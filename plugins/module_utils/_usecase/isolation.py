@@ -56,6 +56,8 @@ class SetIsolation(UseCase):
         note, warnings = renewed_note(vm, self.mode, self.new_case, self.collectors), []
         if vm.note and self.case and vm.note.case != self.case:
             warnings.append(f"it is already isolated under case {vm.note.case}, which stays its case")
+        if self.mode is Isolation.FORENSIC and Capability.COLLECTORS not in hypervisor.capabilities():
+            warnings.append("whom it can reach is decided by the isolation network, not by the collectors named here")
         if not vm.persistent:
             warnings.append("its definition is transient: the cut lasts only while it runs")
         steps = []

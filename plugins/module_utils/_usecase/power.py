@@ -38,6 +38,8 @@ class SetPower(UseCase):
             "stopped": self._stop,
             "restarted": self._restart,
         }
+        if self.state == "paused" and vm.power is PowerState.STOPPED:
+            require_start_paused(hypervisor, vm)
         steps = planners[self.state](vm)
         return Plan(self.view(vm), {"power": "running" if self.state == "restarted" else self.state}, steps)
 
@@ -92,3 +94,11 @@ class SetPower(UseCase):
             )
 
         return Pending(vm.ref, asked.what, poll, asked.task)
+
+
+def require_start_paused(hypervisor: Hypervisor, vm: Vm) -> None:
+    if Capability.START_PAUSED not in hypervisor.capabilities():
+        raise Unsupported(
+            f"Cannot start {vm.ref.name} paused: {vm.ref.hypervisor} cannot do it. Seal it (vm_isolation), then start "
+            "it (state: running)."
+        )

@@ -9,19 +9,27 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._connect import BadEntry, chosen_names, connect
+from ansible_collections.vmward.remediation.plugins.module_utils._connect import (
+    BadEntry,
+    chosen_names,
+    connect,
+    secrets_of,
+    validate_entry,
+    warnings_of,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound, TaskFailed
 
 
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({}, "must have exactly one key, its kind (fake, libvirt)"),
+        ({}, "must have exactly one key, its kind (fake, libvirt, vsphere)"),
         ("qemu:///system", "must have exactly one key"),
         ({"libvirt": {"uri": "x"}, "fake": {"path": "y"}}, "must have exactly one key"),
         ({"xen": {}}, "of the unknown kind"),
         ({"libvirt": {}}, "missing required arguments: uri"),
         ({"libvirt": {"uri": "x", "colour": "red"}}, "colour"),
+        ({"vsphere": {"hostname": "vc1", "username": "ir"}}, "missing required arguments: password"),
     ],
 )
 def test_a_bad_entry_is_named_with_what_is_wrong(entry: Any, sentence: str) -> None:
@@ -42,3 +50,26 @@ def test_the_choice_is_checked() -> None:
 def test_a_missing_state_file_is_told_as_a_sentence() -> None:
     with pytest.raises(TaskFailed, match="Cannot read the simulated hypervisor's state"):
         connect("fake1", {"fake": {"path": "/nonexistent/state.json"}})
+
+
+VC1 = {"vsphere": {"hostname": "vc1", "username": "ir", "password": "s3cret"}}
+
+
+def test_secrets_are_known_wherever_they_stand() -> None:
+    assert secrets_of({"vc1": VC1, "kvm1": {"libvirt": {"uri": "x"}}}) == {"s3cret"}
+    for strange in (None, "text", {"vc1": None}, {"vc1": {"vsphere": "text"}}, {"vc1": {"xen": {"password": "x"}}}):
+        assert secrets_of(strange) == set()
+
+
+def test_a_password_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMWARD_VSPHERE_PASSWORD", "from outside")
+    options = validate_entry("vc1", {"vsphere": {"hostname": "vc1", "username": "ir"}})
+    assert (options["password"], options["port"], options["validate_certs"]) == ("from outside", 443, True)
+
+
+def test_an_unchecked_certificate_is_warned_of() -> None:
+    unsafe = {"vsphere": dict(VC1["vsphere"], validate_certs=False)}
+    assert warnings_of({"vc1": VC1}) == []
+    (warning,) = warnings_of({"vc1": VC1, "vc2": unsafe})
+    assert warning.startswith("The certificate of vc2 is not checked")
+    assert warnings_of({"vc1": VC1, "vc2": unsafe}, ["vc1"]) == []

@@ -1,0 +1,318 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The vSphere backend, for vCenter and stand-alone ESXi: reading, power and snapshots here; wiring and evidence beside.
+
+Sources: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.VirtualMachine.html),
+U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.vm.Snapshot.html).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Callable, TypeVar
+
+from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError
+from .._hypervisor import Capability, Detail, Hypervisor, Pending
+from .._model import Vm, VmRef
+from . import convert
+from .connection import Connection, vim, vmodl
+from .evidence import EvidenceVerbs
+from .tasks import Tasks
+from .wiring import WiringVerbs
+
+PATHS = [
+    "config.extraConfig",
+    "config.hardware.device",
+    "config.hardware.memoryMB",
+    "config.template",
+    "customValue",
+    "name",
+    "runtime.bootTime",
+    "runtime.connectionState",
+    "runtime.powerState",
+    "summary.runtime.bootTime",
+]
+MORE = {Detail.DISKS: ["layoutEx"], Detail.SNAPSHOTS: ["layoutEx", "snapshot"], Detail.ADDRESSES: ["guest.net"]}
+TRIES = 3  # reads of a set from which VMs vanish meanwhile
+HAVE = frozenset(
+    {
+        Capability.POWER,
+        Capability.SUSPEND,
+        Capability.SEAL,
+        Capability.SNAPSHOT,
+        Capability.SNAPSHOT_MEMORY,
+        Capability.REVERT,
+        Capability.DELETE,
+        Capability.MEMORY_DUMP,
+    }
+)
+
+Props = dict[str, Any]
+T = TypeVar("T")
+
+
+class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
+    """One vCenter, or one ESXi host."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self.name = name
+        self.link = Connection(name, options)
+        self.tasks = Tasks(self.link, self.machine)
+        self.networks = convert.Networks({})
+        self.fields: dict[int, str] = {}  # custom attributes of VMs: key -> name
+        self.props: dict[str, Props] = {}  # of each VM, as last read
+        self._moids: dict[str, str] = {}  # VM id -> managed object id
+        self._view: Any = None
+        self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
+
+    def capabilities(self) -> frozenset[Capability]:
+        if not self._moids:
+            self.refs()  # which tells the networks too
+        return HAVE | {Capability.FORENSIC} if self.networks.isolation else HAVE
+
+    # Reading
+
+    def refs(self) -> tuple[VmRef, ...]:
+        """Every VM and template, and the networks, from one read of the whole inventory."""
+        found = self.link.call("list the VMs", None, self._inventory)
+        machines = [(obj, props) for obj, props in found if isinstance(obj, vim.VirtualMachine)]
+        self.networks = networks_of(found, self.link.options["forensic_network"])
+        uuids = Counter(props.get("config.instanceUuid") for _obj, props in machines)
+        refs = []
+        for obj, props in machines:
+            uuid = props.get("config.instanceUuid")
+            vm_id = uuid if uuid and uuids[uuid] == 1 else obj._moId  # a copied VM may carry its original's
+            self._moids[vm_id] = obj._moId
+            refs.append(VmRef(self.name, vm_id, convert.unquoted(props.get("name", obj._moId)), (obj._moId,)))
+        return tuple(refs)
+
+    def _inventory(self) -> list[tuple[Any, Props]]:
+        collector, types = vmodl.query.PropertyCollector, list(inventory_paths())
+        view = self.link.content.viewManager.CreateContainerView(self.link.content.rootFolder, types, True)
+        step = collector.TraversalSpec(type=vim.view.ContainerView, path="view", skip=False)
+        source = collector.ObjectSpec(obj=view, skip=True, selectSet=[step])
+        wanted = [collector.PropertySpec(type=kind, pathSet=paths) for kind, paths in inventory_paths().items()]
+        return self._retrieve([collector.FilterSpec(objectSet=[source], propSet=wanted)])
+
+    def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
+        """One bulk read; a VM that vanishes while it is read is left out of the next try."""
+        if any(vm_id not in self._moids for vm_id in ids):
+            self.refs()
+        self._running = None
+        raw = self._of_those_left("read the VMs", ids, lambda moids: self._properties(moids, detail))
+        return {vm_id: self._one(vm_id, raw.get(self._moids.get(vm_id, ""), {}), detail) for vm_id in ids}
+
+    def _of_those_left(self, what: str, ids: Iterable[str], read: Callable[[list[str]], T]) -> T:
+        """Read of many VMs at once; one that vanishes meanwhile, at which vSphere refuses the whole, is left out."""
+        for left in reversed(range(TRIES)):
+            moids = [self._moids[vm_id] for vm_id in ids if vm_id in self._moids]
+            try:
+                return self.link.call(what, None, lambda moids=moids: read(moids))  # type: ignore[misc]
+            except NotFound:
+                if not left:
+                    raise
+                self._moids.clear()
+                self.refs()
+        raise TaskFailed(f"Cannot {what} on {self.name}: they vanish faster than they can be read. Run again.")
+
+    def _one(self, vm_id: str, props: Props, detail: frozenset[Detail]) -> Vm | VmwardError:
+        if "name" not in props:
+            return NotFound(
+                f"Cannot read {vm_id} on {self.name}: it is not there. It may have been removed meanwhile: list what "
+                "there is with vm_info."
+            )
+        ref = VmRef(self.name, vm_id, convert.unquoted(props["name"]), (self._moids[vm_id],))
+        self.props[vm_id] = props
+        try:
+            return convert.vm_of(ref, props, detail, self.networks, self.fields)
+        except VmwardError as exc:
+            return exc
+
+    def _properties(self, moids: Sequence[str], detail: frozenset[Detail]) -> dict[str, Props]:
+        collector = vmodl.query.PropertyCollector
+        paths = sorted({*PATHS, *(path for one in detail for path in MORE[one])})
+        machines = [collector.ObjectSpec(obj=vim.VirtualMachine(moid, self.link.stub)) for moid in moids]
+        specs = []
+        if machines:
+            wanted = collector.PropertySpec(type=vim.VirtualMachine, pathSet=paths)
+            specs.append(collector.FilterSpec(objectSet=machines, propSet=[wanted]))
+        attributes = self.link.content.customFieldsManager
+        if attributes:
+            wanted = collector.PropertySpec(type=vim.CustomFieldsManager, pathSet=["field"])
+            specs.append(collector.FilterSpec(objectSet=[collector.ObjectSpec(obj=attributes)], propSet=[wanted]))
+        raw: dict[str, Props] = {}
+        for obj, props in self._retrieve(specs):
+            if isinstance(obj, vim.CustomFieldsManager):
+                self.fields = {one.key: one.name for one in props.get("field", ())}
+            elif isinstance(obj, vim.VirtualMachine):
+                raw[obj._moId] = props
+        return raw
+
+    def _retrieve(self, specs: Sequence[Any]) -> list[tuple[Any, Props]]:
+        """Everything that the specs name; a property that the server withholds is an error, not a gap.
+
+        The server's clock is asked for too: an answer without it is no answer, and must not look like "no VMs".
+        """
+        collector, kind = self.link.content.propertyCollector, vmodl.query.PropertyCollector
+        clock = kind.FilterSpec(
+            objectSet=[kind.ObjectSpec(obj=vim.ServiceInstance("ServiceInstance", self.link.stub))],
+            propSet=[kind.PropertySpec(type=vim.ServiceInstance, pathSet=["serverClock"])],
+        )
+        page = collector.RetrievePropertiesEx([clock, *specs], kind.RetrieveOptions())
+        found: list[tuple[Any, Props]] = []
+        while page is not None:
+            for one in page.objects:
+                for missing in one.missingSet:
+                    if isinstance(missing.fault, vim.fault.NoPermission):
+                        raise AuthFailed(
+                            f"Cannot read {one.obj._moId} on {self.name}: the privilege "
+                            f"{missing.fault.privilegeId or 'System.Read'} is missing. Give it to "
+                            f"{self.link.options['username']}, on the whole inventory."
+                        )
+                found.append((one.obj, {change.name: change.val for change in one.propSet}))
+            page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
+        if not any(isinstance(obj, vim.ServiceInstance) for obj, _props in found):
+            raise TaskFailed(f"Cannot read from {self.name}: its answer is not vSphere's. Look for a proxy before it.")
+        return found
+
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+        return self.tasks.wait(pending, deadline)
+
+    def close(self) -> None:
+        self.tasks.close()
+        self.link.close()
+
+    def machine(self, ref: VmRef) -> Any:
+        if ref.id not in self._moids:
+            self.refs()
+        if ref.id not in self._moids:
+            raise NotFound(f"Cannot find {ref.name} ({ref.id}) on {self.name}. It may have been removed meanwhile.")
+        return vim.VirtualMachine(self._moids[ref.id], self.link.stub)
+
+    def _task(self, vm: Vm, what: str, kind: str, *calls: Callable[[], Any], already: str = "") -> Pending:
+        """Start a task on a VM, or take up the one of that kind that an earlier run has left running."""
+        moid = self.machine(vm.ref)._moId
+        if self._running is None:
+            self._running = self._of_those_left("look for running tasks", list(self.props), self._tasks_running)
+        running = self._running.pop((moid, kind), None)
+        first = (lambda: running) if running is not None else calls[0]
+        return self.tasks.start(vm.ref, what, first, *calls[1:], already=already)
+
+    def _tasks_running(self, moids: list[str]) -> dict[tuple[str, str], Any]:
+        """The tasks under way on the VMs that were read last."""
+        collector = vmodl.query.PropertyCollector
+        step = collector.TraversalSpec(type=vim.VirtualMachine, path="recentTask", skip=False)
+        sources = [
+            collector.ObjectSpec(obj=vim.VirtualMachine(moid, self.link.stub), skip=True, selectSet=[step])
+            for moid in moids
+        ]
+        wanted = collector.PropertySpec(type=vim.Task, pathSet=["info.state", "info.descriptionId", "info.entity"])
+        found = self._retrieve([collector.FilterSpec(objectSet=sources, propSet=[wanted])])
+        return {
+            (props["info.entity"]._moId, kind_of_task(props.get("info.descriptionId", ""))): task
+            for task, props in found
+            if props.get("info.state") in ("queued", "running") and "info.entity" in props
+        }
+
+    # Power
+
+    def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
+        if paused:
+            raise Unsupported(
+                f"Cannot start {vm.ref.name} paused: vSphere cannot. Start it sealed, or revert it to a snapshot with "
+                "memory, which ends paused."
+            )
+        return self._task(vm, "start", "poweron", self.machine(vm.ref).PowerOnVM_Task, already="poweredOn")
+
+    def submit_pause(self, vm: Vm) -> Pending:
+        """Suspend: vSphere has no other way to stop the CPUs; the memory goes to files beside the VM's disks."""
+        return self._task(vm, "suspend", "suspend", self.machine(vm.ref).SuspendVM_Task, already="suspended")
+
+    def submit_resume(self, vm: Vm) -> Pending:
+        on = self.machine(vm.ref).PowerOnVM_Task
+        return self._task(vm, "resume", "poweron", on, *self.cut_again(vm), already="poweredOn")
+
+    def submit_shutdown(self, vm: Vm) -> Pending:
+        return self.tasks.start(vm.ref, "shut down", self.machine(vm.ref).ShutdownGuest, ends="poweredOff")
+
+    def submit_power_off(self, vm: Vm) -> Pending:
+        return self._task(vm, "power off", "poweroff", self.machine(vm.ref).PowerOffVM_Task, already="poweredOff")
+
+    # Snapshots
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+        machine, title = self.machine(vm.ref), convert.quoted(name)
+        what = f"take snapshot {name} of"
+        return self._task(
+            vm, what, "createsnapshot", lambda: machine.CreateSnapshot_Task(title, description, memory, False)
+        )
+
+    def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
+        snapshot = vim.vm.Snapshot(snapshot_id, self.link.stub)
+        what = f"remove snapshot {snapshot_id} of"
+        return self._task(vm, what, "removesnapshot", lambda: snapshot.RemoveSnapshot_Task(False, True))
+
+    def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
+        """Never with its power-on: a snapshot with memory leaves the VM suspended, wired as it was then."""
+        snapshot, machine = vim.vm.Snapshot(snapshot_id, self.link.stub), self.machine(vm.ref)
+        calls: list[Callable[[], Any]] = [lambda: snapshot.RevertToSnapshot_Task(None, True)]
+        if not memory and all(one.memory for one in vm.snapshots if one.id == snapshot_id):
+            calls.append(machine.PowerOffVM_Task)
+        return self._task(vm, f"revert to {snapshot_id}", "revert", *calls, already="poweredOff")
+
+    # Disks given up
+
+    def submit_delete(self, vm: Vm) -> Pending:
+        return self._task(vm, "delete", "destroy", self.machine(vm.ref).Destroy_Task)
+
+    def submit_reset_disks(self, vm: Vm) -> Pending:
+        raise Unsupported(
+            f"Cannot reset the disks of {vm.ref.name}: vSphere keeps no base that a VM could start again from. "
+            "Revert it to a snapshot, or deploy it again from its template."
+        )
+
+
+def inventory_paths() -> dict[Any, list[str]]:
+    """What is read of everything. A function: the types exist only where the library does."""
+    return {
+        vim.VirtualMachine: ["name", "config.instanceUuid"],
+        vim.Network: ["name"],
+        vim.dvs.DistributedVirtualPortgroup: ["name", "key", "config.distributedVirtualSwitch"],
+        vim.DistributedVirtualSwitch: ["uuid"],
+    }
+
+
+def networks_of(found: Sequence[tuple[Any, Props]], isolation: str | None) -> convert.Networks:
+    """The networks by name, and the one that isolated VMs move to: only if its name is one network's."""
+    switches = {obj._moId: props["uuid"] for obj, props in found if isinstance(obj, vim.DistributedVirtualSwitch)}
+    names: dict[str, str] = {}
+    hits: list[dict[str, str]] = []
+    for obj, props in found:
+        name = convert.unquoted(props.get("name", ""))
+        if isinstance(obj, vim.dvs.DistributedVirtualPortgroup):
+            names[props["key"]] = name
+            backing = {"portgroup": props["key"], "switch": switches.get(switch_of(props), "")}
+        elif isinstance(obj, vim.Network):
+            backing = {"standard": name}
+        else:
+            continue
+        if isolation and name == isolation and backing not in hits:
+            hits.append(backing)
+    return convert.Networks(names, hits[0] if len(hits) == 1 else None)
+
+
+def switch_of(props: Props) -> str:
+    switch = props.get("config.distributedVirtualSwitch")
+    return str(switch._moId) if switch else ""
+
+
+def kind_of_task(description: str) -> str:
+    """The verb of a task's description id: VirtualMachine.powerOff, vm.Snapshot.revert, ..."""
+    words = description.lower()
+    if "snapshot" in words:
+        for verb in ("createsnapshot", "revert", "remove"):
+            if verb in words:
+                return "removesnapshot" if verb == "remove" else verb
+    return words.rpartition(".")[2]

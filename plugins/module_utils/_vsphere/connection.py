@@ -1,0 +1,212 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One vCenter or ESXi session: logged in once, again when it expired, its errors put into sentences.
+
+Source: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/).
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import ssl
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Callable, TypeVar
+from xml.parsers.expat import ExpatError
+
+from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError
+from .._model import VmRef, printable
+
+try:
+    from pyVmomi import SoapAdapter, VmomiSupport, vim, vmodl
+except ImportError as _exc:  # told as a sentence when a connection is wanted
+    vim = vmodl = None
+    IMPORT_ERROR: ImportError | None = _exc
+else:
+    IMPORT_ERROR = None
+
+__all__ = ["Connection", "vim", "vmodl"]
+
+T = TypeVar("T")
+LOST = (OSError, http.client.HTTPException, ExpatError)  # what a broken connection or a proxy's page looks like
+VERSION = re.compile(r"<version>([0-9.]{1,20})</version>")
+THREADS = 8  # calls under way at once
+
+
+class Connection:
+    """Calls into vSphere, each with the words for its failure."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        if IMPORT_ERROR is not None:
+            raise Unsupported(
+                f"Cannot use hypervisor {name}: the Python library pyVmomi is missing ({IMPORT_ERROR}). "
+                "Install pyvmomi with pip for the interpreter that runs this task."
+            ) from IMPORT_ERROR
+        self.name, self.options = name, options
+        self.host, self.port = options["hostname"], options["port"]
+        self._lock = threading.Lock()
+        self.generation = 0  # log-ins so far: what lives in a session dies with it
+        self.tls = self._tls()
+        self.stub = SoapAdapter.SoapStubAdapter(
+            host=self.host,
+            port=self.port,
+            version=self._version(),
+            sslContext=self.tls,
+            poolSize=THREADS,
+            httpConnectionTimeout=options["timeout"],
+        )
+        instance = vim.ServiceInstance("ServiceInstance", self.stub)
+        self.content = self.call("ask what it is", None, instance.RetrieveContent)
+        if self.content is None:  # the library's answer to a page of HTML
+            raise self._no_vsphere(200)
+        self._login()
+
+    @property
+    def is_vcenter(self) -> bool:
+        return bool(self.content.about.apiType == "VirtualCenter")
+
+    def close(self) -> None:
+        """Log out, whatever happened before; a session that cannot be reached ends by itself."""
+        if self.generation:
+            with suppress(vmodl.MethodFault, *LOST):
+                self.content.sessionManager.Logout()
+        self.stub.DropConnections()
+
+    def call(self, what: str, vm: VmRef | None, action: Callable[[], T], repeat: bool = True) -> T:
+        """Run ``action``. After an expired session, log in and run it again: it had not begun.
+
+        After a lost connection it is run again only if it may be: what changes something may have begun.
+        """
+        generation = self.generation
+        try:
+            return attempt(action)
+        except vmodl.MethodFault as exc:
+            if not isinstance(exc, vim.fault.NotAuthenticated) or not generation:
+                raise self.sentence(exc, what, vm) from exc
+        except LOST as exc:
+            if not repeat:
+                raise self.sentence(exc, what, vm) from exc
+        if generation:
+            self._login_after(generation)
+        try:
+            return attempt(action)
+        except (vmodl.MethodFault, *LOST) as exc:
+            raise self.sentence(exc, what, vm) from exc
+
+    def _login_after(self, generation: int) -> None:
+        """Log in anew, once for all threads that found the same session dead."""
+        with self._lock:
+            if self.generation != generation:
+                return
+            try:
+                alive = self.content.sessionManager.currentSession is not None
+            except (vmodl.MethodFault, *LOST):
+                alive = False
+            if not alive:
+                self._login()
+
+    def _login(self) -> None:
+        self.stub.cookie = ""
+        try:
+            self.content.sessionManager.Login(self.options["username"], self.options["password"], None)
+        except (vmodl.MethodFault, *LOST) as exc:
+            raise self.sentence(exc, "log in", None) from exc
+        self.generation += 1
+
+    def _tls(self) -> ssl.SSLContext:
+        ca_path = self.options["ca_path"]
+        try:
+            context = ssl.create_default_context(cafile=ca_path)
+        except (OSError, ssl.SSLError) as exc:
+            raise TaskFailed(
+                f"Cannot use hypervisor {self.name}: its ca_path {ca_path} cannot be read ({exc}). "
+                "Name a PEM file with the certificate of the authority that signed for it."
+            ) from exc
+        if not self.options["validate_certs"]:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _version(self) -> str:
+        """The newest API version that server and library both know."""
+        line = http.client.HTTPSConnection(
+            self.host, self.port, timeout=min(self.options["timeout"], 30), context=self.tls
+        )
+        try:
+            line.request("GET", "/sdk/vimServiceVersions.xml")
+            answer = line.getresponse()
+            spoken = set(VERSION.findall(answer.read(100_000).decode("utf-8", "replace")))
+        except LOST as exc:
+            raise self.sentence(exc, "open a session", None) from exc
+        finally:
+            line.close()
+        for version in VmomiSupport.GetServiceVersions("vim25"):
+            if VmomiSupport.GetVersionNamespace(version).partition("/")[2] in spoken:
+                return str(version)
+        raise self._no_vsphere(answer.status)
+
+    def _no_vsphere(self, status: int) -> TaskFailed:
+        return TaskFailed(
+            f"Cannot open a session on {self.name}: {self.host}:{self.port} answers (HTTP status {status}), but not as "
+            "vCenter or ESXi does. Check that the server runs, its hostname and its port."
+        )
+
+    def sentence(self, exc: BaseException, what: str, vm: VmRef | None) -> VmwardError:
+        """Cannot <operation> <vm> (<id>) on <hypervisor>: <cause>. <what to do>."""
+        whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
+        start = f"Cannot {what}{whom} on {self.name}"
+        if isinstance(exc, ssl.SSLError):
+            return AuthFailed(
+                f"{start}: the certificate of {self.host} is not trusted ({printable(str(exc), 200)}). Set ca_path to "
+                "the certificate of the authority that signed it."
+            )
+        if isinstance(exc, LOST):
+            return TaskFailed(
+                f"{start}: the connection to {self.host}:{self.port} failed ({told(exc)}). Check that the server runs "
+                "and can be reached, look at the VM with vm_info, and run again."
+            )
+        return self.of_fault(exc, start)
+
+    def of_fault(self, exc: Any, start: str) -> VmwardError:
+        """The error for a fault, of a call or of a task."""
+        cause = f"{start}: {told(exc)}."
+        if isinstance(exc, vim.fault.InvalidLogin):
+            return AuthFailed(f"{cause} Check username and password of {self.name}.")
+        if isinstance(exc, vim.fault.NotAuthenticated):
+            return AuthFailed(f"{cause} The session has expired, and logging in again did not help.")
+        if isinstance(exc, vim.fault.NoPermission):
+            return AuthFailed(
+                f"{start}: the privilege {printable(exc.privilegeId or 'needed', 100)} is missing. "
+                f"Give it to {self.options['username']}."
+            )
+        if isinstance(exc, (vmodl.fault.ManagedObjectNotFound, vim.fault.NotFound)):
+            return NotFound(f"{cause} It may have been removed meanwhile: list what there is with vm_info.")
+        if isinstance(exc, vim.fault.InvalidPowerState):
+            return TaskFailed(f"{start}: it is {exc.existingState} now. Look at it with vm_info, and run again.")
+        if isinstance(exc, vim.fault.TaskInProgress):
+            return TaskFailed(f"{start}: another task runs on it. Run again when that has ended.")
+        if isinstance(exc, (vmodl.fault.NotSupported, vmodl.fault.MethodNotFound)):
+            return Unsupported(f"{cause} This server cannot do it.")
+        return TaskFailed(f"{cause} See the tasks of the VM in the vSphere Client.")
+
+
+def attempt(action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except Exception as exc:
+        if exc.__class__ is Exception:  # the library's word for an answer that is no SOAP
+            raise http.client.HTTPException("its answer is not vSphere's") from exc
+        raise
+
+
+def told(exc: Any) -> str:
+    """What a fault says, on one line, without a vendor's dump of the whole object."""
+    words = [str(getattr(exc, key, "") or "") for key in ("msg", "reason", "strerror")]
+    words += [str(exc)] if isinstance(exc, http.client.HTTPException) else []
+    words += [str(one.message or "") for one in getattr(exc, "faultMessage", None) or []]
+    name = type(exc).__name__.rpartition(".")[2]
+    text = "; ".join(dict.fromkeys(printable(word, 200).rstrip(".") for word in words if word.strip()))
+    return f"{text} ({name})" if text else name

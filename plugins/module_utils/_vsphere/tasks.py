@@ -1,0 +1,228 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many tasks at once: their calls go out together, one property wait awaits them all.
+
+Source: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vmodl.query.PropertyCollector.html).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as await_calls
+from contextlib import suppress
+from typing import Any, Callable
+
+from .._errors import TimedOut, VmwardError
+from .._hypervisor import Pending
+from .._model import VmRef, printable
+from .._wait import poll_all, still_running
+from .connection import THREADS, Connection, vim, vmodl
+
+Call = Callable[[], Any]
+LONGEST = 10  # seconds that one wait call may last: well below the connection's time-out
+SHORTEST = 1  # where something else than the server decides when a wait is over
+
+
+class Job:
+    """One change of one VM, as a ``Pending`` polls it: a call, and the task or the power state that it leads to."""
+
+    def __init__(self, tasks: Tasks, vm: VmRef, what: str, calls: Sequence[Call], ends: str, already: str) -> None:
+        self.tasks, self.vm, self.what = tasks, vm, what
+        self.calls = list(calls)  # one after the other; a task must have ended before the next call goes out
+        self.ends = ends  # the power state that ends it, where the server gives no task
+        self.already = already  # the power state in which the request is no error, for it is fulfilled
+        self.pieces: list[Call] = []  # done instead, each for itself, when the whole has failed
+        self.piecewise = False
+        self.failure: VmwardError | None = None
+        self.target: Any = None  # the object to watch
+        self.future: Future[Any] | None = None
+        self._next()
+
+    @property
+    def task(self) -> str:
+        return str(self.target._moId) if isinstance(self.target, vim.Task) else ""
+
+    def __call__(self) -> bool:
+        """Has it ended? Raises what went wrong."""
+        while self.future is not None:
+            try:
+                if not self._step_ended(self.future):
+                    return False
+            except VmwardError as exc:
+                self._after(exc)
+            self._next()
+        if self.failure:
+            raise self.failure
+        return True
+
+    def _next(self) -> None:
+        self.target, self.future = None, None
+        if self.calls:
+            self.future = self.tasks.submit(self.what, self.vm, self.calls.pop(0))
+
+    def _after(self, error: VmwardError) -> None:
+        if self.pieces:
+            self.calls, self.pieces, self.piecewise = self.pieces, [], True
+            return
+        self.failure = self.failure or error
+        if not self.piecewise:
+            self.calls = []
+
+    def _step_ended(self, future: Future[Any]) -> bool:
+        if not future.done():
+            return False
+        if self.target is None:
+            answer = self._answer(future)
+            if isinstance(answer, vim.Task):
+                self.target = answer
+            elif self.ends:
+                self.target = self.tasks.machine(self.vm)
+            else:
+                return True
+        seen = self.tasks.seen.get(self.target._moId, {})
+        if seen.get("gone"):
+            self._fail(vmodl.fault.ManagedObjectNotFound(msg="it is gone"))
+        if self.ends:
+            return bool(seen.get("runtime.powerState") == self.ends)
+        if seen.get("info.state") == "error":
+            self._fail(seen.get("info.error"))
+        return seen.get("info.state") in ("success", "error")
+
+    def _answer(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except VmwardError as exc:
+            if self._is_fulfilled(exc.__cause__):
+                return None
+            raise
+
+    def _is_fulfilled(self, fault: Any) -> bool:
+        return isinstance(fault, vim.fault.InvalidPowerState) and fault.existingState == self.already
+
+    def _fail(self, fault: Any) -> None:
+        if not self._is_fulfilled(fault):
+            start = f"Cannot {self.what} {printable(self.vm.name)} ({self.vm.id}) on {self.tasks.link.name}"
+            raise self.tasks.link.of_fault(fault, start)
+
+
+class Tasks:
+    """The jobs under way on one endpoint."""
+
+    def __init__(self, link: Connection, machine: Callable[[VmRef], Any]) -> None:
+        self.link, self.machine = link, machine
+        self.pool = ThreadPoolExecutor(max_workers=THREADS)
+        self.jobs: list[Job] = []  # since the last wait
+        self.calling = False  # a call has gone out since they were last polled
+        self.seen: dict[str, dict[str, Any]] = {}  # object id -> what the wait has told of it
+        self._filters: list[Any] = []
+        self._watched: set[str] = set()
+        self._version, self._generation = "", 0
+
+    def submit(self, what: str, vm: VmRef, call: Call) -> Future[Any]:
+        self.calling = True
+        return self.pool.submit(self.link.call, what, vm, call, False)
+
+    def start(
+        self,
+        vm: VmRef,
+        what: str,
+        *calls: Call,
+        ends: str = "",
+        already: str = "",
+        pieces: Sequence[Call] = (),
+    ) -> Pending:
+        """Send the calls off. What they do is told by ``wait``."""
+        job = Job(self, vm, what, calls, ends, already)
+        job.pieces = list(pieces)
+        self.jobs.append(job)
+        return Pending(vm, what, job)
+
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+        """Every pending ends, or is named as still running."""
+        if not self.jobs:  # nothing that the server could tell of: a job of another kind
+            return poll_all(pending, deadline)
+        outcome: dict[str, VmwardError | None] = {}
+        open_, end = list(pending), time.monotonic() + deadline
+        try:
+            while open_:
+                futures = [job.future for job in self.jobs if job.future]
+                await_calls(futures, timeout=max(end - time.monotonic(), 0.0))
+                self.calling = False
+                open_ = [item for item in open_ if not has_ended(item, outcome)]
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                if open_ and not self.calling:
+                    self._await([job for job in self.jobs if job.target], left)
+        except VmwardError as exc:
+            outcome.update((item.vm.id, exc) for item in open_)
+            open_ = []
+        finally:
+            self._forget()
+        for item in open_:
+            task = getattr(item.poll, "task", "")
+            late = Pending(item.vm, item.what, item.poll, task)
+            outcome[item.vm.id] = TimedOut(still_running(late, deadline), task=task or item.what)
+        return outcome
+
+    def _await(self, jobs: Sequence[Job], left: float) -> None:
+        """One wait for news of what is under way; a short one where somebody else's clock decides too."""
+        longest = SHORTEST if not jobs or any(job.ends for job in jobs) else LONGEST
+        update = self.link.call("await the tasks", None, lambda: self._updates(jobs, max(int(min(left, longest)), 1)))
+        if update is None:
+            return
+        self._version = update.version
+        for changed in (one for found in update.filterSet for one in found.objectSet):
+            kept = self.seen.setdefault(changed.obj._moId, {"gone": False})
+            kept["gone"] = changed.kind == "leave"
+            kept.update((change.name, change.val) for change in changed.changeSet if change.val is not None)
+
+    def _updates(self, jobs: Sequence[Job], seconds: int) -> Any:
+        if self._generation != self.link.generation:  # filters die with their session
+            self._filters, self._watched, self._version = [], set(), ""
+            self._generation = self.link.generation
+        collector = self.link.content.propertyCollector
+        targets = {job.target._moId: job.target for job in jobs}
+        if not self._watched >= set(targets):  # a next task of somebody's chain: begin anew, with all of them
+            self._unwatch()
+            self._filters = [collector.CreateFilter(filter_of(list(targets.values())), False)]
+            self._watched = set(targets)
+        options = vmodl.query.PropertyCollector.WaitOptions(maxWaitSeconds=seconds)
+        return collector.WaitForUpdatesEx(self._version, options)
+
+    def _unwatch(self) -> None:
+        for known in self._filters:
+            known.DestroyPropertyFilter()
+        self._filters, self._watched, self._version = [], set(), ""
+
+    def _forget(self) -> None:
+        with suppress(VmwardError):  # the filters may have died with their session
+            self.link.call("end the wait", None, self._unwatch)
+        self._filters, self._watched, self._version = [], set(), ""
+        self.jobs, self.seen = [], {}
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False)
+
+
+def has_ended(item: Pending, outcome: dict[str, VmwardError | None]) -> bool:
+    try:
+        if not item.poll():
+            return False
+        outcome[item.vm.id] = None
+    except VmwardError as exc:
+        outcome[item.vm.id] = exc
+    return True
+
+
+def filter_of(targets: Sequence[Any]) -> Any:
+    collector = vmodl.query.PropertyCollector
+    paths = {vim.Task: ["info.state", "info.error"], vim.VirtualMachine: ["runtime.powerState"]}
+    kinds = {kind for kind in paths for target in targets if isinstance(target, kind)}
+    return collector.FilterSpec(
+        objectSet=[collector.ObjectSpec(obj=target) for target in targets],
+        propSet=[collector.PropertySpec(type=kind, pathSet=paths[kind]) for kind in kinds],
+    )

@@ -1,0 +1,207 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The stage on vSphere: VMs are made and broken through a session of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from pyVim.connect import Disconnect, SmartConnect
+from pyVmomi import vim
+
+from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.convert import quoted
+from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, NotTaken, mac
+from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim
+
+LONGEST_NAME = 80  # characters, as vCenter has it
+SIZE = 16 * 1024 * 1024
+STORE = "LocalDS_0"
+card = vim.vm.device.VirtualEthernetCard
+
+
+class VsphereBench(Bench):
+    """A simulated vCenter. ``DC0_DVPG0`` is the VMs' network, ``DC0_DVPG1`` the isolation port group."""
+
+    KINDS: dict[str, Callable[..., Any]] = {
+        "tap": vim.vm.device.VirtualVmxnet3,
+        "tap-down": vim.vm.device.VirtualVmxnet3,
+        "link-only": vim.vm.device.VirtualE1000,
+        "uncuttable": vim.vm.device.VirtualSriovEthernetCard,
+    }
+    format = "vmdk"
+
+    def __init__(self, server: Vcsim) -> None:
+        self.server = server
+        self.entry = server.entry
+        self.hypervisor = connect("hv1", self.entry)
+        self.tls = ssl.create_default_context(cafile=server.ca)
+        self.renew()
+        self.networks = {network.name: network for network in self.centre.network}
+        self.pool = self.centre.hostFolder.childEntity[0].resourcePool
+        self._base()
+
+    def renew(self) -> None:
+        """Log the tests' own session in (again)."""
+        server = self.server
+        self.session = SmartConnect(host=server.host, port=server.port, user=USER, pwd=PASSWORD, sslContext=self.tls)
+        self.inventory = self.session.RetrieveContent()
+        (self.centre,) = self.inventory.rootFolder.childEntity
+
+    def clean(self) -> None:
+        self.server.faults()
+        self.server.delays()
+        self.hypervisor.close()
+        for machine in list(self.centre.vmFolder.childEntity):
+            self._destroy(machine)
+        Disconnect(self.session)
+
+    def machine(self, vm_id: str) -> vim.VirtualMachine:
+        found = self.inventory.searchIndex.FindByUuid(None, vm_id, True, True)
+        assert found is not None, f"there is no VM {vm_id}"
+        return found
+
+    def create(self, name: str, nics: Sequence[str] = ("tap",), running: bool = True, persistent: bool = True) -> str:
+        if not persistent:
+            pytest.skip("vSphere has no transient VMs")
+        if len(name) > LONGEST_NAME:
+            raise NotTaken(name)
+        folder = str(uuid.uuid4())
+        spec = vim.vm.ConfigSpec(
+            name=folder,
+            memoryMB=4,
+            numCPUs=1,
+            guestId="otherGuest64",
+            files=vim.vm.FileInfo(vmPathName=f"[{STORE}] {folder}/vm.vmx"),
+            deviceChange=[added(self._card(mac(number), kind)) for number, kind in enumerate(nics)]
+            + self._disk(folder),
+            extraConfig=[vim.option.OptionValue(key="vmward.test.deaf", value="true")],
+        )
+        task = self.centre.vmFolder.CreateVM_Task(spec, self.pool)
+        finish(task)
+        machine = task.info.result
+        finish(machine.Rename_Task(quoted(name)))
+        if running:
+            finish(machine.PowerOnVM_Task())
+        return str(machine.config.instanceUuid)
+
+    def _card(self, address: str, kind: str) -> Any:
+        up = kind != "tap-down"
+        network = self.networks["DC0_DVPG0"]
+        port = vim.dvs.PortConnection(portgroupKey=network.key, switchUuid=network.config.distributedVirtualSwitch.uuid)
+        return self.KINDS[kind](
+            key=-1,
+            macAddress=address,
+            addressType="manual",
+            backing=card.DistributedVirtualPortBackingInfo(port=port),
+            connectable=vim.vm.device.VirtualDevice.ConnectInfo(
+                startConnected=up, connected=up, allowGuestControl=True
+            ),
+        )
+
+    def _disk(self, folder: str) -> list[Any]:
+        """A disk whose active layer stands on an image that all VMs share."""
+        bus = vim.vm.device.ParaVirtualSCSIController(key=1000, busNumber=0, sharedBus="noSharing")
+        backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo
+        disk = vim.vm.device.VirtualDisk(
+            key=-2,
+            controllerKey=1000,
+            unitNumber=0,
+            capacityInKB=SIZE // 1024,
+            backing=backing(
+                fileName=f"[{STORE}] {folder}/vm.vmdk",
+                diskMode="persistent",
+                thinProvisioned=True,
+                parent=backing(fileName=f"[{STORE}] base.vmdk", diskMode="persistent"),
+            ),
+        )
+        create = vim.vm.device.VirtualDeviceSpec(operation="add", fileOperation="create", device=disk)
+        return [added(bus), create]
+
+    def plug(self, vm_id: str, mac: str) -> None:
+        finish(self.machine(vm_id).ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[added(self._card(mac, "tap"))])))
+
+    def reboot(self, vm_id: str) -> None:
+        finish(self.machine(vm_id).ResetVM_Task())
+
+    def vanish(self, vm_id: str) -> None:
+        self._destroy(self.machine(vm_id))
+
+    def _destroy(self, machine: vim.VirtualMachine) -> None:
+        if machine.runtime.powerState != "poweredOff":
+            finish(machine.PowerOffVM_Task())
+        finish(machine.Destroy_Task())
+
+    def wiring(self, vm_id: str) -> str:
+        told = []
+        for device in self.machine(vm_id).config.hardware.device:
+            if isinstance(device, card):
+                link, port = device.connectable, device.backing.port
+                told.append(
+                    {
+                        "mac": device.macAddress,
+                        "network": [port.portgroupKey, port.switchUuid],
+                        "now": "up" if link.connected else "down",
+                        "start": "up" if link.startConnected else "down",
+                        "guest": link.allowGuestControl,
+                    }
+                )
+        return json.dumps(told)
+
+    def loosen(self, vm_id: str) -> None:
+        machine = self.machine(vm_id)
+        device = next(one for one in machine.config.hardware.device if isinstance(one, card))
+        device.connectable.connected = True
+        change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=device)
+        finish(machine.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+
+    def content_of(self, path: str) -> bytes:
+        store, _bracket, name = path.removeprefix("[").partition("] ")
+        query = urllib.parse.urlencode({"dcPath": self.centre.name, "dsName": store})
+        url = f"https://{self.server.host}:{self.server.port}/folder/{urllib.parse.quote(name)}?{query}"
+        with urllib.request.urlopen(url, context=self.tls, timeout=30) as answer:
+            found: bytes = answer.read()
+        return found
+
+    def content(self, path: str) -> str:
+        try:
+            self.content_of(path)
+        except urllib.error.HTTPError as exc:
+            if exc.code == 404:
+                return "gone"
+            raise
+        return "there"
+
+    def _base(self) -> None:
+        """The image that all VMs' disks stand on."""
+        path = f"[{STORE}] base.vmdk"
+        if self.content(path) == "gone":
+            spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
+                capacityKb=SIZE // 1024, diskType="thin", adapterType="lsiLogic"
+            )
+            self.inventory.virtualDiskManager.CreateVirtualDisk_Task(path, self.centre, spec)
+            while self.content(path) == "gone":
+                time.sleep(0.01)
+
+
+def finish(task: Any) -> None:
+    """Await a task; one that fails, fails the test."""
+    end = time.monotonic() + 30
+    while task.info.state not in ("success", "error"):
+        assert time.monotonic() < end, task.info
+        time.sleep(0.01)
+    assert task.info.state == "success", task.info.error
+
+
+def added(device: Any) -> Any:
+    return vim.vm.device.VirtualDeviceSpec(operation="add", device=device)
