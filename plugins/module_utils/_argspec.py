@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.module_utils.basic import env_fallback
+
 Spec = dict[str, dict[str, Any]]
 
 
@@ -56,4 +58,17 @@ FAKE: Spec = {
     "data_host": {"type": "str"},
 }
 
-BACKENDS: dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE}
+PROXMOX: Spec = {
+    "host": {"type": "str", "required": True},
+    "port": {"type": "int", "default": 8006},
+    "token_id": {"type": "str"},
+    "token_secret": {"type": "str", "no_log": True, "fallback": (env_fallback, ["VMWARD_PROXMOX_TOKEN_SECRET"])},
+    "user": {"type": "str"},
+    "password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["VMWARD_PROXMOX_PASSWORD"])},
+    "ca_path": {"type": "path"},
+    "validate_certs": {"type": "bool", "default": True},
+    "quarantine": {"type": "str"},
+    "data_host": {"type": "str"},
+}
+
+BACKENDS: dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE, "proxmox": PROXMOX}

@@ -55,6 +55,10 @@ def connect(name: str, entry: Any, on_data_host: bool = False) -> Hypervisor:
         from ._fake.hypervisor import FakeHypervisor
 
         return FakeHypervisor(name, options["path"])
+    if options["backend"] == "proxmox":
+        from ._proxmox.api import ProxmoxHypervisor
+
+        return ProxmoxHypervisor(name, options)
     from ._libvirt.api import LibvirtHypervisor
 
     return LibvirtHypervisor(name, options["data_uri" if on_data_host else "uri"])

@@ -89,6 +89,10 @@ class Vms(ABC):
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong."""
 
+    def remarks(self, vm_id: str) -> tuple[str, ...]:
+        """What a responder should know of this VM beside its state: warnings of tasks, layers not confirmed."""
+        return ()
+
     @abstractmethod
     def close(self) -> None:
         """Log out. Called once, also after failures."""

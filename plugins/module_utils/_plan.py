@@ -201,5 +201,6 @@ def execute(
             if plan.shortfall:
                 run.outcomes[vm_id].fail(NotVerified(plan.shortfall))
     for outcome in run.outcomes.values():
+        outcome.warnings += hypervisor.remarks(outcome.id)
         outcome.seconds = round(time.monotonic() - started, 3)
     return [run.outcomes[vm_id] for vm_id, _name in chosen]

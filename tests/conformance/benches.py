@@ -14,11 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import libvirt
+import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._fake import convert, images
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor, stop
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.state import State
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail, Hypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import (
+    Capability,
+    Detail,
+    Hypervisor,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Layer, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
@@ -65,6 +70,15 @@ class Bench(ABC):
     @abstractmethod
     def content(self, path: str) -> str:
         """Whether an image is there."""
+
+    def nic_id(self, number: int, kind: str = "tap") -> str:
+        """The id of NIC n."""
+        return mac(number)
+
+    def needs(self, capability: Capability) -> None:
+        """Skip what this backend says it cannot do."""
+        if capability not in self.hypervisor.capabilities():
+            pytest.skip(f"{type(self.hypervisor).__name__} has no {capability.value}")
 
     def vm(self, vm_id: str) -> Vm:
         found = self.hypervisor.read([vm_id], EVERYTHING)[vm_id]

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.tests.conformance import world as worlds
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
+from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,14 @@ def fake(tmp_path: Path) -> FakeBench:
     return FakeBench(tmp_path)
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real)])
+@pytest.fixture
+def proxmox(tmp_path: Path) -> Iterator[ProxmoxBench]:
+    bench = ProxmoxBench(tmp_path)
+    yield bench
+    bench.stop()
+
+
+@pytest.fixture(params=["fake", "proxmox", pytest.param("real", marks=pytest.mark.real)])
 def bench(request: pytest.FixtureRequest) -> Bench:
     made: Bench = request.getfixturevalue(request.param)
     return made

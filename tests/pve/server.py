@@ -308,6 +308,10 @@ class Pve(FakePve):
     def _newer(vm: FakeVm, name: str) -> list[str]:
         return [other for other, snap in vm.snapshots.items() if snap.get("parent") == name]
 
+    def _item(self, name: str, volname: str, vol: Data) -> Data:
+        told: Data = super()._item(name, volname, vol)
+        return {"parent": None, "used": told["size"], **told} if told["content"] == "images" else told
+
     # Monitor and services
 
     async def _monitor(self, request: web.Request) -> web.Response:

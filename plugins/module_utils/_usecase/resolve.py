@@ -41,7 +41,7 @@ def resolve(hypervisors: Mapping[str, Hypervisor], selectors: Sequence[str]) -> 
             read += [vm for vm in hypervisor.read(mine, frozenset([Detail.ADDRESSES])).values() if isinstance(vm, Vm)]
     found: dict[str, VmRef | VmwardError] = {}
     for selector in selectors:
-        hits = [ref for ref in refs if selector in (ref.name, ref.id)]
+        hits = [ref for ref in refs if selector in (ref.name, ref.id, *ref.labels)]
         hits += [vm.ref for vm in read if vm.ref not in hits and answers_to(vm, selector.lower())]
         found[selector] = exactly_one(selector, hits, refs)
     return found
