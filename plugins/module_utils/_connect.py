@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,19 @@ def validate_entry(name: str, entry: Any) -> dict[str, Any]:
     if result.error_messages:
         raise BadEntry("Hypervisor {} ({}): {}.".format(name, backend, "; ".join(result.error_messages)))
     return dict(result.validated_parameters, backend=backend)
+
+
+def secrets(entries: Any) -> set[str]:
+    """Every secret in the entries, so that no output and no log shows it; a malformed entry is told elsewhere."""
+    found: set[str] = set()
+    for entry in entries.values() if isinstance(entries, Mapping) else ():
+        for backend, options in entry.items() if isinstance(entry, Mapping) else ():
+            given = options if isinstance(options, Mapping) else {}
+            for key, option in BACKENDS.get(backend, {}).items():
+                if option.get("no_log"):
+                    told = [given.get(key), *(os.environ.get(name) for name in option.get("fallback", (None, []))[1])]
+                    found.update(str(value) for value in told if value)
+    return found
 
 
 def connect(name: str, entry: Any, on_data_host: bool = False) -> Hypervisor:

@@ -14,13 +14,25 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule
 
 from ._argspec import Spec
-from ._connect import chosen_names, connect
+from ._connect import chosen_names, connect, secrets
 from ._errors import VmwardError
 from ._hypervisor import Hypervisor
 from ._plan import Outcome, UseCase, attempt, execute
 from ._usecase.resolve import resolve
 
 Params = dict[str, Any]
+
+
+class Module(AnsibleModule):
+    """An AnsibleModule that keeps the secrets within ``hypervisors`` out of the log and of every output."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.no_log_values.update(secrets(self.params.get("hypervisors")))
+
+    def _log_invocation(self) -> None:
+        self.no_log_values.update(secrets(self.params.get("hypervisors")))
+        super()._log_invocation()
 
 
 class Session:
@@ -90,7 +102,7 @@ def whole(params: Params, usecase: Callable[[Params], UseCase], check: bool) -> 
 
 def run(spec: Spec, usecase: Callable[[Params], UseCase], **module_args: Any) -> None:
     """A batch module, whole: from its parameters to exit_json or fail_json."""
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **module_args)
+    module = Module(argument_spec=spec, supports_check_mode=True, **module_args)
     started = time.monotonic()
     try:
         outcomes = attempt("run this task", whole, module.params, usecase, module.check_mode)

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Start and stop the test cluster in this process: a free loopback port, TLS by a CA of its own, a log per operation."""
+"""Start and stop the test cluster in this process: a free loopback port, TLS by a CA of its own, calls counted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Cluster:
 
 def make_certificates(directory: Path) -> tuple[Path, Path, Path]:
     """A CA, and a certificate for the loopback address signed by it: (CA file, certificate, key)."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, name = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("Test CA", "pve1"))
 

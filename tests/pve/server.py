@@ -251,8 +251,9 @@ class Pve(FakePve):
         volume = f"{vm.vmid}/vm-{vm.vmid}-state-{name}.raw"
         size = 2 * int(vm.config.get("memory", 512)) * 1048576 + 500 * 1048576
         self.storages["local"].setdefault("volumes", {})[volume] = {
-            "content": "images", "format": "raw", "size": size, "used": size, "ctime": int(time.time()), "vmid": vm.vmid,
-        }  # fmt: skip
+            **{"content": "images", "format": "raw", "size": size, "used": size},
+            **{"ctime": int(time.time()), "vmid": vm.vmid},
+        }
         return "local:" + volume
 
     async def _qm_snapshot(self, v: Data, user: str) -> str:
@@ -278,7 +279,9 @@ class Pve(FakePve):
     async def _qm_rollback(self, v: Data, user: str) -> str:
         vm = self.find(v["node"], v["vmid"])
         newer = self._newer(vm, v["snapname"])
-        if newer and any(self.storages[volume.split(":")[0]].get("type") == "zfspool" for _k, volume, _p in drives_of(vm.config)):
+        if newer and any(
+            self.storages[volume.split(":")[0]].get("type") == "zfspool" for _k, volume, _p in drives_of(vm.config)
+        ):
             why = f"can't rollback, '{v['snapname']}' is not most recent snapshot on 'vm-{vm.vmid}-disk-0'"  # simulated
             return await self._failing(vm, "qmrollback", user, why)
         upid: str = await super()._qm_rollback(v, user)
@@ -345,4 +348,4 @@ def fields(value: str) -> dict[str, str]:
 
 
 def mac_of(value: str) -> str:
-    return value.split(",")[0].partition("=")[2]
+    return value.split(",", maxsplit=1)[0].partition("=")[2]

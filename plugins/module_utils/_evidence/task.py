@@ -17,6 +17,7 @@ from .._connect import chosen_names, connect
 from .._errors import Refused, TaskFailed, VmwardError
 from .._hypervisor import Detail, Hypervisor
 from .._model import Vm
+from .._module import Module
 from .._plan import attempt
 from .._usecase.resolve import resolve
 from .progress import Progress
@@ -81,7 +82,7 @@ def long_spec(deadline: int) -> Spec:
 
 def run(spec: Spec, verb: Verb) -> None:
     """A module, whole."""
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    module = Module(argument_spec=spec, supports_check_mode=True)
     started = time.monotonic()
     try:
         result = attempt("run this task", whole, module, verb, started)

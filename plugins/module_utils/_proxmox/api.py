@@ -14,7 +14,7 @@ from typing import Any
 
 from .._errors import NotFound, Refused, TaskFailed, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
-from .._model import PowerState, Vm, VmRef, printable
+from .._model import Vm, VmRef, printable
 from . import rights
 from .connection import Connection
 from .evidence import EvidenceVerbs
@@ -53,25 +53,24 @@ class ProxmoxHypervisor(EvidenceVerbs, Hypervisor):
 
     def _power(self, vm: Vm, what: str, kind: str, verb: str, on: bool, **values: Any) -> Pending:
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
-        return self.task(
-            vm.ref, what, kind, "post", f"/status/{verb}", lambda: self.is_running(vm.ref) is on, **values
-        )
+        return self.task(vm.ref, what, kind, "post", f"/status/{verb}", lambda: self.is_running(vm.ref) is on, **values)
 
     def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
         if not paused:
             return self._power(vm, "start", "qmstart", "start", True)
         needs = rights.on_vm(vm.ref.id, "VM.Config.Options"), rights.on_vm(vm.ref.id, "VM.PowerMgmt")
-        self.require("start paused", vm.ref, *needs)
+        what = "start paused"
+        self.require(what, vm.ref, *needs)
 
         def set_freeze() -> Pending:
-            return self.fired(vm.ref, "start paused", lambda: self.at(vm.ref, "start paused", "put", "/config", freeze=1))
+            return self.fired(vm.ref, what, lambda: self.at(vm.ref, what, "put", "/config", freeze=1))
 
         def forget_freeze() -> Pending:  # it stays pending: the next cold start runs
             drop = {"delete": "freeze"}
-            return self.fired(vm.ref, "start paused", lambda: self.at(vm.ref, "start paused", "put", "/config", **drop))
+            return self.fired(vm.ref, what, lambda: self.at(vm.ref, what, "put", "/config", **drop))
 
         return self.after(
-            vm, "start paused", set_freeze, lambda: self._power(vm, "start", "qmstart", "start", True), forget_freeze
+            vm, what, set_freeze, lambda: self._power(vm, "start", "qmstart", "start", True), forget_freeze
         )
 
     def submit_pause(self, vm: Vm) -> Pending:
@@ -166,8 +165,8 @@ class ProxmoxHypervisor(EvidenceVerbs, Hypervisor):
 
     def submit_reset_disks(self, vm: Vm) -> Pending:
         raise Unsupported(
-            f"Cannot reset the disks of {vm.ref.name}: Proxmox VE cannot give a VM a fresh overlay in place. Revert to a "
-            "snapshot, or clone its template anew."
+            f"Cannot reset the disks of {vm.ref.name}: Proxmox VE cannot give a VM a fresh overlay in place. Revert to "
+            "a snapshot, or clone its template anew."
         )
 
     def submit_delete(self, vm: Vm) -> Pending:

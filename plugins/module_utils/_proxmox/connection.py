@@ -186,17 +186,19 @@ class Connection:
             ) from exc
         except requests.exceptions.SSLError as exc:
             raise AuthFailed(
-                f"{start}: the certificate of {self.host} cannot be trusted ({printable(reason(exc), 200)}). Set ca_path "
-                "to the cluster's CA (/etc/pve/pve-root-ca.pem), and host to a name in the certificate."
+                f"{start}: the certificate of {self.host} cannot be trusted ({printable(reason(exc), 200)}). Set "
+                "ca_path to the cluster's CA (/etc/pve/pve-root-ca.pem), and host to a name in the certificate."
             ) from exc
         except requests.exceptions.ConnectTimeout as exc:
-            raise NoAnswer(f"{start}: {self.host} does not answer for {CONNECT:g} s. Check host, port and route.") from exc
+            raise NoAnswer(
+                f"{start}: {self.host} does not answer for {CONNECT:g} s. Check host, port and route."
+            ) from exc
         except requests.exceptions.ReadTimeout as exc:
             raise NoAnswer(f"{start}: {self.host} took the request and has not answered for {ANSWER:g} s.") from exc
         except (requests.exceptions.RequestException, OSError, ValueError) as exc:
             raise NoAnswer(
-                f"{start}: the connection to {self.host} failed ({printable(reason(exc), 200)}). Check that pveproxy runs "
-                "there, and host and port."
+                f"{start}: the connection to {self.host} failed ({printable(reason(exc), 200)}). Check that pveproxy "
+                "runs there, and host and port."
             ) from exc
 
     def _rejected(self, start: str, exc: Any) -> VmwardError:

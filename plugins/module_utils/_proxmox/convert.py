@@ -251,7 +251,9 @@ def passed_kind(key: str, value: str, pci: Sequence[Data] | None, usb: Sequence[
 def power_of(ref: VmRef, status: Data, lock: str) -> PowerState:
     raw = str(status.get("qmpstatus") or status.get("status"))
     if raw not in POWER:
-        raise Unsupported(f"Cannot judge {ref.name}: {ref.hypervisor} reports the unknown power state '{printable(raw)}'.")
+        raise Unsupported(
+            f"Cannot judge {ref.name}: {ref.hypervisor} reports the unknown power state '{printable(raw)}'."
+        )
     power = POWER[raw]
     return PowerState.SUSPENDED if power is PowerState.STOPPED and lock == "suspended" else power
 
@@ -322,7 +324,9 @@ def disk_of(key: str, drive: Mapping[str, str], volumes: Mapping[str, Data]) -> 
     told = volumes.get(volume, {})
     size = int(told.get("size") or 0) or size_of(drive.get("size", ""))
     read_only = drive.get("media") == "cdrom" or drive.get("ro") == "1"
-    return Disk(key, key.rstrip("0123456789"), size, int(told.get("used") or 0), read_only, layers_of(volume, drive, told))
+    return Disk(
+        key, key.rstrip("0123456789"), size, int(told.get("used") or 0), read_only, layers_of(volume, drive, told)
+    )
 
 
 def layers_of(volume: str, drive: Mapping[str, str], told: Mapping[str, Any]) -> tuple[Layer, ...]:

@@ -17,7 +17,9 @@ class EvidenceVerbs(Work):
     """The Evidence part of the contract."""
 
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
-        raise Unsupported(f"Cannot dump the memory of {vm.ref.name}: not on Proxmox VE yet. Take a snapshot with memory.")
+        raise Unsupported(
+            f"Cannot dump the memory of {vm.ref.name}: not on Proxmox VE yet. Take a snapshot with memory."
+        )
 
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:
         raise Unsupported(f"Cannot export disk {disk_id} of {vm.ref.name}: not on Proxmox VE yet. Take a snapshot.")

@@ -211,7 +211,11 @@ class Reading:
 
     def _hardware(self, node: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """What passed-through devices are. A host that does not tell leaves each a possible network card."""
-        passed = {row["key"]: str(row.get("value", row.get("pending", ""))) for row in rows if convert.PASSED.match(row["key"])}
+        passed = {
+            row["key"]: str(row.get("value", row.get("pending", "")))
+            for row in rows
+            if convert.PASSED.match(row["key"])
+        }
         kinds = {}
         for key, value in passed.items():
             kind = "pci" if key.startswith("hostpci") else "usb"
@@ -258,7 +262,9 @@ class Reading:
 
     def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
         """Before the first write: raise ``AuthFailed`` with exactly what is missing."""
-        held = self.one_time("rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions"))
+        held = self.one_time(
+            "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
+        )
         wanted = [*needs, *rights.on_bridges(held, bridges)]
         lacking = rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
         if lacking:

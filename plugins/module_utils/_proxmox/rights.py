@@ -43,7 +43,7 @@ def on_vm(vmid: str, *privileges: str) -> Need:
 
 def on_bridges(rights: Rights, bridges: Sequence[str]) -> list[Need]:
     """A bridge is a VNet of the zone ``localnetwork``; a VNet of another zone is told by that zone's path."""
-    needs = []
+    needs: list[Need] = []
     for bridge in sorted(set(bridges)):
         zones = [path for path in rights if path.startswith("/sdn/zones/") and path.split("/")[4:5] == [bridge]]
         needs.append((zones[0] if zones else f"/sdn/zones/localnetwork/{bridge}", ("SDN.Use",)))

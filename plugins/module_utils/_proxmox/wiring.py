@@ -70,7 +70,10 @@ class WiringVerbs(Reading):
                 f"Cannot bring {vm.ref.name} into forensic isolation: no quarantine bridge is named for {self.name}. "
                 "Set quarantine in its entry, or seal it."
             )
-        bridges = [*{nic.network for nic in vm.nics if nic.network}, *([quarantine] if mode is Isolation.FORENSIC else [])]
+        bridges = [
+            *{nic.network for nic in vm.nics if nic.network},
+            *([quarantine] if mode is Isolation.FORENSIC else []),
+        ]
         self.require("isolate", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=bridges)
         noted = dict(vm.note.wiring) if vm.note else {}
 
@@ -90,7 +93,9 @@ class WiringVerbs(Reading):
     ) -> None:
         def changes() -> dict[str, str]:
             seen = self.seen[vm.id]
-            sides = {key: [side for side in (seen.live(key), seen.config(key)) if side] for key in seen.keys(convert.NET)}
+            sides = {
+                key: [side for side in (seen.live(key), seen.config(key)) if side] for key in seen.keys(convert.NET)
+            }
             wanted = {key: cut(key, both[0]) for key, both in sides.items() if both}
             return {key: new for key, new in wanted.items() if any(convert.canonical(s) != new for s in sides[key])}
 
@@ -135,7 +140,9 @@ class WiringVerbs(Reading):
         seen = self.seen[vm.id]
         if not seen.running:
             return ""
-        held = self.one_time("rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions"))
+        held = self.one_time(
+            "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
+        )
         if rights.missing(held, [rights.on_vm(vm.id, "Sys.Modify")], str(self.rows.get(vm.id, {}).get("pool", ""))):
             return "Its links could not be taken down in QEMU meanwhile: Sys.Modify is missing."
         for key in seen.keys(convert.NET):
@@ -149,7 +156,9 @@ class WiringVerbs(Reading):
             for nic in vm.nics if nic.id in wiring and nic.cut_by
         }  # fmt: skip
         bridges = [convert.fields(net).get("bridge", "") for net in nets.values()]
-        self.require("reconnect", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[b for b in bridges if b])
+        self.require(
+            "reconnect", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[b for b in bridges if b]
+        )
 
         def changes() -> dict[str, str]:
             seen = self.seen[vm.ref.id]

@@ -56,9 +56,7 @@ class Work(WiringVerbs):
 
         return Pending(vm, what, poll)
 
-    def task(
-        self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached, **values: Any
-    ) -> Pending:
+    def task(self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached, **values: Any) -> Pending:
         """Work that PVE does in a task. One of this kind that runs already is taken up instead of starting another."""
         job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)))
         return Pending(vm, what, job.poll)
@@ -85,9 +83,7 @@ class Work(WiringVerbs):
 class Job:
     """One task, from its start to its end. Repeated when it ran into another's lock, after reading back."""
 
-    def __init__(
-        self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str]
-    ) -> None:
+    def __init__(self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str]) -> None:
         self.work, self.vm, self.what, self.kind = work, vm, what, kind
         self.reached, self.start = reached, start
         self.end = time.monotonic() + work.patience
