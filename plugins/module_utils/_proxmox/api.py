@@ -106,7 +106,7 @@ class ProxmoxHypervisor(EvidenceVerbs, Hypervisor):
         return Pending(vm.ref, "shut down", poll)
 
     def submit_power_off(self, vm: Vm) -> Pending:
-        """A shut-down that still waits for the guest would hold the VM's lock: it ends first."""
+        """A shut-down that still waits for the guest holds the VM's lock: PVE is told to end it."""
         self.require("power off", vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
 
         def stop() -> str:
@@ -122,8 +122,8 @@ class ProxmoxHypervisor(EvidenceVerbs, Hypervisor):
     def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
         if not SNAPSHOT_NAME.fullmatch(name) or name.lower() in RESERVED:
             raise Refused(
-                f"Cannot take snapshot '{printable(name)}' of {vm.ref.name}: on Proxmox VE its name is 2 to 40 letters, "
-                "digits, dashes or underscores and begins with a letter. Nothing was touched. Choose another."
+                f"Cannot take snapshot '{printable(name)}' of {vm.ref.name}: on Proxmox VE its name is 2 to 40 "
+                "letters, digits, dashes or underscores and begins with a letter. Nothing was touched. Choose another."
             )
         what = f"take snapshot {name} of"
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
