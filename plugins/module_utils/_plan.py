@@ -77,7 +77,8 @@ class Outcome:
 
     def fail(self, error: VmwardError) -> None:
         self.failed = True
-        self.msg = f"{self.msg} {error}" if self.msg else str(error)
+        told = printable(str(error), 4000)  # it may hold the name that a VM was given
+        self.msg = f"{self.msg} {told}" if self.msg else told
         self.task = getattr(error, "task", None) or self.task
 
 

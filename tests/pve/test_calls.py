@@ -70,7 +70,7 @@ def test_a_seal(bench: ProxmoxBench, count: int, nics: tuple[str, ...]) -> None:
     rules = {f"GET {VM}/firewall/rules": 2.0}  # before ours are set, and read back
     assert per_vm(calls, count) == added(dict.fromkeys(READ, 2.0), each, each, dict.fromkeys(writes, 1.0), rules)
     second = {"GET /cluster/firewall/options": 1, "GET /nodes/N/services/pve-firewall/state": 1}
-    assert once(calls) == {**{call: 2 for call in shared}, **second}
+    assert once(calls) == {**dict.fromkeys(shared, 2), **second}
 
 
 @pytest.mark.parametrize("count", [1, MANY])
@@ -80,7 +80,7 @@ def test_a_snapshot(bench: ProxmoxBench, count: int) -> None:
     tree = {f"GET {VM}/snapshot": 2.0, f"POST {VM}/snapshot": 1.0}
     assert per_vm(calls, count) == added(dict.fromkeys(READ, 2.0), each, each, tree)
     disks = {"GET /nodes/N/storage/local/content": 2 * count}
-    assert once(calls) == {**{call: 2 for call in shared}, **disks}
+    assert once(calls) == {**dict.fromkeys(shared, 2), **disks}
 
 
 @pytest.mark.parametrize("count", [1, MANY])

@@ -10,11 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 from typing import Any, Callable, TypeVar
 
 from .._errors import AuthFailed, NotFound, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import Detail
-from .._model import Disk, Isolation, IsolationNote, Snapshot, Vm, VmRef
+from .._model import Disk, Isolation, IsolationNote, Nic, Snapshot, Vm, VmRef
 from . import convert, note, rights
 from .connection import Connection, NoAnswer, Rejected
 
@@ -167,23 +168,40 @@ class Reading:
             ) from exc
         quarantine = str(self.link.options.get("quarantine") or "")
         nics = convert.nics_of(seen, found, quarantine, Detail.ADDRESSES in detail)
-        vm = Vm(
+        self.layers[ref.id] = self._unconfirmed(ref, nics, found, seen) if found else ()
+        return Vm(
             ref,
             power,
             nics,
             convert.memory_of(seen.config("memory")),
             True,
             disks=self._disks(ref, seen) if Detail.DISKS in detail else (),
-            snapshots=self._snapshots(ref, seen) if Detail.SNAPSHOTS in detail else (),
+            snapshots=self._snapshots(ref, seen, found) if Detail.SNAPSHOTS in detail else (),
             note=found,
             tags=tuple(label.replace("tag:", "", 1) for label in ref.labels),
         )
-        self.layers[ref.id] = self._unconfirmed(vm, found, seen) if found and nics else ()
-        return vm
 
-    def _snapshots(self, ref: VmRef, seen: convert.Seen) -> tuple[Snapshot, ...]:
+    def _snapshots(self, ref: VmRef, seen: convert.Seen, found: IsolationNote | None) -> tuple[Snapshot, ...]:
         rows = self.at(ref, "list the snapshots of", "get", "/snapshot")
-        return convert.snapshots_of(rows, len(rows) > 2 and self._newest_only(seen))
+        all_ = convert.snapshots_of(rows, len(rows) > 2 and self._newest_only(seen))
+        return tuple(self._held(ref, snapshot) if found and snapshot.memory else snapshot for snapshot in all_)
+
+    def _held(self, ref: VmRef, snapshot: Snapshot) -> Snapshot:
+        """With memory, the guest of a contained VM would run on at once: only a firewall that is sure may hold it."""
+        config = self.at(ref, "read a snapshot of", "get", f"/snapshot/{snapshot.id}/config")
+        without = [
+            key for key, value in config.items()
+            if convert.NET.match(key) and convert.fields(str(value)).get("firewall") != "1"
+        ]  # fmt: skip
+        why = [*self.layers[ref.id], *([f"{', '.join(without)} had no firewall=1 then"] if without else [])]
+        if not why or snapshot.blocked:
+            return snapshot
+        return replace(
+            snapshot,
+            blocked="it holds memory, so Proxmox VE lets the guest run at once, wired as it was then, and the firewall "
+            f"that would hold it is not confirmed ({'; '.join(why)}). Use a snapshot without memory, or make the "
+            "firewall hold first",
+        )
 
     def _newest_only(self, seen: convert.Seen) -> bool:
         """Do the disks lie where only the newest snapshot can be gone back to? Storages that hide are not judged."""
@@ -233,11 +251,13 @@ class Reading:
 
     # The second layer
 
-    def _unconfirmed(self, vm: Vm, found: IsolationNote, seen: convert.Seen) -> tuple[str, ...]:
-        if vm.isolation is Isolation.FREE:
+    def _unconfirmed(
+        self, ref: VmRef, nics: Sequence[Nic], found: IsolationNote, seen: convert.Seen
+    ) -> tuple[str, ...]:
+        if not nics or any(nic.isolation is Isolation.FREE for nic in nics):
             return ()
         try:
-            rules = self.at(vm.ref, "read the firewall rules of", "get", "/firewall/rules")
+            rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
         except VmwardError as exc:
             return (f"its firewall rules cannot be read ({exc})",)
         cluster = self._hidden("now the cluster's firewall", "cluster/firewall/options")

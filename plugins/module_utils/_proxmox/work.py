@@ -39,9 +39,10 @@ class Work(WiringVerbs):
         wait_for([self.futures[item.vm.id] for item in pending if item.vm.id in self.futures], timeout=deadline)
         outcome = poll_all(pending, max(end - time.monotonic(), 0.0))
         for item in pending:
-            error, upid = outcome[item.vm.id], self.upids.get(item.vm.id)
-            if isinstance(error, TimedOut) and upid and error.task == (item.task or item.what):
-                outcome[item.vm.id] = TimedOut(still_running(replace(item, task=upid), deadline), task=upid)
+            error, upid = outcome[item.vm.id], self.upids.get(item.vm.id, "")
+            if isinstance(error, TimedOut) and error.task == (item.task or item.what):
+                sentence = still_running(replace(item, task=upid), deadline)
+                outcome[item.vm.id] = TimedOut(sentence, task=upid or item.what)
         return outcome
 
     def fired(self, vm: VmRef, what: str, call: Callable[[], None]) -> Pending:

@@ -31,6 +31,9 @@ class OneVm:
     def wait(self, pending, deadline):  # type: ignore[no-untyped-def]
         return poll_all(pending, 1, now=lambda: 0.0, sleep=lambda _seconds: None)
 
+    def remarks(self, vm_id: str) -> tuple[str, ...]:
+        return ("it was simulated",)
+
     def become(self, power: PowerState) -> Pending:
         self.power = power
         self.log.append(power.value)
