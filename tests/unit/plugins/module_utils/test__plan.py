@@ -100,6 +100,11 @@ def test_an_undo_that_fails_is_told() -> None:
     assert "NOT undone: pause (No.)" in told.msg
 
 
+def test_what_the_hypervisor_remarks_is_told() -> None:
+    (outcome,) = execute(OneVm(), Turn(), [(REF.id, "desk1")], 5, True)  # type: ignore[arg-type]
+    assert outcome.warnings == ["it was simulated"]
+
+
 def test_nothing_to_do_is_no_change() -> None:
     told, hypervisor = outcome(Turn())
     assert (told.changed, told.failed, hypervisor.log) == (False, False, [])
