@@ -174,7 +174,11 @@ class Evidence(ABC):
 
     @abstractmethod
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
-        """Write the guest's memory as an ELF core to a new file. The CPUs stand still while it is written."""
+        """Write the guest's memory to a new file, in ``memory_format()``. The CPUs may stand still meanwhile."""
+
+    def memory_format(self) -> str:
+        """``elf``, an ELF core; or ``qemu-state``, the state that QEMU saves of a running guest."""
+        return "elf"
 
     @abstractmethod
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:

@@ -14,10 +14,11 @@ from typing import Any
 
 from .._errors import NotFound, Refused, TaskFailed, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
-from .._model import Vm, VmRef, printable
+from .._model import Vm, printable
 from . import rights
 from .connection import Connection
 from .evidence import EvidenceVerbs
+from .wiring import WiringVerbs
 from .work import Job
 
 SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}")
@@ -25,15 +26,13 @@ LACKS = {
     Capability.SUSPEND,
     Capability.DISK_RESET,
     Capability.REVERT_EXTERNAL,
-    Capability.MEMORY_DUMP,
     Capability.DISK_EXPORT_LIVE,
     Capability.DISK_EXPORT_STOPPED,
-    Capability.GUEST_RUN,
 }
 RESERVED = ("current", "pending")
 
 
-class ProxmoxHypervisor(EvidenceVerbs, Hypervisor):
+class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
     """One cluster, or one node that stands alone."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -127,18 +126,12 @@ class ProxmoxHypervisor(EvidenceVerbs, Hypervisor):
             )
         what = f"take snapshot {name} of"
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
-        values = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
-        return self.task(vm.ref, what, "qmsnapshot", "post", "/snapshot", lambda: name in self._whole(vm.ref), **values)
-
-    def _whole(self, vm: VmRef) -> set[str]:
-        rows = self.at(vm, "list the snapshots of", "get", "/snapshot")
-        return {row["name"] for row in rows if not row.get("snapstate")}
+        return self.take_snapshot(vm.ref, what, name, description, memory)
 
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
         what = f"remove snapshot {snapshot_id} of"
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
-        gone = lambda: snapshot_id not in self._whole(vm.ref)  # noqa: E731
-        return self.task(vm.ref, what, "qmdelsnapshot", "delete", f"/snapshot/{snapshot_id}", gone)
+        return self.remove_snapshot(vm.ref, what, snapshot_id)
 
     def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
         """PVE lets a VM run at once when the snapshot holds memory, wired as it was then: it is held right after."""

@@ -17,19 +17,11 @@ from .._hypervisor import Pending
 from .._model import Collector, Isolation, IsolationNote, Vm, VmRef
 from . import convert, note, rights
 from .connection import NoAnswer, Rejected
-from .reading import Reading
-
-PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory one is held for about 30
-AGAIN = 2.0  # seconds between two tries
+from .work import AGAIN, Work
 
 
-class WiringVerbs(Reading):
+class WiringVerbs(Work):
     """The Network part of the contract."""
-
-    patience = PATIENCE
-
-    def fired(self, vm: VmRef, what: str, call: Callable[[], None]) -> Pending:
-        raise NotImplementedError  # in api.py
 
     def submit_note(self, vm: Vm, note_: IsolationNote | None) -> Pending:
         what = "write the undo note on"

@@ -17,15 +17,19 @@ from .._hypervisor import Pending
 from .._model import Vm, VmRef
 from .._wait import poll_all, still_running
 from .connection import Connection, NoAnswer, Rejected
+from .reading import Reading
 from .tasks import Tasks
-from .wiring import AGAIN, WiringVerbs
 
 Reached = Callable[[], bool]
+PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory one is held for about 30
+AGAIN = 2.0  # seconds between two tries
 SLOWLY = 1.0  # seconds between looks at a state that no task tells
 
 
-class Work(WiringVerbs):
-    """The vms' part of waiting, for all verbs."""
+class Work(Reading):
+    """Submitting and waiting, for all verbs."""
+
+    patience = PATIENCE
 
     def __init__(self, name: str, link: Connection) -> None:
         super().__init__(name, link)
@@ -76,6 +80,20 @@ class Work(WiringVerbs):
             return False
 
         return Pending(vm.ref, what, poll)
+
+    def snapshot_names(self, vm: VmRef) -> set[str]:
+        """Those that are whole."""
+        rows = self.at(vm, "list the snapshots of", "get", "/snapshot")
+        return {row["name"] for row in rows if not row.get("snapstate")}
+
+    def take_snapshot(self, vm: VmRef, what: str, name: str, description: str, memory: bool) -> Pending:
+        values = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
+        taken: Reached = lambda: name in self.snapshot_names(vm)  # noqa: E731
+        return self.task(vm, what, "qmsnapshot", "post", "/snapshot", taken, **values)
+
+    def remove_snapshot(self, vm: VmRef, what: str, name: str) -> Pending:
+        gone: Reached = lambda: name not in self.snapshot_names(vm)  # noqa: E731
+        return self.task(vm, what, "qmdelsnapshot", "delete", f"/snapshot/{name}", gone)
 
     def is_running(self, vm: VmRef) -> bool:
         return bool(self.at(vm, "read", "get", "/status/current").get("status") == "running")
