@@ -183,8 +183,8 @@ def main(count: int = 50, looped: int = 5, forked: int = 20) -> int:
     print(f"{count} VMs, tasks of {TASK:g} s; goals: floor <= 1.5, loop >= 20, forks >= 5 (without one empty task)")
     for operation, one in figures.items():
         print(f"{operation:>10}  " + "  ".join(f"{key} {value:g}" for key, value in one.items()))
-    for size, one in growth.items():
-        print(f"isolate {size:>5} VMs: {one['seconds']:g} s, at most {one['memory_mib']:g} MiB in one process")
+    for named, one in growth.items():
+        print(f"isolate {named:>5} VMs: {one['seconds']:g} s, at most {one['memory_mib']:g} MiB in one process")
     target = ROOT / "build/bench/proxmox.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     ratios = {f"{operation}_{key}": one[key] for operation, one in figures.items() for key in GOALS}

@@ -59,7 +59,7 @@ class Pve(FakePve):
         for end, times in self.truncate.items():
             if times > 0 and request.path.endswith(end):
                 self.truncate[end] = times - 1
-                cut = web.StreamResponse(headers={"Content-Length": str(len(answer.body or b"") + 500)})  # type: ignore[arg-type]
+                cut = web.StreamResponse(headers={"Content-Length": str(len(answer.body or b"") + 500)})
                 cut.content_type = "application/json"
                 await cut.prepare(request)
                 await cut.write((answer.text or "")[:20].encode())

@@ -48,7 +48,7 @@ def state(count: int) -> tuple[dict[str, float], dict[str, int]]:
 def added(*parts: dict[str, float]) -> dict[str, float]:
     total: Counter[str] = Counter()
     for part in parts:
-        total.update(part)  # type: ignore[arg-type]
+        total.update(part)
     return dict(total)
 
 

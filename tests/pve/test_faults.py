@@ -83,7 +83,7 @@ def test_without_a_ca_the_systems_own_decide(cluster: Cluster) -> None:
 def test_checking_off_works_and_warns(bench: ProxmoxBench) -> None:
     vm_id = bench.create("desk1")
     made = connect("hv1", {"proxmox": {**bench.cluster.entry, "validate_certs": False, "ca_path": None}})
-    bench.hypervisor = made  # type: ignore[assignment]
+    bench.hypervisor = made
     assert "the certificate of hv1 is not checked (validate_certs: false)" in bench.one(Info(), vm_id).warnings
 
 

@@ -43,7 +43,7 @@ def ask(cluster: Cluster, row: dict[str, Any]) -> requests.Response:
         headers={"Authorization": f"PVEAPIToken=root@pam!t1={SECRET}"},
         verify=str(cluster.ca_path),
         timeout=30,
-        **where,  # type: ignore[arg-type]
+        **where,
     )
 
 

@@ -220,7 +220,7 @@ def test_a_storage_that_goes_back_to_the_newest_only_says_what_stands_in_the_way
 
 
 def test_an_unfinished_snapshot_is_none() -> None:
-    rows = [{"name": "half", "snaptime": 1, "snapstate": "prepare"}, {"name": "current"}]
+    rows: list[dict[str, Any]] = [{"name": "half", "snaptime": 1, "snapstate": "prepare"}, {"name": "current"}]
     assert convert.snapshots_of(rows, False) == ()
 
 
