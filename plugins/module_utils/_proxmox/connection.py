@@ -66,7 +66,7 @@ class Crew:
     """Threads for many calls at once. A process that ends does not wait for them."""
 
     def __init__(self) -> None:
-        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
@@ -77,9 +77,16 @@ class Crew:
             self.threads[-1].start()
         return future
 
+    def dismiss(self) -> None:
+        for _thread in self.threads:
+            self.work.put(None)
+
     def _run(self) -> None:
         while True:
-            future, call = self.work.get()
+            item = self.work.get()
+            if item is None:
+                return
+            future, call = item
             try:
                 future.set_result(call())
             except BaseException as exc:  # noqa: BLE001  carried to who asks for the result
@@ -130,6 +137,7 @@ class Connection:
                 self.host, port=self.options["port"], verify_ssl=verify, timeout=(CONNECT, ANSWER), **self.login
             )
             session = api._store["session"]  # its pool holds ten connections: more at once would be thrown away
+            session.trust_env = False  # no proxy, no .netrc: only what the entry says, and less time for each call
             session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
             return api
 
@@ -137,7 +145,7 @@ class Connection:
 
     def call(self, what: str, vm: VmRef | None, method: str, path: str, **values: Any) -> Any:
         """One request. A ticket that has expired is renewed once; the request was then not taken."""
-        unsafe = [part for part in path.split("/") if not SEGMENT.fullmatch(part)]
+        unsafe = [part for part in path.split("/") if not SEGMENT.fullmatch(part) or part in (".", "..")]
         if unsafe:
             raise Unsupported(f"Cannot {what}: '{printable(unsafe[0])}' is no name that Proxmox VE can have.")
         api = self.api
@@ -216,6 +224,7 @@ class Connection:
     def close(self) -> None:
         """Nothing waits any longer. A ticket ends by itself; PVE has no log-out."""
         self.closing.set()
+        self.crew.dismiss()
         self.api._store["session"].close()
 
 

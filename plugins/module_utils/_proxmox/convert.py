@@ -313,7 +313,7 @@ def drives_of(seen: Seen) -> dict[str, dict[str, str]]:
     for key in seen.keys(DRIVE):
         value = seen.live(key) or seen.config(key)
         volume, _comma, rest = value.partition(",")
-        volume = volume.removeprefix("file=") if hasattr(volume, "removeprefix") else volume
+        volume = volume.removeprefix("file=")
         if value and volume not in ("none", "cdrom"):
             found[key] = {**fields(rest), "volume": volume}
     return found

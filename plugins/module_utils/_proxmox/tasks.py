@@ -93,13 +93,8 @@ class Tasks:
             if fresh or time.monotonic() - read_at >= 1.0:
                 rows = [row for row in self._list(node, source="active") if not row.get("endtime")]
                 self.active[node] = (time.monotonic(), rows)
-        return next((row["upid"] for row in rows if row["id"] == vm.id and row["type"] == kind), "")
-
-    def since(self, node: str, vm: VmRef, kind: str, known: str) -> str:
-        """A task of this kind on the VM that is newer than the one known, running or ended; empty if there is none."""
-        rows = self._list(node, source="all", vmid=vm.id, typefilter=kind)
-        newest = max((row for row in rows if row["type"] == kind), key=lambda row: row["starttime"], default=None)
-        return newest["upid"] if newest and newest["upid"] != known else ""
+        known = (row["upid"] for row in rows if row["id"] == vm.id and row["type"] == kind)
+        return next((upid for upid in known if self.ends.get(upid) is None), "")  # the list may be older than the end
 
     def log(self, upid: str, vm: VmRef) -> str:
         """Its last lines; a log that cannot be read says so."""

@@ -15,7 +15,7 @@ from .._plan import Plan, Step, UseCase, View
 from . import volatility
 from .isolation import again
 
-TREE = frozenset([Detail.SNAPSHOTS, Detail.DISKS])
+TREE = frozenset([Detail.SNAPSHOTS])
 
 
 def find(vm: Vm, wanted: str) -> Snapshot:
