@@ -523,6 +523,25 @@ def test_a_storage_that_only_goes_back_to_the_newest_refuses_before_the_power_is
     assert bench.vm(vm_id).power is PowerState.RUNNING
 
 
+def test_a_card_that_was_exchanged_since_the_cut_is_not_given_the_old_ones_wiring(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    bench.pve.vm(int(vm_id)).config["net0"] = "virtio=AA:BB:CC:00:00:01,bridge=vmbr0,firewall=1,link_down=1"
+    before = bench.wiring(vm_id)
+    (outcome,) = bench.do(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+    assert "net0 is another card than when it was cut. Nothing was changed." in outcome.msg
+    assert bench.wiring(vm_id) == before
+
+
+def test_a_monitor_that_refuses_does_not_end_the_waiting_for_the_lock(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.pve.snapshot_lock(int(vm_id), "backup")
+    bench.pve.fail("POST", "/monitor", 500, "root-only command")
+    (outcome,) = bench.do(SEAL, vm_id)
+    assert "could not be taken down in QEMU meanwhile" in outcome.msg
+    assert "qm unlock" in outcome.msg
+
+
 def test_a_note_that_somebody_spoilt_is_never_taken_for_none(bench: ProxmoxBench) -> None:
     vm_id = bench.create("desk1")
     bench.one(SEAL, vm_id)

@@ -137,8 +137,11 @@ class WiringVerbs(Work):
         )
         if rights.missing(held, [rights.on_vm(vm.id, "Sys.Modify")], str(self.rows.get(vm.id, {}).get("pool", ""))):
             return "Its links could not be taken down in QEMU meanwhile: Sys.Modify is missing."
-        for key in seen.keys(convert.NET):
-            self.at(vm, "take the link down of", "post", "/monitor", command=f"set_link {key} off")
+        try:
+            for key in seen.keys(convert.NET):
+                self.at(vm, "take the link down of", "post", "/monitor", command=f"set_link {key} off")
+        except VmwardError as exc:
+            return f"Its links could not be taken down in QEMU meanwhile: {exc}"
         return "Its links were taken down in QEMU itself, until it is started again."
 
     def submit_reconnect(self, vm: Vm, note_: IsolationNote) -> Pending:
@@ -164,6 +167,7 @@ class WiringVerbs(Work):
             return {key: net for key, net in nets.items() if now[key] and convert.canonical(now[key]) != net}
 
         def reconnect() -> None:
+            changes()  # what cannot be restored is told before anything is
             if firewall is not None:
                 self._restore_firewall(vm.ref, firewall)
             self._change_nics(vm.ref, "reconnect", changes, lambda _exc: "")
