@@ -34,7 +34,7 @@ TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
 SEGMENT = re.compile(r"[A-Za-z0-9_.:@!~+-]*")
 
 
-class Rejected(TaskFailed):
+class Rejected(TaskFailed, Exception):
     """PVE answered with an error. ``text`` are its own words."""
 
     def __init__(self, sentence: str, status: int, text: str) -> None:

@@ -52,7 +52,10 @@ class EvidenceVerbs(Work):
             return lambda: self.remove_snapshot(vm.ref, what, one)
 
         left = sorted(one for one in self.snapshot_names(vm.ref) if one.startswith("vmward-memory-"))
-        take = lambda: self.take_snapshot(vm.ref, what, name, "Memory as evidence", True)  # noqa: E731
+
+        def take() -> Pending:
+            return self.take_snapshot(vm.ref, what, name, "Memory as evidence", True)
+
         return self.after(vm, what, *map(remove, left), take, copy, remove(name))
 
     def _on_its_node(self, vm: VmRef, what: str) -> None:

@@ -88,12 +88,12 @@ class Work(Reading):
 
     def take_snapshot(self, vm: VmRef, what: str, name: str, description: str, memory: bool) -> Pending:
         values = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
-        taken: Reached = lambda: name in self.snapshot_names(vm)  # noqa: E731
-        return self.task(vm, what, "qmsnapshot", "post", "/snapshot", taken, **values)
+        return self.task(vm, what, "qmsnapshot", "post", "/snapshot", lambda: name in self.snapshot_names(vm), **values)
 
     def remove_snapshot(self, vm: VmRef, what: str, name: str) -> Pending:
-        gone: Reached = lambda: name not in self.snapshot_names(vm)  # noqa: E731
-        return self.task(vm, what, "qmdelsnapshot", "delete", f"/snapshot/{name}", gone)
+        return self.task(
+            vm, what, "qmdelsnapshot", "delete", f"/snapshot/{name}", lambda: name not in self.snapshot_names(vm)
+        )
 
     def is_running(self, vm: VmRef) -> bool:
         return bool(self.at(vm, "read", "get", "/status/current").get("status") == "running")
