@@ -13,7 +13,7 @@ REQ := tests/requirements
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$(PATH)")
 PLAY := $(SUDO) .venv/bin/ansible-playbook
 MODULE_UTILS := ansible_collections.vmward.remediation.plugins.module_utils
-SUITES = $(wildcard tests/unit tests/conformance tests/integration tests/scenarios tests/respond)
+SUITES = $(wildcard tests/unit tests/pve tests/conformance tests/integration tests/scenarios tests/respond)
 
 .PHONY: help system system-test .venv .venv-lint collections lint test test-all bench demo tour lab-up lab-down clean
 

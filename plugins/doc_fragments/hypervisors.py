@@ -24,24 +24,32 @@ options:
         C(forensic_network), the name of the isolation port group, standard or distributed, that C(forensic) isolation
         moves network cards to (without it there is no C(forensic)); C(timeout), seconds for one answer (default 60);
         and C(data_host).
+      - V(proxmox) takes C(host) (required), a node of the cluster that all calls go through; C(port) (default V(8006));
+        C(token_id) (V(user@realm!name)) with C(token_secret), or C(user) (V(user@realm)) with C(password); C(ca_path),
+        the cluster's CA certificate (on a node V(/etc/pve/pve-root-ca.pem)); C(validate_certs) (default V(true));
+        C(quarantine), the bridge or VNet that C(forensic) moves network cards to; and C(data_host), the
+        node that can read the VM's disks. The secrets may come from the environment variables
+        E(VMWARD_PROXMOX_TOKEN_SECRET) and E(VMWARD_PROXMOX_PASSWORD), and are shown nowhere.
       - V(fake) takes C(path) (required), the state file of a simulated hypervisor for tours and tests; and
         C(data_host).
-      - "For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}})."
+      - "For example V({kvm1: {libvirt: {uri: 'qemu:///system', data_host: kvm1}}, pve: {proxmox: {host: pve1, token_id: 'ir@pve!contain',
+        ca_path: pve-root-ca.pem}}})."
     type: dict
     required: true
 requirements:
   - python >= 3.9
   - libvirt-python (for hypervisors of kind libvirt)
   - pyvmomi (for hypervisors of kind vsphere)
+  - proxmoxer >= 2.0 and requests (for hypervisors of kind proxmox)
 """
 
     BATCH = r"""
 options:
   vms:
     description:
-      - The VMs, each by name, id (UUID; on vSphere the instance UUID), MAC address, IP address, or vSphere's managed
-        object id. Each must match exactly one VM over all
-        hypervisors.
+      - The VMs, each by name, id (UUID; on vSphere the instance UUID, on Proxmox VE the VMID), MAC address or IP address,
+        or by what the hypervisor has besides, such as vSphere's managed object id, or V(tag:NAME) and V(pool:NAME) on
+        Proxmox VE. Each must match exactly one VM over all hypervisors.
     type: list
     elements: str
     required: true

@@ -76,4 +76,17 @@ VSPHERE: Spec = {
     "data_host": {"type": "str"},
 }
 
-BACKENDS: dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE, "vsphere": VSPHERE}
+PROXMOX: Spec = {
+    "host": {"type": "str", "required": True},
+    "port": {"type": "int", "default": 8006},
+    "token_id": {"type": "str"},
+    "token_secret": {"type": "str", "no_log": True, "fallback": (env_fallback, ["VMWARD_PROXMOX_TOKEN_SECRET"])},
+    "user": {"type": "str"},
+    "password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["VMWARD_PROXMOX_PASSWORD"])},
+    "ca_path": {"type": "path"},
+    "validate_certs": {"type": "bool", "default": True},
+    "quarantine": {"type": "str"},
+    "data_host": {"type": "str"},
+}
+
+BACKENDS: dict[str, Spec] = {"libvirt": LIBVIRT, "fake": FAKE, "vsphere": VSPHERE, "proxmox": PROXMOX}

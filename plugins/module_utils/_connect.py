@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,14 +47,15 @@ def validate_entry(name: str, entry: Any) -> dict[str, Any]:
 
 
 def secrets_of(entries: Any) -> set[str]:
-    """The values in the hypervisors option that must never be shown: what its entries' specs call no_log."""
+    """Every secret in the entries, so that no output and no log shows it; a malformed entry is told elsewhere."""
     found: set[str] = set()
     for entry in entries.values() if isinstance(entries, Mapping) else ():
         for backend, options in entry.items() if isinstance(entry, Mapping) else ():
-            for option, spec in BACKENDS.get(backend, {}).items():
-                value = options.get(option) if isinstance(options, Mapping) else None
-                if spec.get("no_log") and value:
-                    found.add(str(value))
+            given = options if isinstance(options, Mapping) else {}
+            for key, option in BACKENDS.get(backend, {}).items():
+                if option.get("no_log"):
+                    told = [given.get(key), *(os.environ.get(name) for name in option.get("fallback", (None, []))[1])]
+                    found.update(str(value) for value in told if value)
     return found
 
 
@@ -81,6 +83,10 @@ def connect(name: str, entry: Any, on_data_host: bool = False) -> Hypervisor:
         from ._vsphere.api import VsphereHypervisor
 
         return VsphereHypervisor(name, options)
+    if options["backend"] == "proxmox":
+        from ._proxmox.api import ProxmoxHypervisor
+
+        return ProxmoxHypervisor(name, options)
     from ._libvirt.api import LibvirtHypervisor
 
     return LibvirtHypervisor(name, options["data_uri" if on_data_host else "uri"], options["connect_timeout"])

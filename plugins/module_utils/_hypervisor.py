@@ -92,6 +92,10 @@ class Vms(ABC):
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong."""
 
+    def remarks(self, vm_id: str) -> tuple[str, ...]:
+        """What a responder should know of this VM beside its state: warnings of tasks, layers not confirmed."""
+        return ()
+
     @abstractmethod
     def close(self) -> None:
         """Log out. Called once, also after failures."""
@@ -173,7 +177,11 @@ class Evidence(ABC):
 
     @abstractmethod
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
-        """Write the guest's memory as an ELF core to a new file. The CPUs stand still while it is written."""
+        """Write the guest's memory to a new file, in ``memory_format()``. The CPUs may stand still meanwhile."""
+
+    def memory_format(self) -> str:
+        """``elf``, an ELF core; or ``qemu-state``, the state that QEMU saves of a running guest."""
+        return "elf"
 
     @abstractmethod
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:

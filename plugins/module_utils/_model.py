@@ -58,7 +58,7 @@ class Nic:
     device: str  # the host's side, for example the tap vnet3; "" while stopped
     link_up: bool
     isolation: Isolation
-    cut_by: tuple[str, ...]  # what can cut it from outside: "filter", "link"; empty: nothing can
+    cut_by: tuple[str, ...]  # what can cut it from outside: "filter", "link", "network" (moved away); empty: nothing
     wiring: Wiring  # what `submit_reconnect` needs to restore it exactly
     addresses: tuple[str, ...] = ()
 
@@ -96,6 +96,7 @@ class Snapshot:
     current: bool
     description: str = ""
     power: PowerState = PowerState.STOPPED  # the state that the VM was in
+    blocked: str = ""  # why the VM cannot go back to it as things are
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class VmRef:
     hypervisor: str
     id: str
     name: str
-    aliases: tuple[str, ...] = field(default=(), compare=False)  # other words that name it and nothing else: a MoID
+    aliases: tuple[str, ...] = field(default=(), compare=False)  # what else selects it: a MoID, tag:web, pool:desktops
 
 
 @dataclass(frozen=True)

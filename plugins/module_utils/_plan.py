@@ -78,7 +78,8 @@ class Outcome:
 
     def fail(self, error: VmwardError) -> None:
         self.failed = True
-        self.msg = f"{self.msg} {error}" if self.msg else str(error)
+        told = printable(str(error), 4000)  # it may hold the name that a VM was given
+        self.msg = f"{self.msg} {told}" if self.msg else told
         self.task = getattr(error, "task", None) or self.task
 
 
@@ -202,5 +203,6 @@ def execute(
             if plan.shortfall:
                 run.outcomes[vm_id].fail(NotVerified(plan.shortfall))
     for outcome in run.outcomes.values():
+        outcome.warnings += hypervisor.remarks(outcome.id)
         outcome.seconds = round(time.monotonic() - started, 3)
     return [run.outcomes[vm_id] for vm_id, _name in chosen]

@@ -18,6 +18,10 @@ description:
   - On libvirt V(sealed) means a network filter that drops every frame on each tap, and the link down. NICs that no
     filter can hold get the link down; when even that is impossible, every other NIC is cut and the module fails,
     naming the NIC.
+  - On Proxmox VE V(sealed) means the link down on every NIC first, then the VM's firewall as second layer; V(forensic)
+    moves the NICs to the quarantine bridge of the hypervisor's entry, with firewall rules for the collectors, which are
+    stateful there. A second layer that cannot be confirmed is told as a warning. Passed-through network cards fail the
+    module by name, as do NICs in QEMU's own arguments.
   - A failure never opens a cut. A VM once isolated stays isolated.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
@@ -52,7 +56,7 @@ options:
     default: ""
   collectors:
     description:
-      - For V(forensic), the addresses and ports that pass. The rules are stateless.
+      - For V(forensic), the addresses and ports that pass. On libvirt the rules are stateless.
     type: list
     elements: dict
     default: []

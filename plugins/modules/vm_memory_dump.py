@@ -19,6 +19,8 @@ description:
     together, and goes straight to the evidence host.
   - An artefact that is whole is not taken again. A run that was killed is taken up by the next one, which waits for
     its job to end if it still works, and otherwise removes what it left.
+  - On Proxmox VE the memory is the state volume of a snapshot with RAM, which is removed again; the artefact is
+    C(memory.qemu-state). The guest mostly runs on meanwhile; the time that is reported is an upper bound.
   - The action of this module runs it as an asynchronous job and prints its progress.
 
 extends_documentation_fragment:

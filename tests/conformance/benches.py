@@ -82,6 +82,10 @@ class Bench(ABC):
         assert self.vm(vm_id) == before
         return True
 
+    def nic_id(self, number: int, kind: str = "tap") -> str:
+        """The id of NIC n."""
+        return mac(number)
+
     def vm(self, vm_id: str) -> Vm:
         found = self.hypervisor.read([vm_id], EVERYTHING)[vm_id]
         if isinstance(found, Exception):

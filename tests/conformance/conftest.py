@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.vmward.remediation.tests.conformance import world as worlds
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
+from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
 
 
@@ -51,7 +52,14 @@ def vsphere(vcenter: Vcsim) -> Iterator[VsphereBench]:
     bench.clean()
 
 
-@pytest.fixture(params=["fake", "vsphere", pytest.param("real", marks=pytest.mark.real)])
+@pytest.fixture
+def proxmox(tmp_path: Path) -> Iterator[ProxmoxBench]:
+    bench = ProxmoxBench(tmp_path)
+    yield bench
+    bench.stop()
+
+
+@pytest.fixture(params=["fake", "vsphere", "proxmox", pytest.param("real", marks=pytest.mark.real)])
 def bench(request: pytest.FixtureRequest) -> Bench:
     made: Bench = request.getfixturevalue(request.param)
     return made

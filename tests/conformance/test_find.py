@@ -74,7 +74,7 @@ def test_a_gone_vm_answers_not_found_and_hides_no_other(bench: Bench) -> None:
 def test_the_chain_of_a_disk_is_read_to_its_base(bench: Bench) -> None:
     (disk,) = bench.vm(bench.create("desk1", running=False)).disks
     assert [layer.format for layer in disk.layers] == [bench.format] * 2
-    assert disk.layers[-1].path.endswith(f"base.{bench.format}")
+    assert "base" in disk.layers[-1].path.rpartition("/")[2]
     assert disk.size == 16 * 1024 * 1024
 
 

@@ -129,7 +129,7 @@ def test_a_nic_that_nothing_can_cut_fails_by_name_and_all_others_are_cut(bench: 
     for check in (True, False):
         (outcome,) = bench.do(SEAL, vm_id, check=check)
         assert outcome.failed
-        assert "NOT wholly isolated: %s" % mac(1) in outcome.msg
+        assert "NOT wholly isolated: %s" % bench.nic_id(1, "uncuttable") in outcome.msg
     assert [nic.isolation for nic in bench.vm(vm_id).nics] == [Isolation.SEALED, Isolation.FREE]
 
 

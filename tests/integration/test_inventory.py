@@ -17,6 +17,8 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.tests.conformance.benches import FakeBench
+from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -131,3 +133,30 @@ def test_the_cache_is_used_when_it_is_on(tmp_path: Path, two: dict[str, FakeBenc
     two["kvm1"].create("desk2")
     assert set(listed(tmp_path, two, **cache)["_meta"]["hostvars"]) == {"desk1"}
     assert set(listed(tmp_path, two)["_meta"]["hostvars"]) == {"desk1", "desk2"}
+
+
+def test_hypervisors_of_every_kind_are_listed_at_once(
+    tmp_path: Path, two: dict[str, FakeBench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two["kvm1"].create("desk1")
+    bench = ProxmoxBench(tmp_path)
+    vm_id = bench.create("web1")
+    bench.pve.vm(int(vm_id)).config.update(tags="dmz", ipconfig0="ip=192.0.2.77/24")
+    bench.one(SetIsolation(Isolation.SEALED, "2026-1"), vm_id)
+    bench.create("golden", running=False)
+    bench.pve.vms[-1].template = True
+    entry = {key: value for key, value in bench.cluster.entry.items() if key != "token_secret"}
+    monkeypatch.setenv("VMWARD_PROXMOX_TOKEN_SECRET", SECRET)
+    source = tmp_path / "all.vmward.yml"
+    hypervisors = {"kvm1": two["kvm1"].entry, "pve": {"proxmox": entry}}
+    source.write_text(json.dumps({"plugin": "vmward.remediation.vms", "hypervisors": hypervisors}))
+    command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(source), "--list"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **SETTINGS})
+    bench.stop()
+    assert told.returncode == 0, told.stderr
+    assert SECRET not in told.stdout + told.stderr
+    hosts = json.loads(told.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value))
+    assert hosts["isolation_sealed"]["hosts"] == hosts["tag_dmz"]["hosts"] == ["web1"]
+    assert hosts["_meta"]["hostvars"]["web1"]["vmward_addresses"] == ["192.0.2.77"]
+    assert set(hosts["_meta"]["hostvars"]) == {"desk1", "web1", "golden"}
+    assert "is a template" in hosts["_meta"]["hostvars"]["golden"]["vmward_problem"]

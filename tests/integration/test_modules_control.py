@@ -21,6 +21,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._model import I
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 from ansible_collections.vmward.remediation.tests.conformance.world import World, required
+from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET
 from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +32,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(params=["fake", "vsphere", pytest.param("libvirt", marks=pytest.mark.real)])
+@pytest.fixture(params=["fake", "vsphere", "proxmox", pytest.param("libvirt", marks=pytest.mark.real)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "fake":
         yield FakeBench(tmp_path)
@@ -39,6 +41,11 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         server = Vcsim(tmp_path)
         yield VsphereBench(server)
         server.stop()
+        return
+    if request.param == "proxmox":
+        cluster = ProxmoxBench(tmp_path)
+        yield cluster
+        cluster.stop()
         return
     required()
     (tmp_path / "world").mkdir()
@@ -49,7 +56,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     world.stop()
 
 
-def play(tmp_path: Path, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def play(tmp_path: Path, tasks: list[dict[str, Any]], *more: str) -> list[dict[str, Any]]:
     """Run the tasks in one play on localhost; answers what each would register."""
     playbook, told = tmp_path / "play.yml", tmp_path / "told.json"
     names = [f"r{number}" for number in range(len(tasks))]
@@ -59,13 +66,23 @@ def play(tmp_path: Path, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     header = {"hosts": "localhost", "gather_facts": False, "vars": {"ansible_python_interpreter": sys.executable}}
     playbook.write_text(json.dumps([dict(header, tasks=steps)]))
     ended = subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", str(playbook)],
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            *more,
+            str(playbook),
+        ],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, **SETTINGS},
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert SECRET not in ended.stdout + ended.stderr
+    assert SECRET not in told.read_text()
     answers: list[dict[str, Any]] = json.loads(told.read_text())
     return answers
 
@@ -93,9 +110,9 @@ ALWAYS = ("vm_snapshot_revert", "vm_disk_reset")  # each run is a change
 
 def test_a_life_of_a_vm_predicted_done_and_done_twice(bench: Bench, tmp_path: Path) -> None:
     bench.create("desk1", ["tap", "tap-down"])
+    can = Capability.DISK_RESET in bench.hypervisor.capabilities()
+    changes = [change for change in CHANGES if can or change[0] != "vm_disk_reset"]
     tasks = []
-    resets = Capability.DISK_RESET in bench.hypervisor.capabilities()
-    changes = [one for one in CHANGES if resets or one[0] != "vm_disk_reset"]
     for verb, options in changes:
         tasks.append(task(verb, bench, "desk1", check_mode=True, diff=True, **options))
         tasks.append(task(verb, bench, "desk1", diff=True, **options))
@@ -138,7 +155,9 @@ def test_failures_are_sentences_and_hide_nothing(bench: Bench, tmp_path: Path) -
         ("desk9", True, False),
         ("desk1", False, False),
     ]
-    assert bad_entry["msg"] == "Hypervisor hv1 is of the unknown kind 'xen'; known kinds: fake, libvirt, vsphere."
+    assert (
+        bad_entry["msg"] == "Hypervisor hv1 is of the unknown kind 'xen'; known kinds: fake, libvirt, proxmox, vsphere."
+    )
     assert bad_only["msg"] == "Unknown hypervisor hv2; configured: hv1."
     assert info["vms"][0]["before"]["isolation"] == "sealed"
     assert twice["vms"][1]["msg"] == "Same VM as desk1."
@@ -180,3 +199,34 @@ def test_a_hypervisor_that_never_answers_stops_no_cut_and_hides_nothing(tmp_path
     assert "Nothing was touched, since a VM of the same name may be there. To go on without kvm2, name" in free["msg"]
     assert not named["failed"]
     assert bench.vm(read["vms"][0]["id"]).isolation is Isolation.SEALED
+
+
+def test_no_secret_is_shown_however_loudly_it_is_asked(tmp_path: Path) -> None:
+    bench = ProxmoxBench(tmp_path)
+    bench.create("desk1")
+    lost = {"proxmox": {**bench.cluster.entry, "port": 1}}
+    wrong = {"proxmox": {**bench.cluster.entry, "token_id": "ir@pve!other"}}
+    tasks = [task("vm_info", bench, "desk1")]
+    tasks += [{"vmward.remediation.vm_info": {"hypervisors": {"hv1": one}, "vms": ["desk1"]}} for one in (lost, wrong)]
+    try:
+        fine, unreachable, refused = play(tmp_path, tasks, "-vvv")  # it looks for the secret in all that was printed
+    finally:
+        bench.stop()
+    assert fine["vms"][0]["before"]["nics"][0]["network"] == "vmbr0"
+    assert "the connection to 127.0.0.1 failed" in unreachable["msg"]
+    assert "The token ir@pve!other was refused" in refused["msg"]
+
+
+def test_a_batch_on_proxmox_names_the_three_of_twenty_that_fail(tmp_path: Path) -> None:
+    bench = ProxmoxBench(tmp_path)
+    ids = [bench.create(f"desk{number}") for number in range(20)]
+    for vm_id in ids[:3]:
+        bench.pve.snapshot_lock(int(vm_id), "backup")
+    try:
+        (told,) = play(tmp_path, [task("vm_power", bench, *ids, state="stopped", force=True, grace=0)])
+    finally:
+        bench.stop()
+    assert told["msg"].startswith(
+        "3 of 20 VMs failed. 100: Cannot power off desk0 (100) on hv1: VM is locked (backup)."
+    )
+    assert [vm["failed"] for vm in told["vms"]] == [True] * 3 + [False] * 17

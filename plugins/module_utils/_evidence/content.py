@@ -4,7 +4,8 @@
 """Is a file as long as it says itself? Read from its first bytes. Pure.
 
 Sources: U(https://refspecs.linuxfoundation.org/elf/gabi4+/ch5.pheader.html),
-U(https://github.com/qemu/qemu/blob/v7.2.0/docs/interop/qcow2.txt).
+U(https://github.com/qemu/qemu/blob/v7.2.0/docs/interop/qcow2.txt),
+U(https://github.com/qemu/qemu/blob/v7.2.0/migration/savevm.h).
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ def flaw_of_core(head: bytes, size: int) -> str:
     if not end:
         return "it holds no memory"
     return "" if end <= size else f"its memory would end at byte {end}, it has {size} bytes"
+
+
+def flaw_of_state(head: bytes, size: int) -> str:
+    """Why a file is not a state that QEMU saved of a running guest; empty when it begins as one."""
+    return "" if head[:4] == b"QEVM" and size > len(head) else "it does not begin as a state saved by QEMU"
 
 
 def flaw_of_qcow2(head: bytes, disk_size: int) -> str:

@@ -14,13 +14,17 @@ from .._errors import NotFound, TaskFailed, TimedOut, Unsupported
 from .._hypervisor import Capability, Hypervisor
 from .._model import Disk, PowerState, Vm
 from . import space
-from .content import flaw_of_core, flaw_of_qcow2
+from .content import flaw_of_core, flaw_of_qcow2, flaw_of_state
 from .progress import human
 from .store import PAYLOAD
 from .take import Item, open_store
 from .task import Task
 
-MEMORY, CLAIMS = "memory.elf", "guest-claims.json"
+CLAIMS = "guest-claims.json"
+MEMORY = {
+    "elf": ("memory.elf", "memory dump by the hypervisor (ELF core)", flaw_of_core),
+    "qemu-state": ("memory.qemu-state", "snapshot with memory by the hypervisor (state saved by QEMU)", flaw_of_state),
+}
 ON = (PowerState.RUNNING, PowerState.PAUSED)
 
 # What may be asked inside a guest: read-only programs, constant arguments.
@@ -37,23 +41,24 @@ def dump_memory(task: Task) -> dict[str, Any]:
     """The whole of the guest's memory."""
     vm, hypervisor = task.vm, task.hypervisor
     require(hypervisor, vm, Capability.MEMORY_DUMP)
+    name, method, flaw = MEMORY[hypervisor.memory_format()]
     item = Item(
-        MEMORY,
+        name,
         "memory",
         "memory",
         space.of_memory(vm),
-        "memory dump by the hypervisor (ELF core)",
+        method,
         lambda path: hypervisor.submit_memory_dump(vm, path),
-        flaw_of_core,
+        flaw,
         hypervisor.freeze,
     )
-    if vm.power is PowerState.SUSPENDED and not stored_already(task, MEMORY):
+    if vm.power is PowerState.SUSPENDED and not stored_already(task, name):
         raise TaskFailed(
             f"Cannot dump the memory of {vm.ref.name}: it is saved on disk by its hypervisor. Nothing was taken. "
             "Isolate it and bring it to paused (vm_power), which loads that memory; or keep that file as evidence by "
             "hand, and waive the class memory by name (vmward_waive)."
         )
-    if vm.power not in ON and not stored_already(task, MEMORY):
+    if vm.power not in ON and not stored_already(task, name):
         reason = f"the VM is {vm.power.value}: it has no memory to dump"
         return {**nothing("memory", reason), "msg": f"No memory of {vm.ref.name} was taken: {reason}."}
     return settled(task, [item], "memory")

@@ -161,10 +161,8 @@ def uncut(hypervisor: Hypervisor, vm: Vm, mode: Isolation) -> str:
             "which comes back when it is started. Do not start it. Start it paused from the host's console and contain "
             "it again, or keep the saved memory as evidence and remove it there."
         )
-    means = "filter" if mode is Isolation.FORENSIC else "link"
-    held_open = [
-        nic for nic in vm.nics if means not in nic.cut_by and not (mode is Isolation.SEALED and "filter" in nic.cut_by)
-    ]
+    means = {"filter", "network"} if mode is Isolation.FORENSIC else {"filter", "link"}
+    held_open = [nic for nic in vm.nics if not means.intersection(nic.cut_by)]
     if not held_open:
         return ""
     named = ", ".join(f"{nic.id} ({nic.kind})" for nic in held_open)

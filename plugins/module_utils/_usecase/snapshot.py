@@ -15,7 +15,7 @@ from .._plan import Plan, Step, UseCase, View
 from . import volatility
 from .isolation import again
 
-TREE = frozenset([Detail.SNAPSHOTS, Detail.DISKS])
+TREE = frozenset([Detail.SNAPSHOTS])
 
 
 def find(vm: Vm, wanted: str) -> Snapshot:
@@ -109,6 +109,8 @@ class Revert(UseCase):
                 f"cannot {needed.value} in its version. Rebuild it from the golden image (vm_disk_reset), "
                 "or revert by hand."
             )
+        if target.blocked:
+            raise Refused(f"Cannot revert {vm.ref.name} to {printable(target.name)}: {target.blocked}.")
         if self.memory and not target.memory:
             raise Refused(f"Cannot revert {vm.ref.name} with memory: snapshot {printable(target.name)} holds none.")
         volatility.require("revert", vm, volatility.ALL, self.gate)

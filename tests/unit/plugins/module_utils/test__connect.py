@@ -23,7 +23,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({}, "must have exactly one key, its kind (fake, libvirt, vsphere)"),
+        ({}, "must have exactly one key, its kind (fake, libvirt, "),
         ("qemu:///system", "must have exactly one key"),
         ({"libvirt": {"uri": "x"}, "fake": {"path": "y"}}, "must have exactly one key"),
         ({"xen": {}}, "of the unknown kind"),

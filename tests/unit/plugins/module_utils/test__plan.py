@@ -31,6 +31,9 @@ class OneVm:
     def wait(self, pending, deadline):  # type: ignore[no-untyped-def]
         return poll_all(pending, 1, now=lambda: 0.0, sleep=lambda _seconds: None)
 
+    def remarks(self, vm_id: str) -> tuple[str, ...]:
+        return ("it was simulated",)
+
     def become(self, power: PowerState) -> Pending:
         self.power = power
         self.log.append(power.value)
@@ -95,6 +98,11 @@ def test_a_failed_step_undoes_those_before_it_and_says_so() -> None:
 def test_an_undo_that_fails_is_told() -> None:
     told, _hypervisor = outcome(Turn(Step("pause", PAUSE.submit, fail), Step("break", fail)))
     assert "NOT undone: pause (No.)" in told.msg
+
+
+def test_what_the_hypervisor_remarks_is_told() -> None:
+    (outcome,) = execute(OneVm(), Turn(), [(REF.id, "desk1")], 5, True)  # type: ignore[arg-type]
+    assert outcome.warnings == ["it was simulated"]
 
 
 def test_nothing_to_do_is_no_change() -> None:

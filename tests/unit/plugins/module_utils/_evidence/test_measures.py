@@ -14,7 +14,11 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Refused
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence import space
-from ansible_collections.vmward.remediation.plugins.module_utils._evidence.content import flaw_of_core, flaw_of_qcow2
+from ansible_collections.vmward.remediation.plugins.module_utils._evidence.content import (
+    flaw_of_core,
+    flaw_of_qcow2,
+    flaw_of_state,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.progress import (
     Progress,
     duration,
@@ -125,4 +129,10 @@ def test_an_exported_image_stands_alone_and_is_as_large_as_the_disk() -> None:
     assert flaw_of_qcow2(qcow2(1000), 1000) == ""
     assert "leans on another" in flaw_of_qcow2(qcow2(1000, 512), 1000)
     assert "the disk has 2000" in flaw_of_qcow2(qcow2(1000), 2000)
+
+
+def test_a_state_saved_by_qemu_begins_as_one() -> None:
+    assert flaw_of_state(b"QEVM" + bytes(96), 5000) == ""
+    assert flaw_of_state(b"QEVM", 4), "nothing follows"
+    assert flaw_of_state(bytes(100), 5000)
     assert "not begin as a qcow2" in flaw_of_qcow2(b"\x7fELF", 1000)

@@ -1,0 +1,178 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Proxmox VE backend: power, snapshots and deletion here; finding, wiring and evidence in the files beside it.
+
+Source: U(https://pve.proxmox.com/pve-docs/api-viewer/).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .._errors import NotFound, Refused, TaskFailed, Unsupported
+from .._hypervisor import Capability, Hypervisor, Pending
+from .._model import Vm, printable
+from . import rights
+from .connection import Connection
+from .evidence import EvidenceVerbs
+from .wiring import WiringVerbs
+from .work import Job
+
+SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}")
+LACKS = {
+    Capability.SUSPEND,
+    Capability.COLLECTORS,
+    Capability.ISOLATE_SUSPENDED,
+    Capability.DISK_RESET,
+    Capability.REVERT_EXTERNAL,
+    Capability.DISK_EXPORT_LIVE,
+    Capability.DISK_EXPORT_STOPPED,
+}
+RESERVED = ("current", "pending")
+
+
+class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
+    """One cluster, or one node that stands alone."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        super().__init__(name, Connection(name, options))
+        self.one_time("rights", lambda: self.link.call("log in", None, "get", "access/permissions"))
+
+    def capabilities(self) -> frozenset[Capability]:
+        have = set(Capability) - LACKS
+        if not self.link.options.get("quarantine"):
+            have.discard(Capability.FORENSIC)
+        return frozenset(have)
+
+    def close(self) -> None:
+        self.link.close()
+
+    # Power
+
+    def _power(self, vm: Vm, what: str, kind: str, verb: str, on: bool, **values: Any) -> Pending:
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
+        return self.task(vm.ref, what, kind, "post", f"/status/{verb}", lambda: self.is_running(vm.ref) is on, **values)
+
+    def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
+        if not paused:
+            return self._power(vm, "start", "qmstart", "start", True)
+        needs = rights.on_vm(vm.ref.id, "VM.Config.Options"), rights.on_vm(vm.ref.id, "VM.PowerMgmt")
+        what = "start paused"
+        self.require(what, vm.ref, *needs)
+
+        def set_freeze() -> Pending:
+            return self.fired(vm.ref, what, lambda: self.at(vm.ref, what, "put", "/config", freeze=1))
+
+        def forget_freeze() -> Pending:  # it stays pending: the next cold start runs
+            drop = {"delete": "freeze"}
+            return self.fired(vm.ref, what, lambda: self.at(vm.ref, what, "put", "/config", **drop))
+
+        return self.after(
+            vm, what, set_freeze, lambda: self._power(vm, "start", "qmstart", "start", True), forget_freeze
+        )
+
+    def submit_pause(self, vm: Vm) -> Pending:
+        return self._task_to(vm, "pause", "qmpause", "suspend", "paused")
+
+    def submit_resume(self, vm: Vm) -> Pending:
+        return self._task_to(vm, "resume", "qmresume", "resume", "running")
+
+    def _task_to(self, vm: Vm, what: str, kind: str, verb: str, state: str) -> Pending:
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
+
+        def reached() -> bool:
+            return bool(self.at(vm.ref, "read", "get", "/status/current").get("qmpstatus") == state)
+
+        return self.task(vm.ref, what, kind, "post", f"/status/{verb}", reached)
+
+    def submit_shutdown(self, vm: Vm) -> Pending:
+        """PVE's task gives up after a minute; the guest may still obey, so that its state counts then."""
+        self.require("shut down", vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
+        job = Job(
+            self, vm.ref, "shut down", "qmshutdown", lambda: not self.is_running(vm.ref),
+            lambda: str(self.at(vm.ref, "shut down", "post", "/status/shutdown")),
+        )  # fmt: skip
+
+        def poll() -> bool:
+            try:
+                return job.poll()
+            except TaskFailed:
+                if "got timeout" not in str(self.tasks.ends.get(self.upids.get(vm.ref.id, ""))):
+                    raise
+                return job.seen_slowly()
+
+        return Pending(vm.ref, "shut down", poll)
+
+    def submit_power_off(self, vm: Vm) -> Pending:
+        """A shut-down that still waits for the guest holds the VM's lock: PVE is told to end it."""
+        self.require("power off", vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
+
+        def stop() -> str:
+            asked = self.tasks.running(self.node(vm.ref.id), vm.ref, "qmshutdown", fresh=vm.ref.id in self.upids)
+            overrule = {"overrule-shutdown": 1} if asked else {}
+            return str(self.at(vm.ref, "power off", "post", "/status/stop", **overrule))
+
+        job = Job(self, vm.ref, "power off", "qmstop", lambda: not self.is_running(vm.ref), stop)
+        return Pending(vm.ref, "power off", job.poll)
+
+    # Snapshots
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+        if not SNAPSHOT_NAME.fullmatch(name) or name.lower() in RESERVED:
+            raise Refused(
+                f"Cannot take snapshot '{printable(name)}' of {vm.ref.name}: on Proxmox VE its name is 2 to 40 "
+                "letters, digits, dashes or underscores and begins with a letter. Nothing was touched. Choose another."
+            )
+        what = f"take snapshot {name} of"
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
+        return self.take_snapshot(vm.ref, what, name, description, memory)
+
+    def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
+        what = f"remove snapshot {snapshot_id} of"
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
+        return self.remove_snapshot(vm.ref, what, snapshot_id)
+
+    def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
+        """PVE lets a VM run at once when the snapshot holds memory, wired as it was then: it is held right after."""
+        holds_memory = any(snapshot.id == snapshot_id and snapshot.memory for snapshot in vm.snapshots)
+        what = f"revert to {snapshot_id}"
+        self.require(
+            what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot.Rollback", "VM.Snapshot"),
+            *([rights.on_vm(vm.ref.id, "VM.PowerMgmt")] if holds_memory else []),
+        )  # fmt: skip
+
+        def roll_back() -> Pending:
+            path = f"/snapshot/{snapshot_id}/rollback"
+            return self.task(vm.ref, what, "qmrollback", "post", path, lambda: False, start=0)
+
+        def cut_links() -> Pending:
+            return self.fired(vm.ref, what, lambda: self.links_down(vm.ref))
+
+        if not holds_memory:
+            return self.after(vm, what, roll_back)
+        hold = self.submit_pause if memory else self.submit_power_off
+        return self.after(vm, what, roll_back, *([cut_links] if vm.note else []), lambda: hold(vm))
+
+    # Disks given up
+
+    def submit_reset_disks(self, vm: Vm) -> Pending:
+        raise Unsupported(
+            f"Cannot reset the disks of {vm.ref.name}: Proxmox VE cannot give a VM a fresh overlay in place. Revert to "
+            "a snapshot, or clone its template anew."
+        )
+
+    def submit_delete(self, vm: Vm) -> Pending:
+        what = "delete"
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Allocate"))
+
+        def gone() -> bool:
+            try:
+                self.at(vm.ref, "read", "get", "/status/current")
+            except NotFound:
+                return True
+            return False
+
+        return self.task(vm.ref, what, "qmdestroy", "delete", "", gone, purge=1)

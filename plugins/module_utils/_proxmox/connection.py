@@ -1,0 +1,236 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One Proxmox VE cluster over its API: one log-in, many calls at once, its answers put into sentences.
+
+Sources: U(https://pve.proxmox.com/wiki/Proxmox_VE_API), U(https://proxmoxer.github.io/docs/).
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, Callable
+
+from .._errors import AuthFailed, TaskFailed, TimedOut, Unsupported, VmwardError
+from .._model import VmRef, printable
+
+try:
+    import requests  # first: proxmoxer ends the whole process when it is missing
+    from proxmoxer import ProxmoxAPI
+    from proxmoxer.core import AuthenticationError, ResourceException
+except ImportError as _exc:  # told as a sentence when a connection is wanted
+    IMPORT_ERROR: ImportError | None = _exc
+else:
+    IMPORT_ERROR = None
+
+CONNECT, ANSWER = 10.0, 40.0  # seconds; PVE itself waits 10 s for a lock and 30 s for another node
+AT_ONCE = 16  # calls under way; pveproxy queues what is more than its workers
+NODE_AWAY = (503, 595, 596, 597, 598, 599)  # the node asked cannot reach the VM's node
+TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
+SEGMENT = re.compile(r"[A-Za-z0-9_.:@!~+-]*")
+
+
+class Rejected(TaskFailed, Exception):
+    """PVE answered with an error. ``text`` are its own words."""
+
+    def __init__(self, sentence: str, status: int, text: str) -> None:
+        super().__init__(sentence)
+        self.status, self.text = status, text
+
+    @property
+    def lock(self) -> str:
+        """What holds the VM: backup, snapshot, ...; empty when it is not locked."""
+        found = re.search(r"VM is locked \((.+?)\)", self.text)
+        return found[1] if found else ""
+
+    @property
+    def busy(self) -> bool:
+        """Another task works on the configuration file at this moment."""
+        return "can't lock file" in self.text
+
+    @property
+    def gone(self) -> bool:
+        """The VM is not on the node that was asked."""
+        return "Configuration file" in self.text and "does not exist" in self.text
+
+
+class NoAnswer(TimedOut):
+    """No answer came: whether the request was taken is unknown until it is read back."""
+
+
+class Crew:
+    """Threads for many calls at once. A process that ends does not wait for them."""
+
+    def __init__(self) -> None:
+        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self.threads: list[threading.Thread] = []
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.work.put((future, call))
+        if len(self.threads) < AT_ONCE:
+            self.threads.append(threading.Thread(target=self._run, daemon=True))
+            self.threads[-1].start()
+        return future
+
+    def dismiss(self) -> None:
+        for _thread in self.threads:
+            self.work.put(None)
+
+    def _run(self) -> None:
+        while True:
+            item = self.work.get()
+            if item is None:
+                return
+            future, call = item
+            try:
+                future.set_result(call())
+            except BaseException as exc:  # noqa: BLE001  carried to who asks for the result
+                future.set_exception(exc)
+
+
+class Connection:
+    """Calls, each with the words for its failure."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        if IMPORT_ERROR is not None:
+            raise Unsupported(
+                f"Cannot use hypervisor {name}: a Python library is missing ({IMPORT_ERROR}). Install proxmoxer and "
+                "requests for the interpreter that runs this task."
+            ) from IMPORT_ERROR
+        self.name, self.options = name, dict(options)
+        self.host = str(options["host"])
+        self.closing = threading.Event()
+        self.crew = Crew()
+        self._log_in_again = threading.Lock()
+        self.login = self._who()
+        self.api = self._log_in()
+
+    def _who(self) -> dict[str, Any]:
+        """The log-in options of proxmoxer: a token, or a user with a password."""
+        told = self.options
+        if told.get("token_id"):
+            found = TOKEN.fullmatch(told["token_id"])
+            if not found or not told.get("token_secret"):
+                raise AuthFailed(
+                    f"Cannot log in to {self.name}: a token is told as token_id: user@realm!name and token_secret. "
+                    "Correct both, or use user and password."
+                )
+            return {"user": found[1], "token_name": found[2], "token_value": told["token_secret"]}
+        if told.get("user") and told.get("password"):
+            return {"user": told["user"], "password": told["password"]}
+        raise AuthFailed(
+            f"Cannot log in to {self.name}: neither token_id and token_secret nor user and password are set."
+        )
+
+    def _log_in(self) -> Any:
+        verify: Any = self.options.get("ca_path") or True
+        if not self.options.get("validate_certs", True):
+            verify = False
+
+        def connect() -> Any:
+            api = ProxmoxAPI(
+                self.host, port=self.options["port"], verify_ssl=verify, timeout=(CONNECT, ANSWER), **self.login
+            )
+            session = api._store["session"]  # its pool holds ten connections: more at once would be thrown away
+            session.trust_env = False  # no proxy, no .netrc: only what the entry says, and less time for each call
+            session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
+            return api
+
+        return self._worded("log in", None, connect)
+
+    def call(self, what: str, vm: VmRef | None, method: str, path: str, **values: Any) -> Any:
+        """One request. A ticket that has expired is renewed once; the request was then not taken."""
+        unsafe = [part for part in path.split("/") if not SEGMENT.fullmatch(part) or part in (".", "..")]
+        if unsafe:
+            raise Unsupported(f"Cannot {what}: '{printable(unsafe[0])}' is no name that Proxmox VE can have.")
+        api = self.api
+        try:
+            return self._once(what, vm, api, method, path, values)
+        except Rejected as exc:
+            if exc.status != 401:
+                raise
+            if "password" not in self.login:
+                raise AuthFailed(
+                    f"{exc} The token {self.options['token_id']} was refused: it has expired or was removed. Make it "
+                    "valid again, then run again."
+                ) from exc
+        with self._log_in_again:
+            if self.api is api:
+                self.api = self._log_in()
+        try:
+            return self._once(what, vm, self.api, method, path, values)
+        except Rejected as exc:
+            raise AuthFailed(str(exc)) if exc.status == 401 else exc from exc
+
+    def _once(self, what: str, vm: VmRef | None, api: Any, method: str, path: str, values: Mapping[str, Any]) -> Any:
+        resource = api(path.strip("/"))
+        answer = self._worded(what, vm, lambda: getattr(resource, method.lower())(**values))
+        if isinstance(answer, dict) and isinstance(answer.get("errors"), bytes):  # proxmoxer's word for "no JSON"
+            raise NoAnswer(
+                f"{self._start(what, vm)}: the answer is not JSON but begins with "
+                f"'{printable(answer['errors'][:60].decode('utf-8', 'replace'))}'. Look for a proxy between here and "
+                f"{self.host}; what was asked for may have been done."
+            )
+        return answer
+
+    def _start(self, what: str, vm: VmRef | None) -> str:
+        whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
+        return f"Cannot {what}{whom} on {self.name}"
+
+    def _worded(self, what: str, vm: VmRef | None, action: Callable[[], Any]) -> Any:
+        start = self._start(what, vm)
+        try:
+            return action()
+        except ResourceException as exc:
+            raise self._rejected(start, exc) from exc
+        except AuthenticationError as exc:
+            raise AuthFailed(
+                f"{start}: {self.host} refused {self.login['user']}. Correct user and password, or use a token."
+            ) from exc
+        except requests.exceptions.SSLError as exc:
+            raise AuthFailed(
+                f"{start}: the certificate of {self.host} cannot be trusted ({printable(reason(exc), 200)}). Set "
+                "ca_path to the cluster's CA (/etc/pve/pve-root-ca.pem), and host to a name in the certificate."
+            ) from exc
+        except requests.exceptions.ConnectTimeout as exc:
+            raise NoAnswer(
+                f"{start}: {self.host} does not answer for {CONNECT:g} s. Check host, port and route."
+            ) from exc
+        except requests.exceptions.ReadTimeout as exc:
+            raise NoAnswer(f"{start}: {self.host} took the request and has not answered for {ANSWER:g} s.") from exc
+        except (requests.exceptions.RequestException, OSError, ValueError) as exc:
+            raise NoAnswer(
+                f"{start}: the connection to {self.host} failed ({printable(reason(exc), 200)}). Check that pveproxy "
+                "runs there, and host and port."
+            ) from exc
+
+    def _rejected(self, start: str, exc: Any) -> VmwardError:
+        details = exc.errors if isinstance(exc.errors, dict) else {}
+        told = [f"{key}: {text}" for key, text in details.items() if not isinstance(text, bytes)]
+        text = "; ".join([str(exc.content).strip(), *(str(one).strip() for one in told)])
+        cause = f"{start}: {printable(text, 400).rstrip('.')}"
+        if exc.status_code == 403:
+            who = self.options.get("token_id") or self.login["user"]
+            return AuthFailed(f"{cause}. Give {who} the privilege that it names.")
+        if exc.status_code in NODE_AWAY:
+            return NoAnswer(f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}.")
+        return Rejected(f"{cause}.", exc.status_code, text)
+
+    def close(self) -> None:
+        """Nothing waits any longer. A ticket ends by itself; PVE has no log-out."""
+        self.closing.set()
+        self.crew.dismiss()
+        self.api._store["session"].close()
+
+
+def reason(exc: BaseException) -> str:
+    """The innermost cause, without the client's own wrapping."""
+    while exc.args and isinstance(exc.args[0], BaseException):
+        exc = exc.args[0]
+    inner = getattr(exc, "reason", None)
+    return reason(inner) if isinstance(inner, BaseException) else str(exc)

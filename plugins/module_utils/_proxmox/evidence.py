@@ -1,0 +1,137 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Evidence on Proxmox VE: memory by a snapshot with RAM, copied on the VM's node; the guest's claims by its agent.
+
+Sources: U(https://pve.proxmox.com/pve-docs/api-viewer/), U(https://pve.proxmox.com/pve-docs/pvesm.1.html),
+U(https://www.qemu.org/docs/master/devel/migration/main.html).
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from .._errors import NotFound, TaskFailed, TimedOut, Unsupported
+from .._hypervisor import GuestOutput, Pending
+from .._model import Vm, VmRef, printable
+from .._wait import poll_all
+from . import rights
+from .connection import Rejected
+from .work import Work
+
+CHUNK = 1 << 20
+PATHS = 60  # seconds that pvesm may take
+
+
+class EvidenceVerbs(Work):
+    """The Evidence part of the contract."""
+
+    _copied: dict[str, tuple[int, int]]
+
+    def memory_format(self) -> str:
+        return "qemu-state"
+
+    def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
+        """A snapshot with RAM, its state volume copied to the file, the snapshot removed again.
+
+        One that a dead run left is taken away first: it would hold an older memory.
+        """
+        what, name = "take the memory of", f"vmward-memory-{int(time.time())}"
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
+        self._on_its_node(vm.ref, what)
+        self._copied = {}
+
+        def copy() -> Pending:
+            return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path))
+
+        def remove(one: str) -> Callable[[], Pending]:
+            return lambda: self.remove_snapshot(vm.ref, what, one)
+
+        left = sorted(one for one in self.snapshot_names(vm.ref) if one.startswith("vmward-memory-"))
+
+        def take() -> Pending:
+            return self.take_snapshot(vm.ref, what, name, "Memory as evidence", True)
+
+        return self.after(vm, what, *map(remove, left), take, copy, remove(name))
+
+    def _on_its_node(self, vm: VmRef, what: str) -> None:
+        here, node = platform.node().split(".")[0], self.node(vm.id)
+        if here != node:
+            raise Unsupported(
+                f"Cannot {what} {vm.name} ({vm.id}): it is on node {node}, and this task runs on {here}. Nothing was "
+                f"touched. Delegate the task to {node} (data_host), or move the VM."
+            )
+
+    def _copy_state(self, vm: VmRef, what: str, name: str, path: str) -> None:
+        volume = str(self.at(vm, what, "get", f"/snapshot/{name}/config").get("vmstate", ""))
+        if not volume:
+            raise TaskFailed(f"Cannot {what} {vm.name} ({vm.id}): snapshot {name} has no state volume. Run again.")
+        with open(source_of(volume), "rb", buffering=0) as source, open(path, "xb") as target:
+            total, done = source.seek(0, 2), 0
+            source.seek(0)
+            while data := source.read(CHUNK):
+                target.write(data)
+                done += len(data)
+                self._copied[vm.id] = (done, total)
+
+    def tools(self) -> dict[str, str]:
+        return {"proxmox-ve": str(self.link.call("ask the version", None, "get", "version").get("version", "unknown"))}
+
+    def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:
+        raise Unsupported(
+            f"Cannot export disk {disk_id} of {vm.ref.name}: vmward does not export disks on Proxmox VE. Take a "
+            "snapshot, or run vzdump on its node and keep the archive as evidence."
+        )
+
+    def progress(self, vm: Vm) -> tuple[int, int]:
+        return getattr(self, "_copied", {}).get(vm.ref.id, (0, 0))
+
+    def guest_run(self, vm: Vm, argv: Sequence[str], deadline: float, limit: int) -> GuestOutput:
+        """PVE decodes the agent's streams to text; they are cut to the limit here."""
+        what, end = "ask the guest agent of", time.monotonic() + deadline
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.GuestAgent.Unrestricted", "VM.Monitor"))
+        last: dict[str, Any] = {}
+        try:
+            pid = self.at(vm.ref, what, "post", "/agent/exec", command=list(argv)).get("pid")
+
+            def ended() -> bool:
+                last.update(self.at(vm.ref, what, "get", "/agent/exec-status", pid=pid))
+                return bool(last.get("exited"))
+
+            pending = Pending(vm.ref, f"{argv[0]} in the guest", ended)
+            error = poll_all([pending], max(end - time.monotonic(), 0.0))[vm.ref.id]
+            if error is not None:
+                raise error
+        except Rejected as exc:
+            if "agent is not running" in exc.text or "No QEMU guest agent" in exc.text:
+                raise Unsupported(str(exc)) from exc
+            if "got timeout" in exc.text:
+                raise TimedOut(str(exc)) from exc
+            raise
+        out, err = (str(last.get(key) or "").encode("utf-8", "replace") for key in ("out-data", "err-data"))
+        cut = len(out) > limit or len(err) > limit or bool(last.get("out-truncated")) or bool(last.get("err-truncated"))
+        return GuestOutput(int(last.get("exitcode", last.get("signal", -1))), out[:limit], err[:limit], cut)
+
+
+def source_of(volume: str) -> str:
+    """Where the node keeps a volume, as its own storage library says."""
+    try:
+        told = subprocess.run(
+            ["pvesm", "path", volume],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATHS,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as exc:
+        raise Unsupported(
+            f"Cannot find volume {volume}: pvesm is missing here. Delegate to a Proxmox VE node."
+        ) from exc
+    if told.returncode or not told.stdout.startswith("/"):
+        raise NotFound(f"Cannot find volume {printable(volume)} on this node: {printable(told.stderr.strip(), 300)}.")
+    return told.stdout.strip()

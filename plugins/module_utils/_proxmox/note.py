@@ -1,0 +1,136 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The undo note and the firewall's part of the cut: as they lie in PVE's VM firewall, outside every snapshot. Pure.
+
+The note is the comment of an empty IP set: a rollback leaves it alone, a locked VM still takes it, the guest cannot
+reach it, and writing it needs no more privilege than the cut itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .._model import Collector, Isolation, IsolationNote, Wiring
+
+Data = dict[str, Any]
+
+NAME = "vmward-undo"
+OURS = "vmward"  # the comment of our rules
+# The options that a cut sets, with what PVE does when they are not set.
+DEFAULTS: Data = {"enable": 0, "policy_in": "DROP", "policy_out": "ACCEPT", "dhcp": 1, "ndp": 1, "radv": 0}
+RULE = ("type", "action", "source", "dest", "proto", "dport", "enable", "comment")
+
+
+def options_of(firewall: Mapping[str, Any]) -> Data:
+    """The options that a cut touches, as they are set."""
+    return {key: firewall[key] for key in DEFAULTS if key in firewall}
+
+
+def wanted_options(mode: Isolation) -> Data:
+    """DROP both ways; DHCP would pass unless it is set to 0 by name. Forensic needs neighbour discovery for IPv6."""
+    ndp = 1 if mode is Isolation.FORENSIC else 0
+    return {"enable": 1, "policy_in": "DROP", "policy_out": "DROP", "dhcp": 0, "ndp": ndp, "radv": 0}
+
+
+def lacking(firewall: Mapping[str, Any], mode: Isolation) -> Data:
+    """The options that are not as the mode wants them."""
+    return {key: value for key, value in wanted_options(mode).items() if str(firewall.get(key)) != str(value)}
+
+
+def wanted_rules(mode: Isolation, collectors: Sequence[Collector]) -> list[Data]:
+    """Our rules in the order in which they stand before all others."""
+    rules = [passing(one) for one in collectors] if mode is Isolation.FORENSIC else []
+    rules += [{"type": way, "action": "DROP"} for way in ("in", "out")]
+    return [{**rule, "enable": 1, "comment": OURS} for rule in rules]
+
+
+def passing(collector: Collector) -> Data:
+    """Connections are opened one way; their answers pass by PVE's own rule for established ones."""
+    way, end = ("in", "source") if collector.opened_by == "collector" else ("out", "dest")
+    told = {"type": way, "action": "ACCEPT", end: collector.address, "proto": collector.protocol}
+    return {**told, "dport": str(collector.port)}
+
+
+def plain(rule: Mapping[str, Any]) -> Data:
+    return {key: rule[key] for key in RULE if key in rule}
+
+
+def mine(rule: Mapping[str, Any]) -> bool:
+    return rule.get("comment") == OURS
+
+
+def text_of(note: IsolationNote, mark: str) -> str:
+    """One line of ASCII. ``mark`` names the QEMU process whose guest has run on since the cut."""
+    told = {
+        "v": 1,
+        "case": note.case,
+        "mode": note.mode.value,
+        "since": note.since,
+        "session": mark if note.sessions else "",
+        "collectors": [asdict(one) for one in note.collectors],
+        "wiring": {nic: [wiring.config, wiring.live] for nic, wiring in note.wiring},
+    }
+    return json.dumps(told, sort_keys=True, separators=(",", ":"))
+
+
+def note_of(comment: str | None, mark: str, saved: bool) -> IsolationNote | None:
+    """The note. Its sessions still live while the same QEMU process runs, wherever it moved, or its memory is saved.
+
+    Raises ``ValueError`` when it cannot be read: what to undo is then unknown.
+    """
+    if comment is None:
+        return None
+    try:
+        told = json.loads(comment)
+        then, now = told["session"], mark
+        same = bool(then) and (saved or (bool(now) and (then.split(":")[0] != now.split(":")[0] or then == now)))
+        return IsolationNote(
+            str(told["case"]),
+            Isolation(told["mode"]),
+            str(told["since"]),
+            tuple(sorted((nic, Wiring(*sides)) for nic, sides in told["wiring"].items())),
+            tuple(Collector(**one) for one in told["collectors"]),
+            sessions=same,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"{type(exc).__name__}: {exc}") from exc
+
+
+def unconfirmed(
+    mode: Isolation,
+    firewall: Mapping[str, Any],
+    rules: Sequence[Mapping[str, Any]],
+    nets: Mapping[str, Mapping[str, str]],
+    cluster: Mapping[str, Any] | None,
+    service: str,
+) -> tuple[str, ...]:
+    """Why the firewall cannot be counted as holding this VM; empty when it can. A list of short reasons."""
+    why = []
+    if cluster is None:
+        why.append("the cluster's firewall switch cannot be read (Sys.Audit on /)")
+    elif not int(cluster.get("enable") or 0):
+        why.append("the cluster's firewall is off, and vmward does not switch it on")
+    if service != "running":
+        why.append(f"its node's pve-firewall is {service or 'unknown'}")
+    off = lacking(firewall, mode)
+    if off:
+        why.append("the VM's own options are not as set: " + ", ".join(f"{key}={firewall.get(key)}" for key in off))
+    without = [key for key, parts in nets.items() if parts.get("firewall") != "1"]
+    if without:
+        why.append(f"{', '.join(without)} has no firewall=1")
+    if lets_through(mode, rules):
+        why.append("rules of others stand before ours")
+    return tuple(why)
+
+
+def lets_through(mode: Isolation, rules: Sequence[Mapping[str, Any]]) -> bool:
+    """Does a rule that is not ours decide before ours do?"""
+    ours = [rule for rule in rules if mine(rule)]
+    foreign = [rule for rule in rules if not mine(rule) and int(rule.get("enable", 0))]
+    if mode is Isolation.FORENSIC and not ours:
+        return True
+    return bool(foreign) and list(rules[: len(ours)]) != ours or bool(foreign) and not ours

@@ -1,0 +1,299 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where VMs are and how they are: one list of the cluster, then a few calls for each VM, all at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+from typing import Any, Callable, TypeVar
+
+from .._errors import AuthFailed, NotFound, TaskFailed, TimedOut, Unsupported, VmwardError
+from .._hypervisor import Detail
+from .._model import Disk, Isolation, IsolationNote, Nic, Snapshot, Vm, VmRef
+from . import convert, note, rights
+from .connection import Connection, NoAnswer, Rejected
+
+T = TypeVar("T")
+READ_AT_MOST = 120.0  # seconds for one bulk read
+
+
+class Reading:
+    """The Vms part of the contract, and what the verbs need to know of a VM."""
+
+    name: str
+    link: Connection
+
+    def __init__(self, name: str, link: Connection) -> None:
+        self.name, self.link = name, link
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.seen: dict[str, convert.Seen] = {}
+        self.told: dict[str, list[str]] = {}  # warnings of tasks, by VM
+        self.layers: dict[str, tuple[str, ...]] = {}  # what is not confirmed of the present cut, by VM
+        self.once: dict[str, Future[Any]] = {}
+        self.lock = threading.Lock()
+
+    # Where
+
+    def refs(self) -> tuple[VmRef, ...]:
+        self.locate()
+        return tuple(self.ref(vm_id) for vm_id in sorted(self.rows, key=int))
+
+    def ref(self, vm_id: str) -> VmRef:
+        row = self.rows.get(vm_id, {})
+        labels = [f"tag:{tag}" for tag in tags_of(row)] + ([f"pool:{row['pool']}"] if row.get("pool") else [])
+        return VmRef(self.name, vm_id, str(row.get("name") or vm_id), tuple(labels))
+
+    def locate(self) -> None:
+        """Where each VM is now. A node whose statistics are missing is asked for its VMs' names itself."""
+        rows = self.link.call("list the VMs", None, "get", "cluster/resources", type="vm")
+        found = {str(row["vmid"]): row for row in rows if row.get("type") == "qemu"}
+        for node in {row["node"] for row in found.values() if not row.get("name")}:
+            try:
+                listed = self.link.call("list the VMs", None, "get", f"nodes/{node}/qemu")
+            except (NoAnswer, Rejected):
+                continue  # the node is down: its VMs are listed under their ids
+            for row in listed:
+                if str(row["vmid"]) in found:
+                    found[str(row["vmid"])].update(name=row.get("name"), status=row.get("status"))
+        self.rows = found
+
+    def node(self, vm_id: str) -> str:
+        if not self.rows:
+            self.locate()
+        if vm_id not in self.rows:
+            raise self.gone(vm_id)
+        return str(self.rows[vm_id]["node"])
+
+    def gone(self, vm_id: str) -> NotFound:
+        return NotFound(f"The VM {vm_id} is not on {self.name}: it may have been removed meanwhile.")
+
+    def at(self, vm: VmRef, what: str, method: str, path: str, **values: Any) -> Any:
+        """A call on the VM's node. One that has moved meanwhile is found again, once."""
+        node = self.node(vm.id)
+        for last in (False, True):
+            try:
+                return self.link.call(what, vm, method, f"nodes/{node}/qemu/{vm.id}{path}", **values)
+            except Rejected as exc:
+                if not exc.gone or last:
+                    raise (self.gone(vm.id) if exc.gone else exc) from exc
+            with self.lock:
+                self.locate()
+            node = self.node(vm.id)
+        raise self.gone(vm.id)
+
+    def one_time(self, key: str, call: Callable[[], T]) -> T:
+        """Read once in a session, by whoever asks first."""
+        with self.lock:
+            mine = key not in self.once
+            if mine:
+                self.once[key] = Future()
+            future = self.once[key]
+        if mine:
+            try:
+                future.set_result(call())
+            except VmwardError as exc:
+                future.set_exception(exc)
+        told: T = future.result()
+        return told
+
+    # How
+
+    def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
+        end = time.monotonic() + READ_AT_MOST
+        if any(vm_id not in self.rows for vm_id in ids):
+            self.locate()
+        for key in [key for key in self.once if key.startswith("now ")]:
+            del self.once[key]
+        statuses = {node: self.link.crew.submit(listed) for node, listed in self._listings(ids).items()}
+        jobs = {vm_id: self.link.crew.submit(self._job(vm_id, detail, statuses)) for vm_id in ids}
+        answer: dict[str, Vm | VmwardError] = {}
+        for vm_id, job in jobs.items():
+            try:
+                answer[vm_id] = job.result(max(end - time.monotonic(), 0.0))
+            except VmwardError as exc:
+                answer[vm_id] = exc
+            except FutureTimeout:
+                answer[vm_id] = TimedOut(f"Cannot read {vm_id} on {self.name}: no whole answer in {READ_AT_MOST:g} s.")
+        return answer
+
+    def _listings(self, ids: Sequence[str]) -> dict[str, Callable[[], dict[str, Any]]]:
+        """One list for each node that holds several of the VMs: it tells every VM's state at once."""
+        nodes = [str(self.rows[vm_id]["node"]) for vm_id in ids if vm_id in self.rows]
+
+        def listing(node: str) -> Callable[[], dict[str, Any]]:
+            def call() -> dict[str, Any]:
+                rows = self.link.call("read the VMs' states", None, "get", f"nodes/{node}/qemu", full=1)
+                return {str(row["vmid"]): row for row in rows if row.get("qmpstatus")}
+
+            return call
+
+        return {node: listing(node) for node in set(nodes) if nodes.count(node) > 1}
+
+    def _job(self, vm_id: str, detail: frozenset[Detail], statuses: Mapping[str, Future[Any]]) -> Callable[[], Vm]:
+        return lambda: self._read(vm_id, detail, statuses)
+
+    def _read(self, vm_id: str, detail: frozenset[Detail], statuses: Mapping[str, Future[Any]]) -> Vm:
+        node = self.node(vm_id)
+        ref = self.ref(vm_id)
+        if self.rows[vm_id].get("template"):
+            raise Unsupported(
+                f"Cannot use {ref.name} ({vm_id}) on {self.name}: it is a template, not a VM. Name a VM made from it."
+            )
+        rows = self.at(ref, "read", "get", "/pending")
+        node = self.node(vm_id)
+        status = statuses[node].result().get(vm_id) if node in statuses else None
+        status = status or self.at(ref, "read", "get", "/status/current")
+        firewall = self.at(ref, "read the firewall of", "get", "/firewall/options")
+        sets = self.at(ref, "read the undo note of", "get", "/firewall/ipset")
+        comment = next((one.get("comment", "") for one in sets if one["name"] == note.NAME), None)
+        hardware = self._hardware(node, rows)
+        seen = self.seen[vm_id] = convert.Seen(node, status, rows, firewall, comment, hardware)
+        return self._vm(ref, seen, detail)
+
+    def _vm(self, ref: VmRef, seen: convert.Seen, detail: frozenset[Detail]) -> Vm:
+        ref = VmRef(self.name, ref.id, seen.config("name") or ref.name, ref.aliases)
+        power = convert.power_of(ref, seen.status, str(seen.status.get("lock") or seen.config("lock")))
+        try:
+            found = note.note_of(seen.comment, seen.mark, power.value == "suspended")
+        except ValueError as exc:
+            raise TaskFailed(
+                f"Cannot judge {ref.name} ({ref.id}) on {self.name}: its undo note cannot be read ({exc}). It is the "
+                f"comment of the IP set {note.NAME} in the VM's firewall: restore it from the ledger's undo entry."
+            ) from exc
+        quarantine = str(self.link.options.get("quarantine") or "")
+        nics = convert.nics_of(seen, found, quarantine, Detail.ADDRESSES in detail)
+        self.layers[ref.id] = self._unconfirmed(ref, nics, found, seen) if found else ()
+        return Vm(
+            ref,
+            power,
+            nics,
+            convert.memory_of(seen.config("memory")),
+            True,
+            disks=self._disks(ref, seen) if Detail.DISKS in detail else (),
+            snapshots=self._snapshots(ref, seen, found) if Detail.SNAPSHOTS in detail else (),
+            note=found,
+            tags=tuple(alias.replace("tag:", "", 1) for alias in ref.aliases),
+        )
+
+    def _snapshots(self, ref: VmRef, seen: convert.Seen, found: IsolationNote | None) -> tuple[Snapshot, ...]:
+        rows = self.at(ref, "list the snapshots of", "get", "/snapshot")
+        all_ = convert.snapshots_of(rows, len(rows) > 2 and self._newest_only(seen))
+        return tuple(self._held(ref, snapshot) if found and snapshot.memory else snapshot for snapshot in all_)
+
+    def _held(self, ref: VmRef, snapshot: Snapshot) -> Snapshot:
+        """With memory, the guest of a contained VM would run on at once: only a firewall that is sure may hold it."""
+        config = self.at(ref, "read a snapshot of", "get", f"/snapshot/{snapshot.id}/config")
+        without = [
+            key for key, value in config.items()
+            if convert.NET.match(key) and convert.fields(str(value)).get("firewall") != "1"
+        ]  # fmt: skip
+        why = [*self.layers[ref.id], *([f"{', '.join(without)} had no firewall=1 then"] if without else [])]
+        if not why or snapshot.blocked:
+            return snapshot
+        return replace(
+            snapshot,
+            blocked="it holds memory, so Proxmox VE lets the guest run at once, wired as it was then, and the firewall "
+            f"that would hold it is not confirmed ({'; '.join(why)}). Use a snapshot without memory, or make the "
+            "firewall hold first",
+        )
+
+    def _newest_only(self, seen: convert.Seen) -> bool:
+        """Do the disks lie where only the newest snapshot can be gone back to? Storages that hide are not judged."""
+        try:
+            rows = self.one_time("storages", lambda: self.link.call("read the storages", None, "get", "storage"))
+        except VmwardError:
+            return False
+        only = {
+            row["storage"] for row in rows
+            if row.get("type") in convert.NEWEST_ONLY or str(row.get("snapshot-as-volume-chain", 0)) == "1"
+        }  # fmt: skip
+        return any(drive["volume"].split(":")[0] in only for drive in convert.drives_of(seen).values())
+
+    def _disks(self, ref: VmRef, seen: convert.Seen) -> tuple[Disk, ...]:
+        drives = convert.drives_of(seen)
+        volumes: dict[str, Any] = {}
+        for storage in sorted({drive["volume"].split(":")[0] for drive in drives.values() if ":" in drive["volume"]}):
+            path = f"nodes/{seen.node}/storage/{storage}/content"
+            try:
+                rows = self.link.call("read the disks of", ref, "get", path, vmid=ref.id, content="images")
+            except (AuthFailed, Rejected):
+                continue  # sizes and formats as the configuration tells them
+            volumes.update((row["volid"], row) for row in rows)
+        return tuple(convert.disk_of(key, drive, volumes) for key, drive in drives.items())
+
+    def _hardware(self, node: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """What passed-through devices are. A host that does not tell leaves each a possible network card."""
+        passed = {
+            row["key"]: str(row.get("value", row.get("pending", "")))
+            for row in rows
+            if convert.PASSED.match(row["key"])
+        }
+        kinds = {}
+        for key, value in passed.items():
+            kind = "pci" if key.startswith("hostpci") else "usb"
+            told = self._hidden(f"{kind} on {node}", f"nodes/{node}/hardware/{kind}")
+            pci, usb = (told, None) if kind == "pci" else (None, told)
+            kinds[key] = convert.passed_kind(key, value, pci, usb)
+        return kinds
+
+    def _hidden(self, key: str, path: str) -> Any:
+        """What the log-in may not be allowed to read; None then."""
+        try:
+            return self.one_time(key, lambda: self.link.call("read " + key, None, "get", path))
+        except VmwardError:
+            return None
+
+    # The second layer
+
+    def _unconfirmed(
+        self, ref: VmRef, nics: Sequence[Nic], found: IsolationNote, seen: convert.Seen
+    ) -> tuple[str, ...]:
+        if not nics or any(nic.isolation is Isolation.FREE for nic in nics):
+            return ()
+        try:
+            rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
+        except VmwardError as exc:
+            return (f"its firewall rules cannot be read ({exc})",)
+        cluster = self._hidden("now the cluster's firewall", "cluster/firewall/options")
+        service = self._hidden(f"now firewall of {seen.node}", f"nodes/{seen.node}/services/pve-firewall/state")
+        nets = {key: convert.fields(seen.live(key) or seen.config(key)) for key in seen.keys(convert.NET)}
+        state = str((service or {}).get("state", ""))
+        return note.unconfirmed(found.mode, seen.firewall, rules, nets, cluster, state)
+
+    def remarks(self, vm_id: str) -> tuple[str, ...]:
+        """Warnings of tasks, layers that are not confirmed, certificates that are not checked."""
+        found = list(self.told.get(vm_id, ()))
+        if self.layers.get(vm_id):
+            found.append(
+                "its cut rests on its links alone; the firewall as second layer is not confirmed: "
+                + "; ".join(self.layers[vm_id])
+            )
+        if not self.link.options.get("validate_certs", True):
+            found.append(f"the certificate of {self.name} is not checked (validate_certs: false)")
+        return tuple(found)
+
+    # Rights
+
+    def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
+        """Before the first write: raise ``AuthFailed`` with exactly what is missing."""
+        held = self.one_time(
+            "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
+        )
+        wanted = [*needs, *rights.on_bridges(held, bridges)]
+        lacking = rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
+        if lacking:
+            who = self.link.options.get("token_id") or self.link.login["user"]
+            raise AuthFailed(
+                f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}. Nothing was "
+                "touched. Give it what it lacks, then run again."
+            )
+
+
+def tags_of(row: Mapping[str, Any]) -> list[str]:
+    return [tag for tag in str(row.get("tags") or "").replace(",", ";").replace(" ", ";").split(";") if tag]

@@ -1,0 +1,110 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cluster's tasks: fired together, polled together from each node's one list, told apart by how they end.
+
+Source: U(https://pve.proxmox.com/pve-docs/api-viewer/#/nodes/{node}/tasks).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .._errors import TaskFailed
+from .._model import VmRef, printable
+from .connection import Connection
+
+FRESH = 0.2  # seconds for which a list that was read serves all who ask
+FEW = 2  # so many are asked one by one: the list of a busy node is long
+LIMIT = 5000
+LAST_LINES = 5
+
+
+class Tasks:
+    """What is known of tasks. A list may lag behind, so that the oldest running one is asked itself."""
+
+    def __init__(self, link: Connection) -> None:
+        self.link = link
+        self.ends: dict[str, str | None] = {}  # how each task of ours ended; None while it runs
+        self.read_at: dict[str, float] = {}
+        self.active: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+        self.lock = threading.Lock()
+
+    def watch(self, upid: str) -> str:
+        with self.lock:
+            self.ends.setdefault(upid, None)
+        return upid
+
+    def ended(self, upid: str, vm: VmRef, what: str) -> str:
+        """Empty while it runs, "OK", or the words of a warning. Raises ``TaskFailed`` with the log's end."""
+        node = node_of(upid)
+        if self.ends[upid] is None and time.monotonic() - self.read_at.get(node, 0.0) >= FRESH:
+            self._refresh(node)
+            self.read_at[node] = time.monotonic()
+        end = self.ends[upid]
+        if end is None or end == "OK":
+            return end or ""
+        if end.startswith("WARNINGS"):
+            return f"{what} ended with warnings: {self.log(upid, vm)}"
+        raise TaskFailed(
+            f"Cannot {what} {printable(vm.name)} ({vm.id}) on {self.link.name}: {printable(end, 300).rstrip('.')}. "
+            f"The end of the log of task {upid}: {self.log(upid, vm)}"
+        )
+
+    def _refresh(self, node: str) -> None:
+        with self.lock:
+            open_ = [upid for upid, end in self.ends.items() if end is None and node_of(upid) == node]
+        if len(open_) > FEW:
+            since = min(int(upid.split(":")[4], 16) for upid in open_)
+            rows = self._list(node, source="all", since=since)
+            found = {row["upid"]: str(row.get("status", "")) for row in rows if row.get("endtime")}
+            self._note({upid: found[upid] for upid in open_ if found.get(upid)})
+            open_ = [upid for upid in open_ if upid not in found]
+            if open_ and not self._ask(open_[0]):
+                return
+            open_ = open_[1:]
+        for upid in open_:
+            self._ask(upid)
+
+    def _ask(self, upid: str) -> bool:
+        told = self.link.call("read a task", None, "get", f"nodes/{node_of(upid)}/tasks/{upid}/status")
+        if told.get("status") != "stopped":
+            return False
+        self._note({upid: str(told.get("exitstatus") or "ended without a status")})
+        return True
+
+    def _note(self, ends: dict[str, str]) -> None:
+        with self.lock:
+            self.ends.update(ends)
+
+    def _list(self, node: str, **chosen: Any) -> Sequence[dict[str, Any]]:
+        rows: Sequence[dict[str, Any]] = self.link.call(
+            "list the tasks", None, "get", f"nodes/{node}/tasks", limit=LIMIT, **chosen
+        )
+        return rows
+
+    def running(self, node: str, vm: VmRef, kind: str, fresh: bool = False) -> str:
+        """The task of this kind that works on the VM now, whoever started it; empty if none does."""
+        with self.lock:
+            read_at, rows = self.active.get(node, (0.0, []))
+            if fresh or time.monotonic() - read_at >= 1.0:
+                rows = [row for row in self._list(node, source="active") if not row.get("endtime")]
+                self.active[node] = (time.monotonic(), rows)
+        known = (row["upid"] for row in rows if row["id"] == vm.id and row["type"] == kind)
+        return next((upid for upid in known if self.ends.get(upid) is None), "")  # the list may be older than the end
+
+    def log(self, upid: str, vm: VmRef) -> str:
+        """Its last lines; a log that cannot be read says so."""
+        try:
+            rows = self.link.call("read a task's log", vm, "get", f"nodes/{node_of(upid)}/tasks/{upid}/log", limit=500)
+        except TaskFailed as exc:
+            return f"(not readable: {exc})"
+        lines = [str(row.get("t", "")) for row in rows if row.get("t")]
+        return " | ".join(printable(line, 200) for line in lines[-LAST_LINES:]) or "(empty)"
+
+
+def node_of(upid: str) -> str:
+    return upid.split(":")[1]

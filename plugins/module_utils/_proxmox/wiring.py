@@ -1,0 +1,247 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Isolation on Proxmox VE: the link of every NIC first, then the VM's firewall, which a rollback leaves alone.
+
+Sources: U(https://pve.proxmox.com/pve-docs/qm.1.html#qm_network_device), U(https://pve.proxmox.com/pve-docs/pve-firewall.8.html).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
+
+from .._errors import NotVerified, TaskFailed, Unsupported, VmwardError
+from .._hypervisor import Pending
+from .._model import Collector, Isolation, IsolationNote, Vm, VmRef
+from . import convert, note, rights
+from .connection import NoAnswer, Rejected
+from .work import AGAIN, Work
+
+
+class WiringVerbs(Work):
+    """The Network part of the contract."""
+
+    def submit_note(self, vm: Vm, note_: IsolationNote | None) -> Pending:
+        what = "write the undo note on"
+        bridges = [nic.network for nic in vm.nics if nic.network]
+        quarantine = [str(self.link.options.get("quarantine"))] if self.link.options.get("quarantine") else []
+        apart = quarantine if note_ and note_.mode is Isolation.FORENSIC else []
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[*bridges, *apart])
+        seen = self.seen[vm.ref.id]
+
+        def write() -> None:
+            if note_ is None:
+                self._forget_note(vm.ref, what)
+                return
+            mark = self.seen[vm.ref.id].mark
+            told = {"name": note.NAME, "comment": note.text_of(note_, mark)}
+            there = {"rename": note.NAME}
+            try:
+                self.at(vm.ref, what, "post", "/firewall/ipset", **told, **(there if seen.comment is not None else {}))
+            except Rejected as exc:
+                if "already exists" not in exc.text and "does not exist" not in exc.text:
+                    raise
+                there = {} if seen.comment is not None else there  # somebody was quicker
+                self.at(vm.ref, what, "post", "/firewall/ipset", **told, **there)
+
+        return self.fired(vm.ref, what, write)
+
+    def _forget_note(self, vm: VmRef, what: str) -> None:
+        try:
+            self.at(vm, what, "delete", f"/firewall/ipset/{note.NAME}")
+        except Rejected as exc:
+            if "no such IPSet" not in exc.text:
+                raise
+
+    def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
+        quarantine = str(self.link.options.get("quarantine") or "")
+        if mode is Isolation.FORENSIC and not quarantine:
+            raise Unsupported(
+                f"Cannot bring {vm.ref.name} into forensic isolation: no quarantine bridge is named for {self.name}. "
+                "Set quarantine in its entry, or seal it."
+            )
+        bridges = [
+            *{nic.network for nic in vm.nics if nic.network},
+            *([quarantine] if mode is Isolation.FORENSIC else []),
+        ]
+        self.require("isolate", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=bridges)
+        noted = dict(vm.note.wiring) if vm.note else {}
+
+        def cut(key: str, value: str) -> str:
+            if mode is Isolation.SEALED:
+                return convert.rewired(value, down=True)
+            former = noted[key].live or noted[key].config if key in noted else ""
+            was_down = convert.is_down(convert.net_of(former)) if former else convert.is_down(value)
+            if not convert.fields(value).get("bridge"):
+                return convert.rewired(value, down=True)  # a NIC of QEMU's own network cannot be moved
+            return convert.rewired(value, was_down, quarantine)
+
+        return self.fired(vm.ref, "isolate", lambda: self._isolate(vm.ref, mode, collectors, cut))
+
+    def _isolate(
+        self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector], cut: Callable[[str, str], str]
+    ) -> None:
+        def changes() -> dict[str, str]:
+            seen = self.seen[vm.id]
+            sides = {
+                key: [side for side in (seen.live(key), seen.config(key)) if side] for key in seen.keys(convert.NET)
+            }
+            wanted = {key: cut(key, both[0]) for key, both in sides.items() if both}
+            return {key: new for key, new in wanted.items() if any(convert.canonical(s) != new for s in sides[key])}
+
+        def when_locked(_exc: Rejected) -> str:
+            told = self._second_layer(vm, mode, collectors)
+            return " ".join([told, self._links_by_monitor(vm) if mode is Isolation.SEALED else ""]).strip()
+
+        self._change_nics(vm, "isolate", changes, when_locked)
+        told = self._second_layer(vm, mode, collectors)
+        if told:
+            with self.lock:
+                self.told.setdefault(vm.id, []).append(told)
+
+    def _second_layer(self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector]) -> str:
+        """The firewall; answers why it could not be set. The cut does not rest on it."""
+        try:
+            lacking = note.lacking(self.seen[vm.id].firewall, mode)
+            if lacking:
+                self.at(vm, "set the firewall of", "put", "/firewall/options", **lacking)
+            self._set_rules(vm, note.wanted_rules(mode, collectors), even_alone=mode is Isolation.FORENSIC)
+        except VmwardError as exc:
+            return f"its firewall could not be set: {exc}"
+        return ""
+
+    def _set_rules(self, vm: VmRef, wanted: Sequence[Mapping[str, Any]], even_alone: bool) -> None:
+        """Our rules before all others; where nobody else's rule could let anything pass, none are needed."""
+        rules = self.at(vm, "read the firewall rules of", "get", "/firewall/rules")
+        others = [rule for rule in rules if not note.mine(rule) and int(rule.get("enable", 0))]
+        if not others and not even_alone:
+            wanted = []
+        if [note.plain(rule) for rule in rules[: len(wanted)]] == list(wanted) and not any(
+            note.mine(rule) for rule in rules[len(wanted) :]
+        ):
+            return
+        for rule in sorted((rule for rule in rules if note.mine(rule)), key=lambda rule: -int(rule["pos"])):
+            self.at(vm, "set the firewall rules of", "delete", f"/firewall/rules/{rule['pos']}")
+        for rule in reversed(wanted):
+            self.at(vm, "set the firewall rules of", "post", "/firewall/rules", **rule)
+
+    def _links_by_monitor(self, vm: VmRef) -> str:
+        """QEMU's own switch, for the time that the configuration is locked; answers what that achieved."""
+        seen = self.seen[vm.id]
+        if not seen.running:
+            return ""
+        held = self.one_time(
+            "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
+        )
+        if rights.missing(held, [rights.on_vm(vm.id, "Sys.Modify")], str(self.rows.get(vm.id, {}).get("pool", ""))):
+            return "Its links could not be taken down in QEMU meanwhile: Sys.Modify is missing."
+        try:
+            for key in seen.keys(convert.NET):
+                self.at(vm, "take the link down of", "post", "/monitor", command=f"set_link {key} off")
+        except VmwardError as exc:
+            return f"Its links could not be taken down in QEMU meanwhile: {exc}"
+        return "Its links were taken down in QEMU itself, until it is started again."
+
+    def submit_reconnect(self, vm: Vm, note_: IsolationNote) -> Pending:
+        wiring, firewall = dict(note_.wiring), convert.firewall_of(note_)
+        nets = {
+            nic.id: convert.net_of(wiring[nic.id].config or wiring[nic.id].live)
+            for nic in vm.nics if nic.id in wiring and nic.cut_by
+        }  # fmt: skip
+        bridges = [convert.fields(net).get("bridge", "") for net in nets.values()]
+        self.require(
+            "reconnect", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[b for b in bridges if b]
+        )
+
+        def changes() -> dict[str, str]:
+            seen = self.seen[vm.ref.id]
+            now = {key: seen.live(key) or seen.config(key) for key in nets}
+            other = [key for key, net in nets.items() if now[key] and convert.mac_of(now[key]) != convert.mac_of(net)]
+            if other:
+                raise NotVerified(
+                    f"Cannot reconnect {vm.ref.name}: {', '.join(other)} is another card than when it was cut. Nothing "
+                    "was changed. Restore its wiring by hand from the ledger's undo entry."
+                )
+            return {key: net for key, net in nets.items() if now[key] and convert.canonical(now[key]) != net}
+
+        def reconnect() -> None:
+            changes()  # what cannot be restored is told before anything is
+            if firewall is not None:
+                self._restore_firewall(vm.ref, firewall)
+            self._change_nics(vm.ref, "reconnect", changes, lambda _exc: "")
+
+        return self.fired(vm.ref, "reconnect", reconnect)
+
+    def _restore_firewall(self, vm: VmRef, former: Mapping[str, Any]) -> None:
+        now = note.options_of(self.seen[vm.id].firewall)
+        values: dict[str, Any] = {key: value for key, value in former.items() if str(now.get(key)) != str(value)}
+        unset = sorted(set(now) - set(former))
+        if unset:
+            values["delete"] = ",".join(unset)
+        if values:
+            self.at(vm, "restore the firewall of", "put", "/firewall/options", **values)
+        self._set_rules(vm, [], even_alone=True)
+
+    def links_down(self, vm: VmRef) -> None:
+        """Every link down, as quickly as can be: the VM may be running."""
+
+        def changes() -> dict[str, str]:
+            seen = self.seen[vm.id]
+            now = {key: seen.live(key) or seen.config(key) for key in seen.keys(convert.NET)}
+            return {key: convert.rewired(value, down=True) for key, value in now.items() if not convert.is_down(value)}
+
+        self.see_again(vm)
+        self._change_nics(vm, "take the links down of", changes, lambda _exc: self._links_by_monitor(vm))
+
+    # Writing NICs
+
+    def _change_nics(
+        self, vm: VmRef, what: str, changes: Callable[[], dict[str, str]], when_locked: Callable[[Rejected], str]
+    ) -> None:
+        """Write all NICs in one change. Locks and lost answers are tried again, but only after reading back."""
+        end, meanwhile = time.monotonic() + self.patience, ""
+        while True:
+            wanted = changes()
+            if not wanted:
+                return
+            try:
+                self.at(vm, what, "put", "/config", digest=self.seen[vm.id].digest, **wanted)
+                return
+            except (Rejected, NoAnswer) as exc:
+                if isinstance(exc, Rejected):
+                    if "hotplug problem" in exc.text:
+                        raise self._back_to_what_was(vm, what, exc, wanted) from exc
+                    if (exc.lock or exc.busy) and not meanwhile:
+                        meanwhile = when_locked(exc)
+                    changed = "checksum mismatch" in exc.text
+                    if not (exc.lock or exc.busy or changed):
+                        raise
+                if time.monotonic() >= end or self.link.closing.is_set():
+                    raise self._given_up(exc, meanwhile) from exc
+            self.link.closing.wait(min(AGAIN, self.patience / 10))
+            self.see_again(vm)
+
+    def _given_up(self, exc: VmwardError, meanwhile: str) -> VmwardError:
+        told = f"{exc} It was tried for {self.patience:g} s. {meanwhile}".strip()
+        if isinstance(exc, Rejected) and exc.lock:
+            return TaskFailed(
+                f"{told} Look at what holds the lock '{exc.lock}'; when nothing works on it any more, remove it on its "
+                "node with qm unlock, then run again at once."
+            )
+        return TaskFailed(f"{told} Run again.")
+
+    def see_again(self, vm: VmRef) -> None:
+        seen = self.seen[vm.id]
+        rows = self.at(vm, "read", "get", "/pending")
+        status = self.at(vm, "read", "get", "/status/current")
+        firewall = self.at(vm, "read the firewall of", "get", "/firewall/options")
+        self.seen[vm.id] = convert.Seen(self.node(vm.id), status, rows, firewall, seen.comment, seen.hardware)
+
+    def _back_to_what_was(self, vm: VmRef, what: str, exc: Rejected, wanted: Mapping[str, str]) -> VmwardError:
+        """PVE keeps a change that it could not make for the next start: that is taken back."""
+        self.at(vm, what, "put", "/config", revert=",".join(sorted(wanted)))
+        return TaskFailed(
+            f"{exc} Nothing of it was kept. See that the bridge exists on node {self.node(vm.id)}, or seal the VM."
+        )

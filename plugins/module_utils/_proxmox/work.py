@@ -1,0 +1,163 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Work under way on a VM: fired from a thread, taken up where it runs already, polled from the task list."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import replace
+from typing import Any, Callable
+
+from .._errors import TaskFailed, TimedOut, VmwardError
+from .._hypervisor import Pending
+from .._model import Vm, VmRef
+from .._wait import poll_all, still_running
+from .connection import Connection, NoAnswer, Rejected
+from .reading import Reading
+from .tasks import Tasks
+
+Reached = Callable[[], bool]
+PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory one is held for about 30
+AGAIN = 2.0  # seconds between two tries
+SLOWLY = 1.0  # seconds between looks at a state that no task tells
+
+
+class Work(Reading):
+    """Submitting and waiting, for all verbs."""
+
+    patience = PATIENCE
+
+    def __init__(self, name: str, link: Connection) -> None:
+        super().__init__(name, link)
+        self.tasks = Tasks(link)
+        self.futures: dict[str, Future[Any]] = {}  # the call under way, by VM
+        self.upids: dict[str, str] = {}  # the latest task, by VM
+
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+        """First for the calls, then for the tasks that they started."""
+        end = time.monotonic() + deadline
+        wait_for([self.futures[item.vm.id] for item in pending if item.vm.id in self.futures], timeout=deadline)
+        outcome = poll_all(pending, max(end - time.monotonic(), 0.0))
+        for item in pending:
+            error, upid = outcome[item.vm.id], self.upids.get(item.vm.id, "")
+            if isinstance(error, TimedOut) and error.task == (item.task or item.what):
+                sentence = still_running(replace(item, task=upid), deadline)
+                outcome[item.vm.id] = TimedOut(sentence, task=upid or item.what)
+        return outcome
+
+    def fired(self, vm: VmRef, what: str, call: Callable[[], None]) -> Pending:
+        """Work without a task: done when its calls have returned."""
+        self.upids.pop(vm.id, None)
+        future = self.futures[vm.id] = self.link.crew.submit(call)
+
+        def poll() -> bool:
+            if future.done():
+                future.result()
+            return future.done()
+
+        return Pending(vm, what, poll)
+
+    def task(self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached, **values: Any) -> Pending:
+        """Work that PVE does in a task. One of this kind that runs already is taken up instead of starting another."""
+        job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)))
+        return Pending(vm, what, job.poll)
+
+    def after(self, vm: Vm, what: str, *steps: Callable[[], Pending]) -> Pending:
+        """One step after the other."""
+        left = list(steps)
+        now = [left.pop(0)()]
+
+        def poll() -> bool:
+            if not now[0].poll():
+                return False
+            if not left:
+                return True
+            now[0] = left.pop(0)()
+            return False
+
+        return Pending(vm.ref, what, poll)
+
+    def snapshot_names(self, vm: VmRef) -> set[str]:
+        """Those that are whole."""
+        rows = self.at(vm, "list the snapshots of", "get", "/snapshot")
+        return {row["name"] for row in rows if not row.get("snapstate")}
+
+    def take_snapshot(self, vm: VmRef, what: str, name: str, description: str, memory: bool) -> Pending:
+        values = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
+        return self.task(vm, what, "qmsnapshot", "post", "/snapshot", lambda: name in self.snapshot_names(vm), **values)
+
+    def remove_snapshot(self, vm: VmRef, what: str, name: str) -> Pending:
+        return self.task(
+            vm, what, "qmdelsnapshot", "delete", f"/snapshot/{name}", lambda: name not in self.snapshot_names(vm)
+        )
+
+    def is_running(self, vm: VmRef) -> bool:
+        return bool(self.at(vm, "read", "get", "/status/current").get("status") == "running")
+
+
+class Job:
+    """One task, from its start to its end. Repeated when it ran into another's lock, after reading back."""
+
+    def __init__(self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str]) -> None:
+        self.work, self.vm, self.what, self.kind = work, vm, what, kind
+        self.reached, self.start = reached, start
+        self.end = time.monotonic() + work.patience
+        self.looked = 0.0
+        self._fire()
+
+    def _fire(self, pause: float = 0.0) -> None:
+        self.future = self.work.futures[self.vm.id] = self.work.link.crew.submit(lambda: self._start(pause))
+
+    def _start(self, pause: float) -> str:
+        """The task's id; empty when what it is for is reached already."""
+        work = self.work
+        if pause:
+            work.link.closing.wait(pause)
+            if self.reached():
+                return ""
+        upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind)
+        while not upid:
+            try:
+                upid = self.start()
+            except (Rejected, NoAnswer) as exc:
+                if isinstance(exc, Rejected) and not exc.busy:
+                    raise
+                upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind, fresh=True)
+                if not upid and self.reached():
+                    return ""
+                if not upid and (time.monotonic() >= self.end or work.link.closing.is_set()):
+                    raise
+                work.link.closing.wait(min(AGAIN, work.patience / 10))
+        work.upids[self.vm.id] = upid
+        return work.tasks.watch(upid)
+
+    def poll(self) -> bool:
+        if not self.future.done():
+            return False
+        upid = self.future.result()
+        if not upid:
+            return True
+        try:
+            told = self.work.tasks.ended(upid, self.vm, self.what)
+        except TaskFailed:
+            if "can't lock file" not in str(self.work.tasks.ends[upid]) or time.monotonic() >= self.end:
+                raise
+            self._fire(min(AGAIN, self.work.patience / 10))
+            return False
+        if told not in ("", "OK"):
+            self.work.told.setdefault(self.vm.id, []).append(told)
+        if told and upid.split(":")[5].startswith("ha"):  # the task only asks the HA manager
+            return self.seen_slowly()
+        return bool(told)
+
+    def seen_slowly(self) -> bool:
+        """Look at the state itself, not more often than once a second."""
+        now = time.monotonic()
+        if now - self.looked < SLOWLY:
+            return False
+        self.looked = now
+        return self.reached()

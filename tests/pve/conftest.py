@@ -1,0 +1,28 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A cluster of one's own for each test, with and without the backend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.fixture import Cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[ProxmoxBench]:
+    made = ProxmoxBench(tmp_path)
+    yield made
+    made.stop()

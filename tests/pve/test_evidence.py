@@ -1,0 +1,126 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Evidence on Proxmox VE: what the guest claims, and its memory.
+
+Simulated: the node's storage. ``pvesm`` is a script here that answers with a file made by the test.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TimedOut, Unsupported
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play
+from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+
+HERE = platform.node().split(".")[0]
+STATE = b"QEVM" + bytes(8000) + b"RAM-ONLY-MARKER"
+
+
+@pytest.fixture
+def guest(bench: ProxmoxBench) -> str:
+    vm_id = bench.create("desk1", node=HERE)
+    bench.pve.vm(int(vm_id)).agent = {
+        "exec": {"ps -e": {"out-data": "1 init\n", "err-data": "é"}, "false": {"exitcode": 1}}
+    }
+    return vm_id
+
+
+def test_what_the_guest_claims(bench: ProxmoxBench, guest: str) -> None:
+    vm = bench.vm(guest)
+    told = bench.hypervisor.guest_run(vm, ["ps", "-e"], 5, 1000)
+    assert (told.status, told.stdout, told.stderr, told.truncated) == (0, b"1 init\n", "é".encode(), False)
+    assert bench.hypervisor.guest_run(vm, ["ps", "-e"], 5, 3).truncated
+    assert bench.hypervisor.guest_run(vm, ["false"], 5, 9).status == 1
+    assert list(bench.pve.vm(int(guest)).agent_execs.values())[0] == ["ps", "-e"]
+
+
+def test_a_guest_without_an_agent_and_one_that_stalls(bench: ProxmoxBench, guest: str) -> None:
+    vm, machine = bench.vm(guest), bench.pve.vm(int(guest))
+    machine.agent["exec"] = {"sleep 9": {"exited": 0}}
+    with pytest.raises(TimedOut):
+        bench.hypervisor.guest_run(vm, ["sleep", "9"], 0.3, 100)
+    machine.agent_hangs = True
+    with pytest.raises(TimedOut, match="got timeout"):
+        bench.hypervisor.guest_run(vm, ["ps"], 1, 100)
+    machine.agent = None
+    with pytest.raises(Unsupported, match="guest agent is not running"):
+        bench.hypervisor.guest_run(vm, ["ps"], 1, 100)
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node whose storage answers for every volume with one file."""
+    (tmp_path / "bin").mkdir()
+    volume, script = tmp_path / "state.raw", tmp_path / "bin/pvesm"
+    volume.write_bytes(STATE)
+    script.write_text(f'#!/bin/sh\necho "$2" >> {tmp_path}/asked\necho {volume}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return tmp_path
+
+
+def dumped(bench: ProxmoxBench, vm_id: str, path: Path) -> None:
+    pending = bench.hypervisor.submit_memory_dump(bench.vm(vm_id), str(path))
+    error = bench.hypervisor.wait([pending], 20)[vm_id]
+    if error is not None:
+        raise error
+
+
+def test_memory_is_the_state_volume_of_a_snapshot_that_is_gone_afterwards(
+    bench: ProxmoxBench, guest: str, node: Path
+) -> None:
+    dumped(bench, guest, node / "memory")
+    assert (node / "memory").read_bytes() == STATE
+    assert bench.hypervisor.progress(bench.vm(guest)) == (len(STATE), len(STATE))
+    assert (node / "asked").read_text().startswith(f"local:{guest}/vm-{guest}-state-vmward-memory-")
+    assert bench.pve.vm(int(guest)).snapshots == {}
+    assert not [name for name in bench.pve.storages["local"]["volumes"] if "state" in name]
+
+
+def test_what_a_dead_run_left_is_taken_away_first(bench: ProxmoxBench, guest: str, node: Path) -> None:
+    vm = bench.vm(guest)
+    bench.hypervisor.wait([bench.hypervisor.submit_snapshot(vm, "vmward-memory-1", "", True)], 10)
+    dumped(bench, guest, node / "memory")
+    assert bench.pve.vm(int(guest)).snapshots == {}
+
+
+def test_another_node_than_the_vms_is_refused_before_anything_is_touched(bench: ProxmoxBench, node: Path) -> None:
+    vm_id = bench.create("far", node="pve9")
+    with pytest.raises(Unsupported, match="it is on node pve9, and this task runs on"):
+        bench.hypervisor.submit_memory_dump(bench.vm(vm_id), str(node / "memory"))
+    assert bench.pve.vm(int(vm_id)).snapshots == {}
+
+
+def test_the_module_keeps_it_with_its_kind_and_refuses_disks(bench: ProxmoxBench, guest: str, node: Path) -> None:
+    store = node / "case"
+    store.mkdir()
+    options = {
+        "hypervisors": {"hv1": bench.entry}, "vm": "desk1", "case": "2026-1", "dest": {"path": str(store)},
+    }  # fmt: skip
+    long = {**options, "scratch": str(node / "scratch")}
+    memory, again, disks, claims = play(
+        node,
+        [
+            {"vmward.remediation.vm_memory_dump": long},
+            {"vmward.remediation.vm_memory_dump": long},
+            {"vmward.remediation.vm_disk_export": long},
+            {"vmward.remediation.vm_guest_run": {**options, "collect": ["users"]}},
+        ],
+    )
+    assert memory["changed"], memory
+    assert memory["evidence"] == {"memory": {"state": "stored"}}
+    artefact = memory["artefacts"][0]
+    assert artefact["path"] == f"evidence/data/{guest}/memory.qemu-state"
+    assert (store / artefact["path"]).read_bytes() == STATE
+    assert "proxmox-ve" in artefact["tools"]
+    assert not again["changed"]
+    assert "has no disk export of a running VM" in disks["msg"]
+    assert claims["claims"]["users"]["status"] == 0
+    bench.do(SetPower("stopped", True, 0, {}), guest)
