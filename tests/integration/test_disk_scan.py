@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 
 import disks  # type: ignore[import-not-found]
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Layer, open_chain
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     BadInput,
     LayerSpec,

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Callable
 
-from .blocks import Layer
+from .chain import Layer
 from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara
 from .foreign import preload
 from .sandbox import Limits, run_confined

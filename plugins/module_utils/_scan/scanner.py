@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from .blocks import Blocks, Layer, Slice, UnreadableImage, open_chain
+from .blocks import Blocks, Slice, UnreadableImage
+from .chain import Layer, open_chain
 from .engines import WINDOW, Content, Engine, EngineFailed
 from .ext4 import ROOT, BadFilesystem, Ext4, Inode
 from .foreign import READABLE, Foreign, NotReadable, identify, logical_volumes
