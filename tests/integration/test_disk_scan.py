@@ -29,6 +29,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     BadInput,
     LayerSpec,
     Request,
+    read_rules,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
@@ -48,6 +49,8 @@ def look(*layers: tuple[Path, str], snapshot: str = "", **changes: Any) -> dict[
         "limits": Limits(120, 1 << 30, 120),
         **changes,
     }
+    if settings["rules"] and isinstance(settings["rules"][0], str):
+        settings["rules"] = tuple(read_rules(settings["rules"]))
     chain = tuple(LayerSpec(str(path), kind) for path, kind in layers)
     return scan(Request(disks=(("vda", chain, snapshot),), **settings))
 

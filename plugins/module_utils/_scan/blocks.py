@@ -39,7 +39,7 @@ class Blocks:
 
     def places(self, offset: int, length: int, stop: Blocks | None = None) -> Iterator[Place]:
         """Where these bytes lie. What comes from the layer `stop` is told as a place in it, and looked into no further."""
-        yield length, id(self), offset
+        yield length, self, offset
 
 
 class Raw(Blocks):

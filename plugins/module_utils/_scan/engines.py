@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -171,8 +174,9 @@ class Clamd:
 
     name = "clamd"
 
-    def __init__(self, path: str, timeout: int) -> None:
+    def __init__(self, path: str, timeout: int, database: str = "") -> None:
         self._path = path
+        self._database = _listing(database) if database else "unknown"
         self._timeout = timeout
         self._proven = _PROVEN
         self._limit = 0
@@ -224,7 +228,28 @@ class Clamd:
             ) from exc
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self._version, "rules": [], "self_test": "passed"}
+        return {
+            "name": self.name,
+            "version": self._version,
+            "rules": [],
+            "database": self._database,
+            "self_test": "passed",
+        }
+
+
+def _listing(database: str) -> str:
+    """Changes with the signature files. clamd tells the version of its own ones only."""
+    try:
+        files = sorted(
+            (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
+            for entry in os.scandir(database)
+            if entry.is_file()
+        )
+    except OSError as exc:
+        raise EngineFailed(
+            "Cannot list the signatures in %s: %s. Correct clamd_database." % (database, exc.strerror)
+        ) from exc
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else "unknown"
 
 
 def _send_chunks(link: socket.socket, chunks: Iterator[bytes]) -> None:
