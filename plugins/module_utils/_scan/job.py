@@ -96,12 +96,12 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit) -> Ca
 
 
 def confined(
-    request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]]
+    request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]], most_points: int = 0
 ) -> tuple[Listener, Ended]:
     """Run the child, listen to it, and keep what it found clean."""
     started = time.monotonic()
     before = [state_of(layer) for layer in layers]
-    listener = Listener(Progress(request.progress_file, started))
+    listener = Listener(Progress(request.progress_file, started), most_points)
     ended = run_confined(
         prepare_, request.limits, [layer.fd for layer in layers], listener.take, listener.progress.write
     )
@@ -109,7 +109,8 @@ def confined(
         raise BadInput(listener.refused)
     for layer, state in zip(layers, before):
         if state_of(layer)[2:6] != state[2:6]:
-            listener.tally.add_reason("%s was changed while it was read." % layer.path)
+            for tally in listener.tallies():
+                tally.add_reason("%s was changed while it was read." % layer.path)
     if request.directory and listener.binding and not ended.trouble:
         Known(request.directory).add_contents(listener.binding, listener.fresh)
     listener.progress.write(phase="done", message=listener.tally.verdict().value)
@@ -163,18 +164,6 @@ def prepare(request: Request, emit: Emit, with_contents: bool = True) -> Prepare
     return Prepared(judge, engines, bound)
 
 
-def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], emit: Emit) -> list[OnTop]:
-    """Each disk with the base that it may be scanned on top of."""
-    found = []
-    for disk in disks:
-        base, depth, why = _find_base(request, prepared.binding, disk)
-        path = disk.layers[depth].path if base else ""
-        indexed = int(base.head["written"]) if base else 0
-        emit("base", vars(BaseUse(disk.name, printable(path), not why, why, indexed)))
-        found.append(OnTop(disk, depth, base.body if base and not why else None))
-    return found
-
-
 @dataclass(frozen=True)
 class OnTop:
     disk: DiskSpec
@@ -182,11 +171,34 @@ class OnTop:
     body: bytes | None
 
 
+def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], emit: Emit) -> list[OnTop]:
+    """Each disk with the base that it may be scanned on top of."""
+    looked: dict[tuple[object, ...], tuple[Base | None, int, str]] = {}
+    found, told = [], set()
+    for disk in disks:
+        key = (disk.layers, bool(disk.snapshot))
+        if key not in looked:
+            looked[key] = _find_base(request, prepared.binding, disk)
+        base, depth, why = looked[key]
+        use = BaseUse(
+            disk.name,
+            printable(disk.layers[depth].path) if base else "",
+            not why,
+            why,
+            int(base.head["written"]) if base else 0,
+        )
+        if use not in told:
+            told.add(use)
+            emit("base", vars(use))
+        found.append(OnTop(disk, depth, base.body if base and not why else None))
+    return found
+
+
 def unpacked(disks: Sequence[OnTop]) -> list[DiskSpec]:
     """In the child: an index was written by one that read hostile disks."""
+    indexes = {id(one.body): unpack(one.body) for one in {id(one.body): one for one in disks}.values() if one.body}
     return [
-        one.disk if one.body is None else replace(one.disk, base_depth=one.depth, index=unpack(one.body))
-        for one in disks
+        replace(one.disk, base_depth=one.depth, index=indexes[id(one.body)]) if one.body else one.disk for one in disks
     ]
 
 
@@ -209,6 +221,12 @@ def _find_base(request: Request, bound: str, disk: DiskSpec) -> tuple[Base | Non
             return base, depth, "the base is not clean, but %s" % base.verdict
         return base, depth, ""
     return None, 0, "no base of it is indexed"
+
+
+def rules_of(indicators: Indicators) -> list[RuleFile]:
+    """What of the indicators is looked for by YARA."""
+    text = indicators.rules()
+    return [RuleFile("(indicators)", text, hashlib.sha256(text.encode()).hexdigest(), 0)] if text else []
 
 
 def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:

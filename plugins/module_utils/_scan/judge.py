@@ -87,6 +87,11 @@ class Judge:
             return True
         return False
 
+    def begin(self) -> None:
+        """Another state of the disks: count anew."""
+        self.files = self.bytes = self.reasons = 0
+        self._named = set()
+
     @contextmanager
     def leniently(self, what: str) -> Iterator[None]:
         """For a state that the guest will not see: what can't be read there is told, and keeps nothing from being clean."""

@@ -50,7 +50,9 @@ class Progress:
 class Listener:
     """Takes what the child says, and believes none of its shapes: it parsed what an attacker wrote."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, most_points: int = 1024) -> None:
+        self._most_points = most_points
+        self._common: Tally | None = None
         self.progress = progress
         self.tally = Tally()
         self.refused = ""
@@ -59,6 +61,9 @@ class Listener:
         self.fresh: list[bytes] = []
         self.index = bytearray()
         self.is_current = False
+
+    def tallies(self) -> list[Tally]:
+        return [tally for _id, tally in self.points] or [self.tally]
 
     def take(self, kind: str, body: dict[str, Any]) -> None:
         getattr(self, "_" + kind if kind in _KINDS else "_unknown")(body)
@@ -120,8 +125,17 @@ class Listener:
         self.is_current = True
 
     def _point(self, body: dict[str, Any]) -> None:
-        """What follows is of another state of the disks. The engines are the same."""
-        self.tally = Tally(engines=self.tally.engines)
+        """What follows is of another state of the disks. What was said before the first one holds for all."""
+        common = self._common = self._common or self.tally
+        self.tally = Tally(
+            reasons=list(common.reasons),
+            reasons_count=common.reasons_count,
+            engines=common.engines,
+            notes=list(common.notes),
+            bases=common.bases,
+        )
+        if len(self.points) >= self._most_points:
+            raise ValueError("more points than asked for")
         self.points.append((str(body["id"]), self.tally))
 
     def _since(self, body: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Callable, Tuple
 
 from .baseline import VolumeIndex, build
 from .blocks import Blocks, Slice
@@ -26,6 +26,9 @@ from .verdict import Change, Volume, printable
 
 _REASONS_PER_VOLUME = 50
 _PARTITIONS_AT = 446
+
+# Name of the disk, and the layers of its base
+BaseKey = Tuple[str, Tuple[Layer, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,13 @@ class Scanner:
         self._remember = remember
         self.index: dict[str, VolumeIndex] | None = {} if indexing else None
         self._physical: list[Pending] = []
-        self._bases: dict[str, Blocks] = {}
-        self._before: dict[str, Seen] = {}
+        self._bases: dict[BaseKey, Blocks] = {}
+        self._before: dict[BaseKey, Seen] = {}
+        self.disks: dict[str, Blocks] = {}
         self._method = "full"
 
     def run(self, disks: Sequence[DiskSpec]) -> None:
-        self._physical = []
+        self._physical, self.disks = [], {}
         for disk in disks:
             self._judge.guard("Disk %s" % disk.name, self._disk, disk)
         self._judge.guard("LVM", self._logical_volumes)
@@ -79,20 +83,21 @@ class Scanner:
 
     def _disk(self, spec: DiskSpec) -> None:
         if spec.index is None:
-            disk = open_chain(spec.layers, spec.snapshot)
+            disk = self.disks[spec.name] = open_chain(spec.layers, spec.snapshot)
             self._parts_of(spec.name, disk, None, Ranges(), {})
             return
         depth = spec.base_depth
-        if spec.name not in self._bases:
-            self._bases[spec.name] = open_chain(spec.layers[depth:])
-        old = self._bases[spec.name]
-        disk = open_chain(spec.layers[:depth], spec.snapshot, old)
-        changed = self._changed(spec.name, disk, old)
+        key = spec.name, spec.layers[depth:]
+        if key not in self._bases:
+            self._bases[key] = open_chain(spec.layers[depth:])
+        old = self._bases[key]
+        disk = self.disks[spec.name] = open_chain(spec.layers[:depth], spec.snapshot, old)
+        changed = self._changed(key, disk, old)
         self._parts_of(spec.name, disk, old, changed, spec.index)
 
-    def _changed(self, name: str, disk: Blocks, old: Blocks) -> Ranges:
+    def _changed(self, key: BaseKey, disk: Blocks, old: Blocks) -> Ranges:
         """Compare with the base only what lies elsewhere than in the state that was scanned before."""
-        before = self._before.get(name)
+        before = self._before.get(key)
         if before is None:
             changed = differing(disk, old, apart(disk, old))
         else:
@@ -101,7 +106,7 @@ class Scanner:
             grown = Ranges((start, start + length) for start, length in moved)
             changed = Ranges((low, min(high, disk.size)) for low, high in before.changed).minus(grown).plus(fresh)
         if self._remember:
-            self._before[name] = Seen(disk, changed)
+            self._before[key] = Seen(disk, changed)
         return changed
 
     def _parts_of(
