@@ -71,9 +71,11 @@ options:
     required: true
     suboptions:
       id:
-        description: What the point is known by. Without O(points[].disks), the internal snapshot of this ID or name is read.
+        description:
+          - What the point is known by. Without O(points[].disks), the internal snapshot of this ID or name is read. A golden image
+            needs none.
         type: str
-        required: true
+        default: ""
       name:
         description: Name of the point.
         type: str
@@ -129,7 +131,7 @@ msg:
   returned: success
   sample: baseline is clean; 2 newer points are not
 chosen:
-  description: The newest clean point with C(id), C(name) and C(created); empty if there is none.
+  description: The newest clean point with C(kind), C(id), C(name) and C(created); empty if there is none.
   type: dict
   returned: success
 points:
@@ -138,13 +140,14 @@ points:
   elements: dict
   returned: success
   contains:
+    kind: {description: "As in O(points[].kind).", type: str}
     id: {description: What the point is known by., type: str}
     name: {description: Its name., type: str}
     created: {description: When it was made., type: str}
     verdict: {description: "V(clean), V(infected), V(incomplete), or V(not scanned).", type: str}
-    findings: {description: "As of M(vmward.remediation.disk_scan), at most 100.", type: list}
-    indicators: {description: "As of M(vmward.remediation.disk_scan), at most 100.", type: list}
-    incomplete_reasons: {description: "Why the scan of it is not complete, at most 50.", type: list}
+    findings: {description: "As of M(vmward.remediation.disk_scan), at most 20.", type: list}
+    indicators: {description: "As of M(vmward.remediation.disk_scan), at most 20.", type: list}
+    incomplete_reasons: {description: "Why the scan of it is not complete, at most 20.", type: list}
     changes_count: {description: What differs from the base., type: dict}
     files: {description: Files judged., type: int}
     bytes_read: {description: Bytes judged that were not judged for a point before., type: int}
@@ -208,7 +211,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.points im
 
 DISKS = {"type": "list", "elements": "dict", "options": DISK}
 POINT = {
-    "id": {"type": "str", "required": True},
+    "id": {"type": "str", "default": ""},
     "name": {"type": "str", "default": ""},
     "created": {"type": "str", "default": ""},
     "kind": {"type": "str", "choices": ["snapshot", "golden"], "default": "snapshot"},
@@ -225,17 +228,19 @@ ARGUMENTS = {
 
 
 def points_of(params: dict[str, Any]) -> list[Point]:
-    if len({point["id"] for point in params["points"]}) != len(params["points"]) or not params["points"]:
-        raise BadInput("Cannot look for a clean point: name at least one, each with an id of its own.")
+    points = params["points"]
+    if not points or any(point["kind"] == "snapshot" and not (point["id"] or point["disks"]) for point in points):
+        raise BadInput("Cannot look for a clean point: name at least one, each with its id or its disks.")
     now = disks_of(params["disks"])
     return [
         Point(
+            point["kind"],
             point["id"],
             point["name"] or point["id"],
             point["created"],
             tuple(disks_of(point["disks"]) or disks_at(now, point["kind"], point["id"])),
         )
-        for point in params["points"]
+        for point in points
     ]
 
 

@@ -60,6 +60,16 @@ class Content:
         self.is_whole = size <= whole_limit
         self._read = read
         self._bytes: bytes | None = None
+        self._digest = b""
+
+    def digest(self) -> bytes:
+        """SHA-256 of the whole."""
+        if not self._digest:
+            digest = hashlib.sha256()
+            for part in self.stream():
+                digest.update(part)
+            self._digest = digest.digest()
+        return self._digest
 
     def whole(self) -> bytes:
         if self._bytes is None:

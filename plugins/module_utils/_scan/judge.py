@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -130,45 +129,49 @@ class Judge:
         if self._max_file_size and content.size > self._max_file_size:
             self.reason("%s on %s is larger than max_file_size." % (printable(path(), 300), where))
             return
-        try:
-            judgement = self._remembered.get(key) if key is not None else None
-            if judgement is None:
-                judgement = self._judge(content)
-                self.bytes += content.size if content.is_whole else 0
-                if key is not None:
-                    self._remembered[key] = judgement
-            for gap in judgement.gaps:
-                self.reason("%s on %s: %s." % (printable(path(), 300), where, gap))
-            for engine, rule, offset in judgement.hits:
-                self._hit(where, path(), engine, rule, content.size, offset, judgement.sha256)
-        except EngineFailed:
-            raise
-        except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
-            self.reason("%s on %s was not read: %s." % (printable(path(), 300), where, str(exc) or type(exc).__name__))
+        judgement = self._remembered.get(key) if key is not None else None
+        if judgement is None:
+            judgement = self._judge(content)
+            self.bytes += content.size if content.is_whole else 0
+            if key is not None:
+                self._remembered[key] = judgement
+        for gap in judgement.gaps:
+            self.reason("%s on %s: %s." % (printable(path(), 300), where, gap))
+        for engine, rule, offset in judgement.hits:
+            self._hit(where, path(), engine, rule, content.size, offset, judgement.sha256)
         self.tell()
 
     def _judge(self, content: Content) -> Judgement:
-        if not content.size:
-            return Judgement()
-        digest = b""
-        if self._known is not None and content.is_whole:
-            digest = hashlib.sha256(content.whole()).digest()
-            if digest in self._known:
-                return Judgement()
-        hits = [("ioc", rule, -1) for rule in self.indicators.of_content(content.stream)]
-        gaps = []
+        hits: list[tuple[str, str, int]] = []
+        gaps: list[str] = []
+        sha256 = ""
+        try:
+            if content.size and not self._is_known(content):
+                self._ask(content, hits, gaps)
+            if hits:
+                sha256 = content.digest().hex()
+        except EngineFailed:
+            raise
+        except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
+            gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
+        return Judgement(tuple(hits), tuple(gaps), sha256)
+
+    def _is_known(self, content: Content) -> bool:
+        if self._known is None or not content.is_whole:
+            return False
+        return content.digest() in self._known
+
+    def _ask(self, content: Content, hits: list[tuple[str, str, int]], gaps: list[str]) -> None:
+        hits += [("ioc", rule, -1) for rule in self.indicators.of_content(content.stream)]
         for engine in self._engines:
             found, gap = engine.scan(content)
             hits += [(engine.name, hit.rule, hit.offset) for hit in found]
             gaps += [gap] if gap else []
-        if hits or gaps:
-            return Judgement(tuple(hits), tuple(gaps), _sha256(content) if hits else "")
-        if digest and self._known is not None:
-            self._known.add(digest)
-            self._fresh.append(digest.hex())
+        if self._known is not None and content.is_whole and not hits and not gaps:
+            self._known.add(content.digest())
+            self._fresh.append(content.digest().hex())
             if len(self._fresh) >= _BATCH:
                 self.flush()
-        return Judgement()
 
     def named(self, where: Where, path: bytes | str, rule: str) -> None:
         """A name or path is among the indicators of compromise."""
@@ -241,9 +244,3 @@ class Judge:
             self.emit("judged", {"sha256": self._fresh})
             self._fresh = []
 
-
-def _sha256(content: Content) -> str:
-    digest = hashlib.sha256()
-    for part in content.stream():
-        digest.update(part)
-    return digest.hexdigest()

@@ -21,11 +21,14 @@ from .sandbox import Ended
 from .scanner import DiskSpec, Scanner
 from .verdict import Tally, Verdict
 
+_SHOWN = ("kind", "id", "name", "created")
+
 
 @dataclass(frozen=True)
 class Point:
     """One state: disks as they were, or are."""
 
+    kind: str
     id: str
     name: str
     created: str
@@ -48,7 +51,7 @@ def find(request: Request, points: Sequence[Point], every: bool, until: str) -> 
             request, layers, lambda emit: _prepare(request, points, states, now, every, emit), len(points)
         )
     found = dict(listener.points)
-    told = [_told(point, found.get(point.id), ended) for point in points]
+    told = [_told(point, found.get(str(number)), ended) for number, point in enumerate(points)]
     return {**_chosen(told, until), "points": told, **_shared(listener, ended)}
 
 
@@ -76,9 +79,9 @@ def _prepare(
         scanner = Scanner(prepared.judge, remember=True)
         newest = {disk.name: open_chain(disk.layers, disk.snapshot) for disk in now}
         left: list[DiskSpec] = unpacked(on_top)
-        for point in points:
+        for number, point in enumerate(points):
             specs, left = left[: len(point.disks)], left[len(point.disks) :]
-            told("point", {"id": point.id})
+            told("point", {"id": str(number)})
             prepared.judge.begin()
             scanner.run(specs)
             told("since", {"bytes": _since(newest, scanner.disks)})
@@ -97,7 +100,8 @@ def _since(newest: dict[str, Blocks], then: dict[str, Blocks]) -> int:
 
 
 def _told(point: Point, tally: Tally | None, ended: Ended) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": point.id, "name": point.name, "created": point.created, "verdict": "not scanned"}
+    told: dict[str, Any] = {key: getattr(point, key) for key in _SHOWN}
+    told["verdict"] = "not scanned"
     if tally is None:
         return told
     result = tally.as_result() if tally.finished else outcome(tally, ended)
@@ -105,9 +109,9 @@ def _told(point: Point, tally: Tally | None, ended: Ended) -> dict[str, Any]:
     return {
         **told,
         **{key: result[key] for key in kept},
-        "findings": result["findings"][:100],
-        "indicators": result["indicators"][:100],
-        "incomplete_reasons": result["incomplete_reasons"][:50],
+        "findings": result["findings"][:20],
+        "indicators": result["indicators"][:20],
+        "incomplete_reasons": result["incomplete_reasons"][:20],
         "volumes": result["volumes"],
         "bytes_since": tally.bytes_since,
     }
@@ -117,7 +121,7 @@ def _chosen(told: Sequence[dict[str, Any]], until: str) -> dict[str, Any]:
     chosen = next((one for one in told if one["verdict"] == Verdict.CLEAN.value), None)
     infected = [one for one in told if one["verdict"] == Verdict.INFECTED.value]
     return {
-        "chosen": {key: chosen[key] for key in ("id", "name", "created")} if chosen else {},
+        "chosen": {key: chosen[key] for key in _SHOWN} if chosen else {},
         "infected_since": infected[-1]["created"] if infected else "",
         "infected": [one["name"] for one in infected],
         "lost": {"seconds": _seconds(chosen["created"], until), "bytes": chosen["bytes_since"]} if chosen else {},

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits, run_confined
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import Emit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Emit
 
 MB = 1 << 20
 
