@@ -64,6 +64,23 @@ options:
         description: Name or ID of an internal snapshot in the top qcow2 layer, to be read instead of its active state.
         type: str
         default: ""
+      clone_of:
+        description:
+          - The files of the golden image that the disk is a full copy of, if it does not stand on it. It must be indexed. The
+            disk is compared with it block by block.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: Path of the file or block device on the data host.
+            type: path
+            required: true
+          format:
+            description: Format of this layer.
+            type: str
+            required: true
+            choices: [qcow2, raw, vmdk]
   points:
     description: The points to look at, the newest first.
     type: list

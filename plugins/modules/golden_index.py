@@ -123,7 +123,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, DiskRequest
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import (
     LAYERS,
     layers_of,
@@ -152,7 +152,7 @@ def told(result: dict[str, Any], dry: bool) -> str:
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        disk = ("base", layers_of(module.params["layers"]), "")
+        disk = DiskRequest("base", layers_of(module.params["layers"]))
         result = index(request_of(module.params, [disk]), module.check_mode)
     except BadInput as exc:
         module.fail_json(msg=str(exc))

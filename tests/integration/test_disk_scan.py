@@ -27,6 +27,7 @@ import disks  # type: ignore[import-not-found]
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     BadInput,
+    DiskRequest,
     LayerSpec,
     Request,
     read_rules,
@@ -52,7 +53,7 @@ def look(*layers: tuple[Path, str], snapshot: str = "", **changes: Any) -> dict[
     if settings["rules"] and isinstance(settings["rules"][0], str):
         settings["rules"] = tuple(read_rules(settings["rules"]))
     chain = tuple(LayerSpec(str(path), kind) for path, kind in layers)
-    return scan(Request(disks=(("vda", chain, snapshot),), **settings))
+    return scan(Request(disks=(DiskRequest("vda", chain, snapshot),), **settings))
 
 
 def paths(result: dict[str, Any], kind: str = "findings") -> list[str]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Tuple
+from typing import Any, Callable
 
 from .baseline import unpack
 from .chain import Layer
@@ -46,8 +46,14 @@ class LayerSpec:
     format: str
 
 
-# Name, layers from the top to the base, internal snapshot of the top layer (or none)
-DiskRequest = Tuple[str, Tuple[LayerSpec, ...], str]
+@dataclass(frozen=True)
+class DiskRequest:
+    """Layers from the top to the base; an internal snapshot of the top one, or none; what it is a full copy of."""
+
+    name: str
+    layers: tuple[LayerSpec, ...]
+    snapshot: str = ""
+    clone_of: tuple[LayerSpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,22 +173,22 @@ def prepare(request: Request, emit: Emit, with_contents: bool = True) -> Prepare
 @dataclass(frozen=True)
 class OnTop:
     disk: DiskSpec
-    depth: int
+    base: tuple[Layer, ...]
     body: bytes | None
 
 
 def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], emit: Emit) -> list[OnTop]:
     """Each disk with the base that it may be scanned on top of."""
-    looked: dict[tuple[object, ...], tuple[Base | None, int, str]] = {}
+    looked: dict[tuple[object, ...], tuple[Base | None, Sequence[Layer], str]] = {}
     found, told = [], set()
     for disk in disks:
-        key = (disk.layers, bool(disk.snapshot))
+        key = (disk.layers, bool(disk.snapshot), disk.clone_of)
         if key not in looked:
             looked[key] = _find_base(request, prepared.binding, disk)
-        base, depth, why = looked[key]
+        base, layers, why = looked[key]
         use = BaseUse(
             disk.name,
-            printable(disk.layers[depth].path) if base else "",
+            printable(layers[0].path) if base else "",
             not why,
             why,
             int(base.head["written"]) if base else 0,
@@ -190,7 +196,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
         if use not in told:
             told.add(use)
             emit("base", vars(use))
-        found.append(OnTop(disk, depth, base.body if base and not why else None))
+        found.append(OnTop(disk, tuple(layers), base.body if base and not why else None))
     return found
 
 
@@ -198,29 +204,30 @@ def unpacked(disks: Sequence[OnTop]) -> list[DiskSpec]:
     """In the child: an index was written by one that read hostile disks."""
     indexes = {id(one.body): unpack(one.body) for one in {id(one.body): one for one in disks}.values() if one.body}
     return [
-        replace(one.disk, base_depth=one.depth, index=indexes[id(one.body)]) if one.body else one.disk for one in disks
+        replace(one.disk, base=one.base, index=indexes[id(one.body)]) if one.body else one.disk for one in disks
     ]
 
 
-def _find_base(request: Request, bound: str, disk: DiskSpec) -> tuple[Base | None, int, str]:
+def _find_base(request: Request, bound: str, disk: DiskSpec) -> tuple[Base | None, Sequence[Layer], str]:
     """The longest part of the chain that is indexed; and why it can't be relied on, if it can't."""
     if not request.directory:
-        return None, 0, "no directory of indexes was given"
+        return None, (), "no directory of indexes was given"
     if not bound:
-        return None, 0, "the engines' signatures can't be identified"
+        return None, (), "the engines' signatures can't be identified"
     known = Known(request.directory)
-    for depth in range(1 if disk.snapshot else 0, len(disk.layers)):
-        base = known.base(disk.layers[depth:])
+    parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
+    for layers in [*parts, disk.clone_of]:
+        base = known.base(layers) if layers else None
         if base is None:
             continue
-        if not base.is_of(disk.layers[depth:]):
-            return base, depth, "the base was changed since it was indexed"
+        if not base.is_of(layers):
+            return base, layers, "the base was changed since it was indexed"
         if base.binding != bound:
-            return base, depth, "the base was indexed with other rules, engines or limits"
+            return base, layers, "the base was indexed with other rules, engines or limits"
         if base.verdict != "clean":
-            return base, depth, "the base is not clean, but %s" % base.verdict
-        return base, depth, ""
-    return None, 0, "no base of it is indexed"
+            return base, layers, "the base is not clean, but %s" % base.verdict
+        return base, layers, ""
+    return None, (), "no base of it is indexed"
 
 
 def rules_of(indicators: Indicators) -> list[RuleFile]:
@@ -256,15 +263,19 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
 def opened(disks: Sequence[DiskRequest]) -> Iterator[tuple[list[DiskSpec], list[Layer]]]:
     """Open every file once, read-only, and refuse those that a running VM writes to."""
     with ExitStack() as stack:
-        layers: dict[tuple[str, str], Layer] = {}
-        for name, specs, _snapshot in disks:
-            for spec in specs:
-                key = spec.path, spec.format
-                if key not in layers:
-                    layers[key] = Layer(spec.path, spec.format, _open(name, spec.path, stack))
+        layers: dict[LayerSpec, Layer] = {}
+        for disk in disks:
+            for spec in (*disk.layers, *disk.clone_of):
+                if spec not in layers:
+                    layers[spec] = Layer(spec.path, spec.format, _open(disk.name, spec.path, stack))
         found = [
-            DiskSpec(printable(name, 64), tuple(layers[spec.path, spec.format] for spec in specs), snapshot)
-            for name, specs, snapshot in disks
+            DiskSpec(
+                printable(disk.name, 64),
+                tuple(layers[spec] for spec in disk.layers),
+                disk.snapshot,
+                tuple(layers[spec] for spec in disk.clone_of),
+            )
+            for disk in disks
         ]
         yield found, list(layers.values())
 

@@ -24,6 +24,7 @@ DISK = {
     "name": {"type": "str", "required": True},
     "layers": LAYERS,
     "snapshot": {"type": "str", "default": ""},
+    "clone_of": {**LAYERS, "required": False, "default": []},
 }
 
 
@@ -43,7 +44,7 @@ def scan_spec() -> dict[str, Any]:
 
 
 def request_of(params: dict[str, Any], disks: Sequence[DiskRequest]) -> Request:
-    if not disks or not all(layers for _name, layers, _snapshot in disks):
+    if not disks or not all(disk.layers for disk in disks):
         raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
     if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or params["max_file_size"] < 0:
         raise BadInput("Cannot scan with a limit below 1 (only max_file_size may be 0).")
@@ -67,7 +68,10 @@ def layers_of(layers: Sequence[dict[str, Any]]) -> tuple[LayerSpec, ...]:
 
 
 def disks_of(disks: Sequence[dict[str, Any]]) -> list[DiskRequest]:
-    return [(disk["name"], layers_of(disk["layers"]), disk["snapshot"]) for disk in disks]
+    return [
+        DiskRequest(disk["name"], layers_of(disk["layers"]), disk["snapshot"], layers_of(disk["clone_of"]))
+        for disk in disks
+    ]
 
 
 def _indicators(paths: Sequence[str]) -> Indicators:

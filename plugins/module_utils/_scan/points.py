@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Callable
 
@@ -38,8 +38,8 @@ class Point:
 def disks_at(now: Sequence[DiskRequest], kind: str, snapshot: str) -> list[DiskRequest]:
     """The disks of now in another state: an internal snapshot of them, or the base alone."""
     if kind == "golden":
-        return [(name, layers[-1:], "") for name, layers, _snapshot in now]
-    return [(name, layers, snapshot) for name, layers, _snapshot in now]
+        return [replace(disk, layers=disk.clone_of or disk.layers[-1:], snapshot="", clone_of=()) for disk in now]
+    return [replace(disk, snapshot=snapshot) for disk in now]
 
 
 def find(request: Request, points: Sequence[Point], every: bool, until: str) -> dict[str, Any]:

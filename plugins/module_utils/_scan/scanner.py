@@ -33,12 +33,13 @@ BaseKey = Tuple[str, Tuple[Layer, ...]]
 
 @dataclass(frozen=True)
 class DiskSpec:
-    """The layers from `base_depth` on are a base that was found clean, and `index` is what is known of it."""
+    """`clone_of`: what the disk is a full copy of. `base` was found clean, and `index` is what is known of it."""
 
     name: str
     layers: tuple[Layer, ...]
     snapshot: str = ""
-    base_depth: int = 0
+    clone_of: tuple[Layer, ...] = ()
+    base: tuple[Layer, ...] = ()
     index: dict[str, VolumeIndex] | None = None
 
 
@@ -86,12 +87,16 @@ class Scanner:
             disk = self.disks[spec.name] = open_chain(spec.layers, spec.snapshot)
             self._parts_of(spec.name, disk, None, Ranges(), {})
             return
-        depth = spec.base_depth
-        key = spec.name, spec.layers[depth:]
+        key = spec.name, spec.base
         if key not in self._bases:
-            self._bases[key] = open_chain(spec.layers[depth:])
+            self._bases[key] = open_chain(spec.base)
         old = self._bases[key]
-        disk = self.disks[spec.name] = open_chain(spec.layers[:depth], spec.snapshot, old)
+        depth = len(spec.layers) - len(spec.base)
+        if spec.layers[depth:] == spec.base:
+            disk = open_chain(spec.layers[:depth], spec.snapshot, old)
+        else:
+            disk = open_chain(spec.layers, spec.snapshot)
+        self.disks[spec.name] = disk
         changed = self._changed(key, disk, old)
         self._parts_of(spec.name, disk, old, changed, spec.index)
 
