@@ -14,7 +14,8 @@ version_added: "0.1.0"
 author:
   - vmward contributors (@vmward)
 description:
-  - Scans the states that a VM's disks can go back to, the newest first, until one is clean. Each of them is judged by itself and whole
+  - Scans the states that a VM's disks can go back to, the newest first, until one is clean. Each of them is judged by
+    itself and whole
     chain deep. That a newer one is infected says nothing about an older one, nor the other way round.
   - What several states share is read and judged once, and the base not at all if it is indexed
     (M(vmward.remediation.golden_index)).
@@ -66,7 +67,8 @@ options:
         default: ""
       clone_of:
         description:
-          - The files of the golden image that the disk is a full copy of, if it does not stand on it. It must be indexed. The
+          - The files of the golden image that the disk is a full copy of, if it does not stand on it. It must be
+            indexed. The
             disk is compared with it block by block.
         type: list
         elements: dict
@@ -89,7 +91,8 @@ options:
     suboptions:
       id:
         description:
-          - What the point is known by. Without O(points[].disks), the internal snapshot of this ID or name is read. A golden image
+          - What the point is known by. Without O(points[].disks), the internal snapshot of this ID or name is read. A
+            golden image
             needs none.
         type: str
         default: ""
@@ -180,7 +183,8 @@ infected_since:
   returned: success
 lost:
   description:
-    - What a return to the chosen point loses. C(seconds) from when it was made to O(until) (V(-1) if unknown), and C(bytes) of disk
+    - What a return to the chosen point loses. C(seconds) from when it was made to O(until) (V(-1) if unknown), and
+      C(bytes) of disk
       written since.
   type: dict
   returned: success

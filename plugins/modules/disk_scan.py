@@ -71,7 +71,8 @@ options:
         default: ""
       clone_of:
         description:
-          - The files of the golden image that the disk is a full copy of, if it does not stand on it. It must be indexed. The
+          - The files of the golden image that the disk is a full copy of, if it does not stand on it. It must be
+            indexed. The
             disk is compared with it block by block.
         type: list
         elements: dict
@@ -88,8 +89,10 @@ options:
             choices: [qcow2, raw, vmdk]
   index_directory:
     description:
-      - Directory in which M(vmward.remediation.golden_index) keeps what it knows of golden images. Only root may write to it.
-      - If a disk stands on an image that was indexed, is unchanged since, and was found clean by the same rules, engines and
+      - Directory in which M(vmward.remediation.golden_index) keeps what it knows of golden images. Only root may
+        write to it.
+      - If a disk stands on an image that was indexed, is unchanged since, and was found clean by the same rules,
+        engines and
         limits, only what differs from it is scanned. Else the disk is scanned as a whole, and RV(bases) says why.
       - Contents that were found clean are remembered there by their SHA-256 too, and not judged twice.
     type: path
@@ -234,7 +237,8 @@ changes:
     former: {description: "Path in the base, if it was renamed.", type: str}
     what:
       description:
-        - What changed, separated by commas. V(content), V(mode), V(setuid), V(owner), V(capability), V(attributes), V(disk),
+        - What changed, separated by commas. V(content), V(mode), V(setuid), V(owner), V(capability), V(attributes),
+          V(disk),
           V(mtime_kept) (new content, old modification time) or V(mtime_forged) (new content, and no time tells of it).
       type: str
     size: {description: Size in bytes., type: int}

@@ -14,9 +14,11 @@ version_added: "0.1.0"
 author:
   - vmward contributors (@vmward)
 description:
-  - Reads and judges a golden image as a whole, as M(vmward.remediation.disk_scan) does, and writes an index of its files and
+  - Reads and judges a golden image as a whole, as M(vmward.remediation.disk_scan) does, and writes an index of its
+    files and
     their blocks. A disk that stands on it is then scanned by what differs.
-  - Nothing is done if the same bytes were indexed, and found clean, by the same rules, engines and limits. A file that was touched is
+  - Nothing is done if the same bytes were indexed, and found clean, by the same rules, engines and limits. A file
+    that was touched is
     hashed again.
   - An image that is not clean is indexed with its verdict, which no later scan relies on.
   - Runs on the data host. The image is not written to, and may be the base of running VMs.
@@ -37,7 +39,9 @@ attributes:
     description: The operating system of the data host.
 options:
   layers:
-    description: The image's files, the top first and the base last; for most golden images it is one. As the hypervisor names them.
+    description:
+      - The image's files, the top first and the base last; for most golden images it is one. As the hypervisor names
+        them.
     type: list
     elements: dict
     required: true
@@ -52,7 +56,8 @@ options:
         required: true
         choices: [qcow2, raw, vmdk]
   index_directory:
-    description: Directory for the indexes. It is made if it is missing. Only root may write to it, or nothing is kept there.
+    description:
+      - Directory for the indexes. It is made if it is missing. Only root may write to it, or nothing is kept there.
     type: path
     default: /var/lib/vmward/index
 extends_documentation_fragment:

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,7 +205,7 @@ def test_a_capability_is_told(lab: Lab) -> None:
     assert ("changed", "/usr/share/doc4/file4", "capability") in changes(lab.look(lab.overlay(changed)))
 
 
-# --- what can't be trusted is scanned as a whole -----------------------------------------------------------------------
+# --- what can't be trusted is scanned as a whole ---------------------------------------------------------------------
 
 
 def only_base(result: dict[str, Any]) -> tuple[bool, str]:
@@ -296,7 +297,13 @@ def test_a_full_clone_is_compared(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "checksums"),
-    [((), True), ((), False), (("-b", "1024"), True), (("-O", "^64bit"), True), (("-O", "^64bit,^metadata_csum"), False)],
+    [
+        ((), True),
+        ((), False),
+        (("-b", "1024"), True),
+        (("-O", "^64bit"), True),
+        (("-O", "^64bit,^metadata_csum"), False),
+    ],
     ids=str,
 )
 def test_a_replay_makes_what_e2fsck_makes(tmp_path: Path, options: tuple[str, ...], checksums: bool) -> None:
@@ -313,7 +320,8 @@ def test_a_replay_makes_what_e2fsck_makes(tmp_path: Path, options: tuple[str, ..
         assert view is not None
         ours = view.read(0, view.size)
     want = Path(shutil.copy(dirty, tmp_path / "w.img"))
-    disks.run("e2fsck", "-fy", "-E", "journal_only", want)
+    subprocess.run(["e2fsck", "-y", "-E", "journal_only", want], capture_output=True, check=False)
+    assert "needs_recovery" not in disks.run("dumpe2fs", "-h", want)
     theirs = want.read_bytes()
     fs_journal = {
         at for at in range(0, len(ours), 1024) if ours[at : at + 1024] != theirs[at : at + 1024] and at != 1024
@@ -327,7 +335,8 @@ def test_what_only_the_journal_holds_is_found(lab: Lab) -> None:
     after = lab.raw_with(f"write {lab.place}/marker evil")
     dirty = disks.journaled(lab.place / "dirty.img", lab.raw, after)
     for result in (lab.look(lab.overlay(dirty)), scan(request((dirty, "raw")))):
-        assert (result["verdict"], result["incomplete_reasons"]) == ("infected", [])
+        assert result["verdict"] == "infected"
+        assert [reason for reason in result["incomplete_reasons"] if "raw bytes" not in reason] == []
         assert "/evil" in paths(result)
     harmless = disks.journaled(lab.place / "h.img", lab.raw, lab.raw_with(f"write {lab.place}/harmless fine"))
     for result in (lab.look(lab.overlay(harmless)), scan(request((harmless, "raw")))):
@@ -335,7 +344,7 @@ def test_what_only_the_journal_holds_is_found(lab: Lab) -> None:
 
 
 def test_what_the_journal_hides_is_found_too(lab: Lab) -> None:
-    """A journal that takes a file away does not hide it where its flag is not set: the kernel would throw the journal away."""
+    """A journal that takes a file away does not hide it: without its flag the kernel throws the journal away."""
     before = lab.raw_with(f"write {lab.place}/marker evil")
     dirty = disks.journaled(lab.place / "hide.img", before, lab.raw)
     for image in (dirty, Path(shutil.copy(dirty, lab.place / "hide2.img"))):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must be known of a base to judge a disk on top of it: to which inode a block belongs, and what inodes are called."""
+"""What must be known of a base to judge a disk on top of it: whose its blocks are, and what inodes are called."""
 
 from __future__ import annotations
 
@@ -64,6 +64,9 @@ class VolumeIndex:
             start = self.name_ends[index - 1] if index else 0
             yield self.parents[index], self.names[start : self.name_ends[index]]
 
+    def children_of(self, directories: set[int]) -> Iterator[int]:
+        return (child for child, parent in zip(self.children, self.parents) if parent in directories)
+
 
 def build(fs: Ext4) -> VolumeIndex:
     blocks: list[tuple[int, int, int]] = []
@@ -93,12 +96,15 @@ def build(fs: Ext4) -> VolumeIndex:
         at += len(name)
         ends.append(at)
     return VolumeIndex(
-        *(array("Q", (row[column] for row in blocks)) for column in range(3)),
-        *(array("Q", (row[column] for row in acls)) for column in range(2)),
-        array("Q", (row[0] for row in entries)),
-        array("Q", (row[1] for row in entries)),
-        array("Q", ends),
-        b"".join(row[2] for row in entries),
+        starts=array("Q", (row[0] for row in blocks)),
+        counts=array("Q", (row[1] for row in blocks)),
+        owners=array("Q", (row[2] for row in blocks)),
+        acls=array("Q", (row[0] for row in acls)),
+        acl_owners=array("Q", (row[1] for row in acls)),
+        children=array("Q", (row[0] for row in entries)),
+        parents=array("Q", (row[1] for row in entries)),
+        name_ends=array("Q", ends),
+        names=b"".join(row[2] for row in entries),
     )
 
 
@@ -129,12 +135,12 @@ def unpack(data: bytes) -> dict[str, VolumeIndex]:
         raise ValueError("the index is of another version")
     volumes = {}
     for entry in head["volumes"]:
-        arrays = []
+        arrays: dict[str, array[int]] = {}
         for name in _ARRAYS:
             values = array("Q", raw[at : at + 8 * entry[name]])
-            arrays.append(_little(values))
+            arrays[name] = _little(values)
             at += 8 * entry[name]
-        volumes[entry["key"]] = VolumeIndex(*arrays, raw[at : at + entry["names"]])
+        volumes[entry["key"]] = VolumeIndex(**arrays, names=raw[at : at + entry["names"]])
         at += entry["names"]
     return volumes
 

@@ -10,12 +10,12 @@ import io
 import os
 import stat
 from collections.abc import Hashable, Iterator
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 MAX_DISK = 1 << 50
 
 # Length, file and place in it: what lies at the same place of the same file is the same. No file: zeros.
-Place = Tuple[int, Optional[Hashable], int]
+Place = tuple[int, Optional[Hashable], int]
 
 
 class Meter:
@@ -38,7 +38,7 @@ class Blocks:
         raise NotImplementedError
 
     def places(self, offset: int, length: int, stop: Blocks | None = None) -> Iterator[Place]:
-        """Where these bytes lie. What comes from the layer `stop` is told as a place in it, and looked into no further."""
+        """Where these bytes lie. What comes from the layer `stop` is told as a place in it."""
         yield length, self, offset
 
 

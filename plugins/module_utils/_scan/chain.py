@@ -61,5 +61,3 @@ def _open_vmdk(fd: int) -> Blocks:
         raise UnreadableImage("the Python library dissect.hypervisor is missing. Install it on the data host") from exc
     disk = VMDK(Stream(Raw(fd)))
     return OfFile(disk, disk.size)
-
-

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What happened to the files of a base: new, changed, deleted, renamed. File-integrity evidence, whatever the verdict."""
+"""What happened to the files of a base: evidence of what was touched, whatever the verdict."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def tell_changes(
             _tell(judge.emit, where, kind, path, former, [], None)
 
 
-def _tell_pair(
-    emit: Emit, where: Where, pair: Pair, old: Ext4, new: Ext4, names: NamesOnTop, touched: bool
-) -> None:
+def _tell_pair(emit: Emit, where: Where, pair: Pair, old: Ext4, new: Ext4, names: NamesOnTop, touched: bool) -> None:
     was = pair.old if pair.old and pair.old.mode else None
     now = pair.new if pair.new and pair.new.mode else None
     if was and now and was.generation == now.generation and stat.S_IFMT(was.mode) == stat.S_IFMT(now.mode):
@@ -116,6 +114,15 @@ def _tell(
     size, mode = (inode.size, stat.S_IMODE(inode.mode)) if inode else (0, 0)
     uid, gid = inode.owner if inode else (0, 0)
     change = Change(
-        where.disk, where.volume, kind, printable(path), printable(former), ",".join(what), size, "%04o" % mode, uid, gid
+        where.disk,
+        where.volume,
+        kind,
+        printable(path),
+        printable(former),
+        ",".join(what),
+        size,
+        "%04o" % mode,
+        uid,
+        gid,
     )
     emit("change", vars(change))

@@ -4,8 +4,9 @@
 
 """What an ext file system holds on top of a base that was found clean: files, names, attributes, and all other blocks.
 
-A file is left out only if its inode is the base's in type, size, flags, map, attributes, and none of the blocks of its content
-or its map differ. Everything else is judged as a whole, and what differs outside of judged files is matched as raw bytes.
+A file is left out only if its inode is the base's in type, size, flags, map and attributes, and none of the blocks of
+its content or its map differ. Everything else is judged as a whole, and what differs outside of judged files is matched
+as raw bytes.
 """
 
 from __future__ import annotations
@@ -56,9 +57,7 @@ class ExtDelta:
         """Judge all that could differ, and give what the judged files cover."""
         for doubt in self._new.doubts():
             self._judge.reason("%s may look different to the guest: %s." % (str(self._where).capitalize(), doubt))
-        pairs = [
-            Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self._candidates())
-        ]
+        pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self._candidates())]
         self._read_directories(pairs)
         for pair in pairs:
             self._inode(pair)
@@ -152,7 +151,7 @@ class ExtDelta:
             return  # was told as unread; its blocks are matched as raw bytes
 
     def _entries(self, number: int) -> None:
-        """Files under new names, and names of inodes that look free: the kernel refuses those, e2fsck may revive them."""
+        """New names; and names of inodes that look free: the kernel refuses those, e2fsck may revive them."""
         listed = self._names.entries(number)
         fresh = set(listed) - set(self._names.before(number))
         for directory, name in fresh:

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable, Protocol
 
@@ -106,6 +107,9 @@ class Engine(Protocol):
 
     def describe(self) -> dict[str, Any]: ...
 
+    def testing(self) -> AbstractContextManager[None]:
+        """While it lasts, planted samples are told too."""
+
 
 def eicar() -> bytes:
     """The harmless test file of all scanners, put together here so that no file of ours is one."""
@@ -149,9 +153,9 @@ class Yara:
         self._scanner = yara_x.Scanner(rules)
         self._scanner.set_timeout(timeout)
         self._errors = (yara_x.ScanError, yara_x.TimeoutError)
-        self._testing = True
-        self_test(self, [eicar(), MARKER])
         self._testing = False
+        with self.testing():
+            self_test(self, [eicar(), MARKER])
         if not sum(self._loaded):
             raise EngineFailed("No YARA rule was loaded: name at least one rule file.")
 
@@ -168,6 +172,14 @@ class Yara:
         # A rule may look at the whole file, so windows can show what is there but not what is absent.
         gap = "" if content.is_whole else "it is too large for the memory limit, so YARA saw it in parts only"
         return [Hit(*item) for item in hits.items()], gap
+
+    @contextmanager
+    def testing(self) -> Iterator[None]:
+        self._testing = True
+        try:
+            yield
+        finally:
+            self._testing = False
 
     def describe(self) -> dict[str, Any]:
         from importlib import metadata
@@ -236,6 +248,10 @@ class Clamd:
             raise EngineFailed(
                 "Cannot ask clamd at %s: %s. Start it or correct clamd_socket." % (self._path, exc)
             ) from exc
+
+    @contextmanager
+    def testing(self) -> Iterator[None]:
+        yield  # it finds EICAR at all times
 
     def describe(self) -> dict[str, Any]:
         return {

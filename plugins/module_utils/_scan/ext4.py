@@ -39,7 +39,7 @@ class Inode:
 
     @property
     def content(self) -> tuple[object, ...]:
-        """All in the inode that says what the content is. The same content has the same, wherever its blocks did not change."""
+        """All in the inode that says what the content is, but for the bytes of its blocks."""
         return stat.S_IFMT(self.mode), self.size, self.flags, self.block, self.acl, self.extra
 
     @property

@@ -42,7 +42,8 @@ def _index(
     base = known.base(layers)
     states = [state_of(layer) for layer in layers]
     same = base is not None and base.is_of(layers)
-    listener, ended = confined(request, layers, lambda emit: _prepare(request, base if same else None, dry, disks, emit))
+    former = base if same else None
+    listener, ended = confined(request, layers, lambda emit: _prepare(request, former, dry, disks, emit))
     told = {**outcome(listener.tally, ended), **spent(ended), "index": known.path(layers)}
     if base is not None and listener.is_current:
         if not base.is_untouched(layers) and not dry:
@@ -69,7 +70,7 @@ def _prepare(
     request: Request, base: Base | None, dry: bool, disks: Sequence[DiskSpec], emit: Emit
 ) -> Callable[[Emit], None]:
     # Contents known to be clean would be no scan of the base by itself
-    prepared = prepare(request, emit, with_contents=False)
+    prepared = prepare(request, emit, remember=False)
     if prepared is None:
         return lambda emit: None
     if base is not None and prepared.binding and base.binding == prepared.binding and base.verdict == "clean":
@@ -79,6 +80,8 @@ def _prepare(
         return lambda emit: None
 
     def work(emit: Emit) -> None:
+        if not prepared.is_trusted(emit):
+            return
         scanner = Scanner(prepared.judge, indexing=True)
         scanner.run([replace(disk, snapshot="") for disk in disks])
         for part in chunks(pack(scanner.index or {}), _PART):

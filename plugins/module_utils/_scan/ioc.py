@@ -58,9 +58,7 @@ class Indicators:
         for part in stream():
             for digest in digests:
                 digest.update(part)
-        return [
-            "ioc_%s" % kind for kind, digest in zip(kinds, digests) if digest.hexdigest() in getattr(self, kind)
-        ]
+        return ["ioc_%s" % kind for kind, digest in zip(kinds, digests) if digest.hexdigest() in getattr(self, kind)]
 
     def of_path(self, path: str) -> list[str]:
         found = ["ioc_path"] if path in self.paths else []
@@ -84,7 +82,7 @@ class Indicators:
         lines = []
         for index, value in enumerate(sorted(self.ips | self.domains)):
             # Not as a part of a longer address or name
-            pattern = r"(^|[^0-9A-Za-z.-])%s([^0-9A-Za-z-]|$)" % re.escape(value).replace("/", r"\/").replace(r"\-", "-")
+            pattern = r"(^|[^0-9A-Za-z.-])%s([^0-9A-Za-z-]|$)" % re.escape(value).replace(r"\-", "-")
             lines.append(
                 'rule %s%d { meta: value = "%s" strings: $value = /%s/ ascii wide nocase condition: $value }'
                 % (_NETWORK, index, value, pattern.replace(r"\:", ":"))
@@ -121,7 +119,7 @@ def _yaml(text: str, origin: str) -> Any:
         import yaml
     except ImportError as exc:
         raise BadIndicators(
-            "Cannot read the indicators in %s: the Python library PyYAML is missing. Install it, or write JSON." % origin
+            "Cannot read the indicators in %s: the library PyYAML is missing. Install it, or write JSON." % origin
         ) from exc
     try:
         return yaml.safe_load(text)

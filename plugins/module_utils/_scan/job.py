@@ -27,6 +27,7 @@ from .known import Base, Known, binding, state_of
 from .listen import Listener, Progress
 from .sandbox import Ended, Limits, run_confined
 from .scanner import DiskSpec, Scanner
+from .self_test import open_images, passes
 from .verdict import BaseUse, Tally, printable
 
 MAX_RULE_FILE = 256 << 20
@@ -70,6 +71,7 @@ class Request:
     indicators: Indicators = NO_INDICATORS
     directory: str = ""
     clamd_database: str = ""
+    several: bool = False  # several states of the same disks share most of their contents
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ class Prepared:
     """Ready to scan: what was loaded while the files of this host could still be read."""
 
     judge: Judge
-    engines: list[Engine]
     binding: str
+    images: tuple[Layer, ...]
+
+    def is_trusted(self, emit: Emit) -> bool:
+        return passes(self.judge.engines, self.images, emit)
 
 
 def scan(request: Request) -> dict[str, Any]:
@@ -95,8 +100,9 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit) -> Ca
     on_top = with_bases(request, prepared, disks, emit)
 
     def work(emit: Emit) -> None:
-        Scanner(prepared.judge).run(unpacked(on_top))
-        emit("finished", {})
+        if prepared.is_trusted(emit):
+            Scanner(prepared.judge).run(unpacked(on_top))
+            emit("finished", {})
 
     return work
 
@@ -133,7 +139,7 @@ def spent(ended: Ended) -> dict[str, Any]:
     return {"seconds": round(ended.seconds, 3), "cpu_seconds": round(ended.cpu_seconds, 3)}
 
 
-def prepare(request: Request, emit: Emit, with_contents: bool = True) -> Prepared | None:
+def prepare(request: Request, emit: Emit, remember: bool = True) -> Prepared | None:
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
     missing = preload()
     if missing:
@@ -165,9 +171,12 @@ def prepare(request: Request, emit: Emit, with_contents: bool = True) -> Prepare
         limits = [request.indicators.digest(), request.max_file_size, request.limits.memory // 4]
         bound = binding(described, limits)
         emit("binding", {"sha256": bound})
-    known = Known(request.directory).contents(bound) if bound and with_contents else None
-    judge = Judge(engines, emit, request.limits.memory // 4, request.max_file_size, request.indicators, known)
-    return Prepared(judge, engines, bound)
+    known: set[bytes] | None = set() if request.several else None
+    if bound and remember:
+        known = Known(request.directory).contents(bound)
+    whole = request.limits.memory // 4
+    judge = Judge(engines, emit, whole, request.max_file_size, request.indicators, known)
+    return Prepared(judge, bound, open_images())
 
 
 @dataclass(frozen=True)
@@ -203,9 +212,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
 def unpacked(disks: Sequence[OnTop]) -> list[DiskSpec]:
     """In the child: an index was written by one that read hostile disks."""
     indexes = {id(one.body): unpack(one.body) for one in {id(one.body): one for one in disks}.values() if one.body}
-    return [
-        replace(one.disk, base=one.base, index=indexes[id(one.body)]) if one.body else one.disk for one in disks
-    ]
+    return [replace(one.disk, base=one.base, index=indexes[id(one.body)]) if one.body else one.disk for one in disks]
 
 
 def _find_base(request: Request, bound: str, disk: DiskSpec) -> tuple[Base | None, Sequence[Layer], str]:

@@ -47,7 +47,7 @@ class Judgement:
 
 
 class Judge:
-    """`known`: SHA-256 of contents that these engines with these rules found clean; without one nothing is remembered."""
+    """`known`: SHA-256 of contents that these engines with these rules found clean, or None to remember nothing."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Judge:
         indicators: Indicators = NO_INDICATORS,
         known: set[bytes] | None = None,
     ) -> None:
-        self._engines = engines
+        self.engines = engines
         # ClamAV judges files by their type, and raw bytes have none
         self._raw_engines = [engine for engine in engines if engine.name == "yara"]
         self.emit = emit
@@ -93,7 +93,7 @@ class Judge:
 
     @contextmanager
     def leniently(self, what: str) -> Iterator[None]:
-        """For a state that the guest will not see: what can't be read there is told, and keeps nothing from being clean."""
+        """For a state that the guest will not see: what can't be read there keeps nothing from being clean."""
         self._lenient, before = True, self._let_pass
         try:
             yield
@@ -132,7 +132,6 @@ class Judge:
         judgement = self._remembered.get(key) if key is not None else None
         if judgement is None:
             judgement = self._judge(content)
-            self.bytes += content.size if content.is_whole else 0
             if key is not None:
                 self._remembered[key] = judgement
         for gap in judgement.gaps:
@@ -162,8 +161,9 @@ class Judge:
         return content.digest() in self._known
 
     def _ask(self, content: Content, hits: list[tuple[str, str, int]], gaps: list[str]) -> None:
+        self.bytes += content.size if content.is_whole else 0
         hits += [("ioc", rule, -1) for rule in self.indicators.of_content(content.stream)]
-        for engine in self._engines:
+        for engine in self.engines:
             found, gap = engine.scan(content)
             hits += [(engine.name, hit.rule, hit.offset) for hit in found]
             gaps += [gap] if gap else []
@@ -179,9 +179,7 @@ class Judge:
             self._named.add((where, path, rule))
             self._hit(where, path, "ioc", rule, 0, -1, "")
 
-    def raw(
-        self, where: Where, source: Blocks, extent: Extent, label: str, key: Hashable | None = None
-    ) -> bool:
+    def raw(self, where: Where, source: Blocks, extent: Extent, label: str, key: Hashable | None = None) -> bool:
         """Match raw bytes; every hit is an indicator only. Says whether there was anything but zeros."""
         something = False
         content = Content(extent.size, lambda at, length: source.read(extent.start + at, length), 0)
@@ -243,4 +241,3 @@ class Judge:
         if self._fresh:
             self.emit("judged", {"sha256": self._fresh})
             self._fresh = []
-

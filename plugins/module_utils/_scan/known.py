@@ -4,8 +4,8 @@
 
 """What earlier scans leave for later ones, in one directory: an index per base, and the contents found clean.
 
-All of it is bound to the rules and engines that judged. What was judged by others, or can't be proven to be the same, counts
-as unknown.
+All of it is bound to the rules and engines that judged. What was judged by others, or can't be proven to be the same,
+counts as unknown.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Base:
         return str(self.head["verdict"])
 
     def is_of(self, layers: Sequence[Layer]) -> bool:
-        """Whether these files are still what was indexed: untouched, or of the same bytes (a new owner touches a file)."""
+        """Whether these files are still what was indexed: untouched, or (a new owner touches a file) the same bytes."""
         if self.is_untouched(layers):
             return True
         sizes = [os.fstat(layer.fd).st_size for layer in layers]
@@ -59,8 +59,8 @@ class Base:
 def binding(engines: Sequence[dict[str, Any]], extra: Sequence[Any]) -> str:
     """One text for all that decides on a verdict."""
     told = [
-        [engine["name"], engine["version"], sorted(rule["sha256"] for rule in engine["rules"]), engine.get("database", "")]
-        for engine in engines
+        [one["name"], one["version"], sorted(rule["sha256"] for rule in one["rules"]), one.get("database", "")]
+        for one in engines
     ]
     return hashlib.sha256(json.dumps([READER, FORMAT, told, list(extra)], sort_keys=True).encode()).hexdigest()
 
@@ -69,8 +69,14 @@ def state_of(layer: Layer) -> list[Any]:
     """Changes whenever the file does; only who may set the host's clock can prevent that."""
     status = os.fstat(layer.fd)
     return [
-        layer.path, layer.format, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    ]  # fmt: skip
+        layer.path,
+        layer.format,
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    ]
 
 
 def fingerprint(layer: Layer) -> str:

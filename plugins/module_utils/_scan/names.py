@@ -85,8 +85,8 @@ class NamesOnTop:
         return list(self._index.entries(number))
 
     def touched(self) -> Iterable[int]:
-        """All inodes that a directory lists which was read again."""
-        return self._entries
+        """All inodes that a directory lists, or listed before, which was read again."""
+        return {*self._entries, *self._index.children_of(self._again)} if self._again else ()
 
     def path(self, number: int) -> bytes:
         return _path(number, lambda one: next(iter(self.entries(one)), None))

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .blocks import Blocks
 from .chain import open_chain
-from .job import DiskRequest, OnTop, Request, confined, opened, outcome, prepare, spent, unpacked, with_bases
+from .job import DiskRequest, Request, confined, opened, outcome, prepare, spent, unpacked, with_bases
 from .judge import Emit
 from .listen import Listener, Progress
 from .places import apart
@@ -70,12 +70,14 @@ def _prepare(
         emit(kind, body)
         watch.take(kind, body)
 
-    prepared = prepare(request, told)
+    prepared = prepare(replace(request, several=True), told)
     if prepared is None:
         return lambda emit: None
     on_top = with_bases(request, prepared, states, told)
 
     def work(_emit: Emit) -> None:
+        if not prepared.is_trusted(told):
+            return
         scanner = Scanner(prepared.judge, remember=True)
         newest = {disk.name: open_chain(disk.layers, disk.snapshot) for disk in now}
         left: list[DiskSpec] = unpacked(on_top)

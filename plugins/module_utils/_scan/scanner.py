@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Callable, Tuple
+from typing import Callable
 
 from .baseline import VolumeIndex, build
 from .blocks import Blocks, Slice
@@ -28,7 +28,7 @@ _REASONS_PER_VOLUME = 50
 _PARTITIONS_AT = 446
 
 # Name of the disk, and the layers of its base
-BaseKey = Tuple[str, Tuple[Layer, ...]]
+BaseKey = tuple[str, tuple[Layer, ...]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Pending:
 
 
 class Scanner:
-    """`indexing`: keep what a later scan on top of these disks must know. `remember`: judge each stored content once."""
+    """`indexing`: keep what a later scan on top must know. `remember`: judge what several states share once."""
 
     def __init__(self, judge: Judge, indexing: bool = False, remember: bool = False) -> None:
         self._judge = judge
@@ -168,7 +168,13 @@ class Scanner:
             self._judge.guard("A gap of disk %s" % name, self._judge.raw, where, disk, gap, label)
 
     def _volume(
-        self, where: Where, volume: Blocks, start: int, base: Base | None, index: dict[str, VolumeIndex], label: str = ""
+        self,
+        where: Where,
+        volume: Blocks,
+        start: int,
+        base: Base | None,
+        index: dict[str, VolumeIndex],
+        label: str = "",
     ) -> None:
         kind = "unknown"
         before = self._judge.reasons
