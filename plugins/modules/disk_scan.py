@@ -16,8 +16,8 @@ author:
 description:
   - Reads the disks of a stopped virtual machine, or exported disks, in user space, and lets YARA-X and ClamAV judge
     every file.
-  - Nothing is mounted and nothing is written. The disks are parsed by a child process without any rights, since their
-    content is hostile.
+  - Nothing is mounted, and nothing is written to the disks. They are parsed by a child process without any rights,
+    since their content is hostile.
   - Runs on the data host, the host that can read the disk images.
   - The verdict is V(clean) only if everything was read and every engine judged everything. Whatever could not be read
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.

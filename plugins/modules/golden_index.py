@@ -17,9 +17,8 @@ description:
   - Reads and judges a golden image as a whole, as M(vmward.remediation.disk_scan) does, and writes an index of its
     files and
     their blocks. A disk that stands on it is then scanned by what differs.
-  - Nothing is done if the same bytes were indexed, and found clean, by the same rules, engines and limits. A file
-    that was touched is
-    hashed again.
+  - Nothing is done if the same bytes were indexed with the same rules, engines and limits. A file that was touched is
+    hashed again. To have an image scanned again all the same, delete its index.
   - An image that is not clean is indexed with its verdict, which no later scan relies on.
   - Runs on the data host. The image is not written to, and may be the base of running VMs.
 requirements:

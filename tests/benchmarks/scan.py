@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What does a scan cost? By differences and as a whole, beside clamscan, dissect, and a plain read of what differs.
 
-All in one run on one golden image, in seconds of processor time. The time to load engines and rules is taken from an empty
-disk and left out on both sides. SIZE=small is a version of five minutes; else the image holds 4 GiB in 100,000 files.
-Nothing is mounted, no VM is needed. Writes build/bench/scan.json.
+All in one run on one golden image, in seconds of processor time. The time to load engines and rules is taken from an
+empty disk and left out on both sides. SIZE=small is a version of five minutes; else the image holds 4 GiB in 100,000
+files. Nothing is mounted, no VM is needed. Writes build/bench/scan.json.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -27,11 +29,14 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain imp
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import parse
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
+    BadInput,
     DiskRequest,
     LayerSpec,
     Request,
     read_rules,
+    rules_of,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import replay
@@ -235,9 +240,20 @@ def test_other_rules_or_an_infected_base_are_not_relied_on(lab: Lab, tmp_path: P
     assert paths(result) == ["/etc/hostname"]
     assert only_base(result)[1] == "the base was indexed with other rules, engines or limits"
     ill = Lab(tmp_path, files={"evil": disks.MARKER})
-    assert ill.index()["verdict"] == "infected"
+    assert (ill.index()["verdict"], ill.index()["changed"]) == ("infected", False)
     result = ill.look(ill.overlay(ill.raw_with()))
     assert (result["verdict"], only_base(result)) == ("infected", (False, "the base is not clean, but infected"))
+
+
+def test_a_directory_that_others_may_write_to_is_refused(lab: Lab, tmp_path: Path) -> None:
+    top = lab.overlay(lab.raw_with())
+    tmp_path.chmod(0o777)
+    with pytest.raises(BadInput, match="Others may write"):
+        lab.look(top, directory=str(tmp_path))
+    fresh = tmp_path / "fresh"
+    tmp_path.chmod(0o700)
+    assert lab.look(top, directory=str(fresh))["verdict"] == "clean"
+    assert fresh.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_damaged_or_foreign_index_is_not_relied_on(tmp_path: Path) -> None:
@@ -530,7 +546,7 @@ def test_the_newest_clean_point_is_found_though_infection_is_not_monotone(story:
 
 def test_what_points_share_is_judged_once(story: tuple[Lab, Path]) -> None:
     own, top = story
-    result = point(own, top, True, directory=own.known)
+    result = point(own, top, True, directory="")
     assert result["points"][0]["bytes_read"] > MB
     assert all(one["bytes_read"] < MB // 2 for one in result["points"][1:])
 
@@ -546,3 +562,62 @@ def test_without_a_clean_point_there_is_none(story: tuple[Lab, Path]) -> None:
     slow = find(replace(made, limits=Limits(0.01, 1 << 30, 120)), [one], False, "")
     assert slow["chosen"] == {}
     assert "deadline" in " ".join(slow["incomplete_reasons"])
+
+
+# --- indicators of compromise, and the modules ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_indicators_of_compromise_are_found_in_the_same_pass(tmp_path: Path, known: bool) -> None:
+    own = Lab(tmp_path)
+    evil, log = own.file("evil", b"nothing that a rule knows"), own.file("log", b"from 203.0.113.9 port 22\n")
+    listed = own.file("ioc.yml", b"")
+    digest = hashlib.sha256(evil.read_bytes()).hexdigest()
+    listed.write_text(
+        f"sha256: [{digest}]\nnames: [dropper]\npaths: [/usr/hidden]\nips: [203.0.113.9]\ndomains: [c2.example]\n"
+    )
+    indicators = parse(listed.read_text(), "ioc.yml")
+    asked = {"indicators": indicators, "rules": (*RULES, *rules_of(indicators))}
+    assert own.index(**asked)["verdict"] == "clean"
+    top = own.overlay(
+        own.raw_with(f"write {evil} a", f"write {log} auth.log", "mkdir usr/hidden", "ln etc/hostname dropper")
+    )
+    result = own.look(top, directory=own.known if known else "", **asked)
+    assert result["volumes"][0]["method"] == ("delta" if known else "full")
+    assert {(found["path"], found["rule"]) for found in result["findings"]} == {
+        ("/a", "ioc_sha256"),
+        ("/dropper", "ioc_name"),
+        ("/usr/hidden", "ioc_path"),
+    }
+    assert [found["path"] for found in result["indicators"] if found["path"] == "/auth.log"] == ["/auth.log"]
+
+
+def module(name: str, **arguments: Any) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"plugins/modules/{name}.py")],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "build/collections")},
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_the_modules_work_together(story: tuple[Lab, Path], tmp_path: Path) -> None:
+    own, top = story
+    golden = {"path": str(own.golden), "format": "qcow2"}
+    common = {"rules": [str(ROOT / "roles/scan/files/rules")], "index_directory": str(tmp_path / "known")}
+    dry = module("golden_index", layers=[golden], _ansible_check_mode=True, **common)
+    assert (dry["changed"], list(tmp_path.glob("known/*.index"))) == (True, [])
+    first, second = (module("golden_index", layers=[golden], **common) for _round in range(2))
+    assert (first["changed"], second["changed"], second["verdict"]) == (True, False, "clean")
+    disk = {"name": "vda", "layers": [{"path": str(top), "format": "qcow2"}, golden]}
+    points = [{"id": name, "name": name} for name in ("s4", "s3")] + [{"kind": "golden", "name": "golden image"}]
+    result = module("clean_point", disks=[disk], points=points, all_points=True, **common)
+    assert result["chosen"] == {"kind": "snapshot", "id": "s3", "name": "s3", "created": ""}
+    assert [point["verdict"] for point in result["points"]] == ["infected", "clean", "clean"]
+    scanned = module("disk_scan", disks=[{**disk, "snapshot": "s2"}], **common)
+    assert (scanned["verdict"], scanned["bases"][0]["used"]) == ("infected", True)
+    assert "Cannot look for a clean point" in module("clean_point", disks=[disk], points=[], **common)["msg"]

@@ -60,10 +60,10 @@ class ExtDelta:
         pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self._candidates())]
         self._read_directories(pairs)
         for pair in pairs:
-            self._inode(pair)
+            self._judge.guard("Inode %d on %s" % (pair.number, self._where), self._inode, pair)
         gone = {pair.number for pair in pairs if not (pair.new and pair.new.mode)}
         for number in sorted({*self._names.touched(), *gone}):
-            self._entries(number)
+            self._judge.guard("Inode %d on %s" % (number, self._where), self._entries, number)
         for problem in self._names.problems[:_REASONS]:
             self._judge.reason("A directory of %s was not read: %s." % (self._where, problem))
         look_for_paths(self._judge, self._where, self._new)

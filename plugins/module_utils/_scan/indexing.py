@@ -13,9 +13,9 @@ from typing import Any, Callable
 
 from .baseline import chunks, pack
 from .chain import Layer
-from .job import BadInput, Request, confined, opened, outcome, prepare, spent
+from .job import Request, check_directory, confined, opened, outcome, prepare, spent
 from .judge import Emit
-from .known import Base, Known, fingerprint, state_of, trusted
+from .known import Base, Known, fingerprint, state_of
 from .scanner import DiskSpec, Scanner
 
 _PART = 32 << 10
@@ -25,10 +25,7 @@ def index(request: Request, dry: bool = False) -> dict[str, Any]:
     """Nothing is done if the same bytes were indexed with the same rules and engines."""
     known = Known(request.directory)
     if not dry:
-        known.create()
-        why = trusted(request.directory)
-        if why:
-            raise BadInput("Cannot keep an index: %s." % why)
+        check_directory(request)
     with opened(request.disks) as (disks, layers):
         if dry:
             return _index(request, known, disks, layers, dry)
@@ -73,7 +70,7 @@ def _prepare(
     prepared = prepare(request, emit, remember=False)
     if prepared is None:
         return lambda emit: None
-    if base is not None and prepared.binding and base.binding == prepared.binding and base.verdict == "clean":
+    if base is not None and prepared.binding and base.binding == prepared.binding:
         emit("current", {})
         return lambda emit: None
     if dry:

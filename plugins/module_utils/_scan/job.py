@@ -86,8 +86,15 @@ class Prepared:
         return passes(self.judge.engines, self.images, emit)
 
 
+def check_directory(request: Request) -> None:
+    why = Known(request.directory).create() if request.directory else ""
+    if why:
+        raise BadInput(why)
+
+
 def scan(request: Request) -> dict[str, Any]:
     """One state of the disks."""
+    check_directory(request)
     with opened(request.disks) as (disks, layers):
         listener, ended = confined(request, layers, lambda emit: _prepare_scan(request, disks, emit))
     return {**outcome(listener.tally, ended), **spent(ended)}

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,9 @@ class Base:
         ]
 
     def is_untouched(self, layers: Sequence[Layer]) -> bool:
-        return bool(self.head["states"] == [state_of(layer) for layer in layers])
+        # Nothing tells when a block device was written to
+        devices = any(stat.S_ISBLK(os.fstat(layer.fd).st_mode) for layer in layers)
+        return not devices and bool(self.head["states"] == [state_of(layer) for layer in layers])
 
 
 def binding(engines: Sequence[dict[str, Any]], extra: Sequence[Any]) -> str:
@@ -154,8 +157,16 @@ class Known:
             os.fsync(file.fileno())
         os.replace(draft, path)
 
-    def create(self) -> None:
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+    def create(self) -> str:
+        """Make the directory; say why what lies there can't be believed: who writes there calls anything clean."""
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            status = os.stat(self._directory)
+        except OSError as exc:
+            return "Cannot use the directory %s: %s." % (self._directory, exc.strerror)
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+            return "Others may write to the directory %s. Give it to root, with mode 0700." % self._directory
+        return ""
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
@@ -163,11 +174,3 @@ class Known:
         with open(os.path.join(self._directory, what + ".lock"), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def trusted(directory: str) -> str:
-    """Why what lies in the directory can't be believed: whoever may write there could call anything clean."""
-    status = os.stat(directory)
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        return "others may write to %s. Give it to root, with mode 0700" % directory
-    return ""

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .blocks import Blocks
 from .chain import open_chain
-from .job import DiskRequest, Request, confined, opened, outcome, prepare, spent, unpacked, with_bases
+from .job import DiskRequest, Request, check_directory, confined, opened, outcome, prepare, spent, unpacked, with_bases
 from .judge import Emit
 from .listen import Listener, Progress
 from .places import apart
@@ -44,6 +44,7 @@ def disks_at(now: Sequence[DiskRequest], kind: str, snapshot: str) -> list[DiskR
 
 def find(request: Request, points: Sequence[Point], every: bool, until: str) -> dict[str, Any]:
     """Scan the points, the newest first, until one is clean (or all of them). request.disks are the disks of now."""
+    check_directory(request)
     flat = [disk for point in points for disk in point.disks]
     with opened([*request.disks, *flat]) as (disks, layers):
         now, states = disks[: len(request.disks)], disks[len(request.disks) :]

@@ -328,7 +328,7 @@ class Scanner:
             if inode.is_file and not fs.is_reserved(inode.number):
                 self._ext_file(where, volume, fs, names, inode)
             if inode.acl:
-                judge.attributes(where, inode.number, fs.xattr_block(inode))
+                judge.guard("Inode %d on %s" % (inode.number, where), self._attributes, where, fs, inode)
         listed = names.listed()
         for number in sorted(listed - seen):
             # A directory names it, but it looks free: the kernel would refuse it, e2fsck may revive it.
@@ -348,6 +348,9 @@ class Scanner:
 
     def _ext_file(self, where: Where, volume: Blocks, fs: Ext4, names: Names, inode: Inode) -> None:
         judge_ext_file(self._judge, where, fs, volume, inode, names.path, self._remember)
+
+    def _attributes(self, where: Where, fs: Ext4, inode: Inode) -> None:
+        self._judge.attributes(where, inode.number, fs.xattr_block(inode))
 
     def _foreign(self, where: Where, kind: str, volume: Blocks) -> None:
         judge = self._judge
