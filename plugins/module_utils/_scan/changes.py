@@ -35,7 +35,7 @@ def tell_changes(
     for pair in pairs:
         if not new.is_reserved(pair.number) and pair.number != ROOT:
             what = "What happened to inode %d of %s" % (pair.number, where)
-            judge.guard(what, _tell_pair, judge.emit, where, pair, old, new, names, pair.number in touched)
+            judge.each(what, _tell_pair, judge.emit, where, pair, old, new, names, pair.number in touched)
     told = {pair.number for pair in pairs}
     for number in sorted(set(names.touched()) - told):
         kind, path, former = _names(names, number)

@@ -60,10 +60,12 @@ class ExtDelta:
         pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self._candidates())]
         self._read_directories(pairs)
         for pair in pairs:
-            self._judge.guard("Inode %d on %s" % (pair.number, self._where), self._inode, pair)
+            self._judge.each("Inode %d on %s" % (pair.number, self._where), self._inode, pair)
         gone = {pair.number for pair in pairs if not (pair.new and pair.new.mode)}
         for number in sorted({*self._names.touched(), *gone}):
-            self._judge.guard("Inode %d on %s" % (number, self._where), self._entries, number)
+            fresh = set(self._names.entries(number)) - set(self._names.before(number))
+            if fresh or number in gone:
+                self._judge.each("Inode %d on %s" % (number, self._where), self._entries, number, fresh)
         for problem in self._names.problems[:_REASONS]:
             self._judge.reason("A directory of %s was not read: %s." % (self._where, problem))
         look_for_paths(self._judge, self._where, self._new)
@@ -150,10 +152,8 @@ class ExtDelta:
         except BadFilesystem:
             return  # was told as unread; its blocks are matched as raw bytes
 
-    def _entries(self, number: int) -> None:
+    def _entries(self, number: int, fresh: set[tuple[int, bytes]]) -> None:
         """New names; and names of inodes that look free: the kernel refuses those, e2fsck may revive them."""
-        listed = self._names.entries(number)
-        fresh = set(listed) - set(self._names.before(number))
         for directory, name in fresh:
             if name in self._wanted:
                 self._judge.named(self._where, below(self._names.path(directory), name), "ioc_name")
@@ -161,7 +161,7 @@ class ExtDelta:
         if inode is not None and inode.mode:
             if inode.is_file and fresh:
                 self._file(inode)
-        elif listed:
+        elif self._names.entries(number):
             free = self._new.inode(number)
             if free.is_file:
                 self._file(free)

@@ -86,6 +86,15 @@ class Judge:
             return True
         return False
 
+    def each(self, what: str, step: Callable[..., Any], *arguments: Any) -> None:
+        """One of many, and damage in it must not hide the others; but an engine that fails ends them all."""
+        try:
+            step(*arguments)
+        except EngineFailed:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the edge to parsers that an attacker feeds
+            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".") or type(exc).__name__))
+
     def begin(self) -> None:
         """Another state of the disks: count anew."""
         self.files = self.bytes = self.reasons = 0

@@ -328,7 +328,7 @@ class Scanner:
             if inode.is_file and not fs.is_reserved(inode.number):
                 self._ext_file(where, volume, fs, names, inode)
             if inode.acl:
-                judge.guard("Inode %d on %s" % (inode.number, where), self._attributes, where, fs, inode)
+                judge.each("Inode %d on %s" % (inode.number, where), self._attributes, where, fs, inode)
         listed = names.listed()
         for number in sorted(listed - seen):
             # A directory names it, but it looks free: the kernel would refuse it, e2fsck may revive it.
