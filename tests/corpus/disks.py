@@ -130,21 +130,22 @@ def apply(image: Path, old: Path, new: Path, scratch: Path) -> None:
     """Write into a qcow2 image, which reads as `old`, what makes it read as `new`. For large images."""
     commands, number = [], 0
     with old.open("rb") as before, new.open("rb") as after:
-        at, start, run_ = 0, 0, b""
+        at, start, run_ = 0, 0, bytearray()
         while True:
             ours, theirs = after.read(MB), before.read(MB)
             for step in range(0, max(len(ours), 1), 4096):
                 block = ours[step : step + 4096]
                 if block and block != theirs[step : step + 4096] and len(run_) < 16 * MB:
-                    start, run_ = (start, run_ + block) if run_ else (at + step, block)
+                    start = start if run_ else at + step
+                    run_ += block
                     continue
                 if run_:
                     part = scratch / f"part{number}"
                     part.write_bytes(run_)
                     commands.append(f"write -q -s {part} {start} {len(run_)}")
-                    number, run_ = number + 1, b""
+                    number, run_ = number + 1, bytearray()
                 if block and block != theirs[step : step + 4096]:
-                    start, run_ = at + step, block
+                    start, run_ = at + step, bytearray(block)
             at += len(ours)
             if not ours:
                 break
