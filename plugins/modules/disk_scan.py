@@ -16,8 +16,8 @@ author:
 description:
   - Reads the disks of a stopped virtual machine, or exported disks, in user space, and lets YARA-X and ClamAV judge
     every file.
-  - Nothing is mounted and nothing is written. The disks are parsed by a child process without any rights, since their
-    content is hostile.
+  - Nothing is mounted, and nothing is written to the disks. They are parsed by a child process without any rights,
+    since their content is hostile.
   - Runs on the data host, the host that can read the disk images.
   - The verdict is V(clean) only if everything was read and every engine judged everything. Whatever could not be read
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
@@ -69,43 +69,35 @@ options:
         description: Name or ID of an internal snapshot in the top qcow2 layer, to be read instead of its active state.
         type: str
         default: ""
-  rules:
+      clone_of:
+        description:
+          - The files of the golden image that the disk is a full copy of, if it does not stand on it. It must be
+            indexed. The
+            disk is compared with it block by block.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: Path of the file or block device on the data host.
+            type: path
+            required: true
+          format:
+            description: Format of this layer.
+            type: str
+            required: true
+            choices: [qcow2, raw, vmdk]
+  index_directory:
     description:
-      - YARA rule files, or directories whose C(*.yar) and C(*.yara) files are used.
-      - The directive C(include) is not allowed in them.
-    type: list
-    elements: path
-    default: []
-  clamd_socket:
-    description: UNIX socket of a running clamd. If it is set, the engine V(clamd) is used and must work.
+      - Directory in which M(vmward.remediation.golden_index) keeps what it knows of golden images. Only root may
+        write to it.
+      - If a disk stands on an image that was indexed, is unchanged since, and was found clean by the same rules,
+        engines and
+        limits, only what differs from it is scanned. Else the disk is scanned as a whole, and RV(bases) says why.
+      - Contents that were found clean are remembered there by their SHA-256 too, and not judged twice.
     type: path
-  engines_required:
-    description: Engines without which the verdict is at best V(incomplete).
-    type: list
-    elements: str
-    choices: [yara, clamd]
-    default: [yara]
-  deadline:
-    description: Seconds after which the scan ends as V(incomplete).
-    type: int
-    default: 7200
-  cpu_limit:
-    description: Seconds of processor time after which the scan ends as V(incomplete).
-    type: int
-    default: 7200
-  memory_limit:
-    description:
-      - Memory in MiB that the scan may take on top of its loaded engines.
-      - Files larger than a quarter of it are given to YARA in overlapping parts, and make the verdict V(incomplete).
-    type: int
-    default: 2048
-  max_file_size:
-    description: Files of more bytes are not scanned, and make the verdict V(incomplete). V(0) stands for no limit.
-    type: int
-    default: 0
-  progress_file:
-    description: File to be replaced about once a second with the progress in JSON.
-    type: path
+extends_documentation_fragment:
+  - vmward.remediation.scan
 seealso:
   - name: Scanning disks
     description: What is read, how, and what a verdict means.
@@ -140,6 +132,15 @@ EXAMPLES = r"""
       - /etc/vmward/rules
     clamd_socket: /run/clamav/clamd.ctl
     engines_required: [yara, clamd]
+
+- name: Scan only what differs from the golden image, and look for what the notice named
+  vmward.remediation.disk_scan:
+    disks: "{{ info.vms[0].after.disks | vmward.remediation.disks_to_scan }}"
+    rules:
+      - /etc/vmward/rules
+    indicators:
+      - /etc/vmward/notice-2026-0142.yml
+    index_directory: /var/lib/vmward/index
 """
 
 RETURN = r"""
@@ -205,6 +206,49 @@ volumes:
     size: {description: Size in bytes., type: int}
     type: {description: What it holds., type: str, sample: ext}
     read: {description: Whether all of it was read and judged., type: bool}
+    method:
+      description: V(full), V(delta) (what differs from a clean base), or V(same) (nothing differs from it).
+      type: str
+bases:
+  description: For each disk, whether it was scanned on top of an indexed base.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    disk: {description: Name of the disk., type: str}
+    base: {description: Path of the base's top layer., type: str}
+    used: {description: Whether only what differs from it was scanned., type: bool}
+    why: {description: "Why not, if not.", type: str}
+    indexed: {description: "When it was indexed, in seconds since 1970.", type: int}
+changes:
+  description:
+    - What happened to the files of the base, at most 2000. Empty when a disk was scanned as a whole.
+    - Evidence of what was touched, whatever the verdict.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    disk: {description: Name of the disk., type: str}
+    volume: {description: "Number of the volume, V(0) for what lies outside of volumes.", type: int}
+    kind:
+      description: V(new), V(changed), V(deleted), V(renamed), V(linked), or V(orphan) (in use, but without a name).
+      type: str
+    path: {description: "Path in the guest, escaped; or in parentheses a part of the disk.", type: str}
+    former: {description: "Path in the base, if it was renamed.", type: str}
+    what:
+      description:
+        - What changed, separated by commas. V(content), V(mode), V(setuid), V(owner), V(capability), V(attributes),
+          V(disk),
+          V(mtime_kept) (new content, old modification time) or V(mtime_forged) (new content, and no time tells of it).
+      type: str
+    size: {description: Size in bytes., type: int}
+    mode: {description: Permissions in octal., type: str}
+    uid: {description: Owner., type: int}
+    gid: {description: Group., type: int}
+changes_count:
+  description: How many of each kind, and of each that changed; also of those past the 2000.
+  type: dict
+  returned: success
 engines:
   description: The engines that passed their self-test, with version and, for YARA, the rule files.
   type: list
@@ -223,6 +267,10 @@ bytes_read:
   description: Bytes judged.
   type: int
   returned: success
+bytes_from_disk:
+  description: Bytes read from the images, those read for comparison included.
+  type: int
+  returned: success
 seconds:
   description: Seconds the scan took.
   type: float
@@ -237,49 +285,19 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, LayerSpec, Request, scan
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import (
+    DISK,
+    disks_of,
+    request_of,
+    scan_spec,
+)
 
-LAYER = {
-    "path": {"type": "path", "required": True},
-    "format": {"type": "str", "required": True, "choices": ["qcow2", "raw", "vmdk"]},
-}
-DISK = {
-    "name": {"type": "str", "required": True},
-    "layers": {"type": "list", "elements": "dict", "required": True, "options": LAYER},
-    "snapshot": {"type": "str", "default": ""},
-}
 ARGUMENTS = {
     "disks": {"type": "list", "elements": "dict", "required": True, "options": DISK},
-    "rules": {"type": "list", "elements": "path", "default": []},
-    "clamd_socket": {"type": "path"},
-    "engines_required": {"type": "list", "elements": "str", "choices": ["yara", "clamd"], "default": ["yara"]},
-    "deadline": {"type": "int", "default": 7200},
-    "cpu_limit": {"type": "int", "default": 7200},
-    "memory_limit": {"type": "int", "default": 2048},
-    "max_file_size": {"type": "int", "default": 0},
-    "progress_file": {"type": "path"},
+    "index_directory": {"type": "path"},
+    **scan_spec(),
 }
-
-
-def to_request(params: dict[str, Any]) -> Request:
-    if not params["disks"] or not all(disk["layers"] for disk in params["disks"]):
-        raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
-    if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or params["max_file_size"] < 0:
-        raise BadInput("Cannot scan with a limit below 1 (only max_file_size may be 0).")
-    disks = tuple(
-        (disk["name"], tuple(LayerSpec(layer["path"], layer["format"]) for layer in disk["layers"]), disk["snapshot"])
-        for disk in params["disks"]
-    )
-    return Request(
-        disks=disks,
-        rules=tuple(params["rules"]),
-        clamd_socket=params["clamd_socket"] or "",
-        engines_required=tuple(params["engines_required"]),
-        max_file_size=params["max_file_size"],
-        progress_file=params["progress_file"] or "",
-        limits=Limits(params["deadline"], params["memory_limit"] << 20, params["cpu_limit"]),
-    )
 
 
 def told(result: dict[str, Any]) -> str:
@@ -293,7 +311,7 @@ def told(result: dict[str, Any]) -> str:
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        result = scan(to_request(module.params))
+        result = scan(request_of(module.params, disks_of(module.params["disks"])))
     except BadInput as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=False, msg=told(result), **result)

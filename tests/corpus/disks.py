@@ -93,3 +93,62 @@ def qemu_write(image: Path, offset: int, length: int, pattern: int) -> None:
 def as_raw(image: Path, target: Path, *options: str) -> Path:
     run("qemu-img", "convert", "-f", "qcow2", *options, "-O", "raw", image, target)
     return target
+
+
+def put(image: Path, new: bytes, scratch: Path) -> None:
+    """Write into a qcow2 image what makes it read as `new`, as a guest would: in blocks of 4 KiB."""
+    old = as_raw(image, scratch / "old.img").read_bytes()
+    commands: list[str] = []
+    for at in range(0, len(new), 4096):
+        if new[at : at + 4096] != old[at : at + 4096]:
+            block = scratch / f"{at}.block"
+            block.write_bytes(new[at : at + 4096])
+            commands += ["-c", f"write -q -s {block} {at} {len(new[at : at + 4096])}"]
+    if commands:
+        run("qemu-io", "-f", "qcow2", *commands, image)
+
+
+def journaled(image: Path, before: Path, after: Path, checksums: bool = True) -> Path:
+    """`before` with a journal that, replayed, makes it `after` (but for the superblock)."""
+    shutil.copy(before, image)
+    size = int(run("dumpe2fs", "-h", image).split("Block size:")[1].split()[0])
+    old, new = before.read_bytes(), after.read_bytes()
+    superblock = 1024 // size
+    differing = [
+        number
+        for number in range(len(new) // size)
+        if number != superblock and old[number * size : (number + 1) * size] != new[number * size : (number + 1) * size]
+    ]
+    content = image.with_suffix(".blocks")
+    content.write_bytes(b"".join(new[number * size : (number + 1) * size] for number in differing))
+    numbers = ",".join(map(str, differing))
+    debugfs(image, "jo -c" if checksums else "jo", f"jw -b {numbers} {content}", "jc")
+    return image
+
+
+def apply(image: Path, old: Path, new: Path, scratch: Path) -> None:
+    """Write into a qcow2 image, which reads as `old`, what makes it read as `new`. For large images."""
+    commands, number = [], 0
+    with old.open("rb") as before, new.open("rb") as after:
+        at, start, run_ = 0, 0, bytearray()
+        while True:
+            ours, theirs = after.read(MB), before.read(MB)
+            for step in range(0, max(len(ours), 1), 4096):
+                block = ours[step : step + 4096]
+                if block and block != theirs[step : step + 4096] and len(run_) < 16 * MB:
+                    start = start if run_ else at + step
+                    run_ += block
+                    continue
+                if run_:
+                    part = scratch / f"part{number}"
+                    part.write_bytes(run_)
+                    commands.append(f"write -q -s {part} {start} {len(run_)}")
+                    number, run_ = number + 1, bytearray()
+                if block and block != theirs[step : step + 4096]:
+                    start, run_ = at + step, bytearray(block)
+            at += len(ours)
+            if not ours:
+                break
+    run("qemu-io", "-f", "qcow2", image, stdin="\n".join([*commands, "quit"]) + "\n")
+    for part in scratch.glob("part*"):
+        part.unlink()

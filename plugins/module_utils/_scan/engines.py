@@ -6,9 +6,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable, Protocol
 
@@ -57,6 +61,16 @@ class Content:
         self.is_whole = size <= whole_limit
         self._read = read
         self._bytes: bytes | None = None
+        self._digest = b""
+
+    def digest(self) -> bytes:
+        """SHA-256 of the whole."""
+        if not self._digest:
+            digest = hashlib.sha256()
+            for part in self.stream():
+                digest.update(part)
+            self._digest = digest.digest()
+        return self._digest
 
     def whole(self) -> bytes:
         if self._bytes is None:
@@ -92,6 +106,9 @@ class Engine(Protocol):
         """The hits, and why the content could not be judged as a whole (empty if it could)."""
 
     def describe(self) -> dict[str, Any]: ...
+
+    def testing(self) -> AbstractContextManager[None]:
+        """While it lasts, planted samples are told too."""
 
 
 def eicar() -> bytes:
@@ -136,9 +153,9 @@ class Yara:
         self._scanner = yara_x.Scanner(rules)
         self._scanner.set_timeout(timeout)
         self._errors = (yara_x.ScanError, yara_x.TimeoutError)
-        self._testing = True
-        self_test(self, [eicar(), MARKER])
         self._testing = False
+        with self.testing():
+            self_test(self, [eicar(), MARKER])
         if not sum(self._loaded):
             raise EngineFailed("No YARA rule was loaded: name at least one rule file.")
 
@@ -156,6 +173,14 @@ class Yara:
         gap = "" if content.is_whole else "it is too large for the memory limit, so YARA saw it in parts only"
         return [Hit(*item) for item in hits.items()], gap
 
+    @contextmanager
+    def testing(self) -> Iterator[None]:
+        self._testing = True
+        try:
+            yield
+        finally:
+            self._testing = False
+
     def describe(self) -> dict[str, Any]:
         from importlib import metadata
 
@@ -171,8 +196,9 @@ class Clamd:
 
     name = "clamd"
 
-    def __init__(self, path: str, timeout: int) -> None:
+    def __init__(self, path: str, timeout: int, database: str = "") -> None:
         self._path = path
+        self._database = _listing(database) if database else "unknown"
         self._timeout = timeout
         self._proven = _PROVEN
         self._limit = 0
@@ -223,8 +249,31 @@ class Clamd:
                 "Cannot ask clamd at %s: %s. Start it or correct clamd_socket." % (self._path, exc)
             ) from exc
 
+    @contextmanager
+    def testing(self) -> Iterator[None]:
+        yield  # it finds EICAR at all times
+
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self._version, "rules": [], "self_test": "passed"}
+        return {
+            "name": self.name,
+            "version": self._version,
+            "rules": [],
+            "database": self._database,
+            "self_test": "passed",
+        }
+
+
+def _listing(database: str) -> str:
+    """Changes with the signature files. clamd tells the version of its own ones only."""
+    try:
+        files = sorted(
+            (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
+            for entry in os.scandir(database)
+            if entry.is_file()
+        )
+    except OSError:
+        return "unknown"  # then nothing that ClamAV judged is relied on later
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else "unknown"
 
 
 def _send_chunks(link: socket.socket, chunks: Iterator[bytes]) -> None:

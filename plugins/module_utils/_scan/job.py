@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import stat
 import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
-from .blocks import Layer
+from .baseline import unpack
+from .chain import Layer
 from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara
 from .foreign import preload
-from .sandbox import Limits, run_confined
-from .scanner import DiskSpec, Emit, Scanner
-from .verdict import Finding, Tally, Volume, printable
+from .ioc import NO_INDICATORS, Indicators
+from .judge import Emit, Judge
+from .known import Base, Known, binding, state_of
+from .listen import Listener, Progress
+from .sandbox import Ended, Limits, run_confined
+from .scanner import DiskSpec, Scanner
+from .self_test import open_images, passes
+from .verdict import BaseUse, Tally, printable
 
 MAX_RULE_FILE = 256 << 20
 FILE_TIMEOUT = 300
@@ -43,71 +48,206 @@ class LayerSpec:
 
 
 @dataclass(frozen=True)
+class DiskRequest:
+    """Layers from the top to the base; an internal snapshot of the top one, or none; what it is a full copy of."""
+
+    name: str
+    layers: tuple[LayerSpec, ...]
+    snapshot: str = ""
+    clone_of: tuple[LayerSpec, ...] = ()
+
+
+@dataclass(frozen=True)
 class Request:
-    disks: tuple[tuple[str, tuple[LayerSpec, ...], str], ...]
-    rules: tuple[str, ...]
+    """What to scan, and how. Without a directory nothing is known, and nothing is kept."""
+
+    disks: tuple[DiskRequest, ...]
+    rules: tuple[RuleFile, ...]
     clamd_socket: str
     engines_required: tuple[str, ...]
     max_file_size: int
     progress_file: str
     limits: Limits
+    indicators: Indicators = NO_INDICATORS
+    directory: str = ""
+    clamd_database: str = ""
+    several: bool = False  # several states of the same disks share most of their contents
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Ready to scan: what was loaded while the files of this host could still be read."""
+
+    judge: Judge
+    binding: str
+    images: tuple[Layer, ...]
+
+    def is_trusted(self, emit: Emit) -> bool:
+        return passes(self.judge.engines, self.images, emit)
+
+
+def check_directory(request: Request) -> None:
+    why = Known(request.directory).create() if request.directory else ""
+    if why:
+        raise BadInput(why)
 
 
 def scan(request: Request) -> dict[str, Any]:
-    rules = list(read_rules(request.rules))
+    """One state of the disks."""
+    check_directory(request)
+    with opened(request.disks) as (disks, layers):
+        listener, ended = confined(request, layers, lambda emit: _prepare_scan(request, disks, emit))
+    return {**outcome(listener.tally, ended), **spent(ended)}
+
+
+def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit) -> Callable[[Emit], None]:
+    prepared = prepare(request, emit)
+    if prepared is None:
+        return lambda emit: None
+    on_top = with_bases(request, prepared, disks, emit)
+
+    def work(emit: Emit) -> None:
+        if prepared.is_trusted(emit):
+            Scanner(prepared.judge).run(unpacked(on_top))
+            emit("finished", {})
+
+    return work
+
+
+def confined(
+    request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]], most_points: int = 0
+) -> tuple[Listener, Ended]:
+    """Run the child, listen to it, and keep what it found clean."""
     started = time.monotonic()
-    with ExitStack() as opened:
-        disks = tuple(opened.enter_context(_opened(*disk)) for disk in request.disks)
-        layers = [layer for disk in disks for layer in disk.layers]
-        before = [_state(layer) for layer in layers]
-        listener = _Listener(Progress(request.progress_file, started))
-        ended = run_confined(
-            lambda emit: _prepare(request, rules, disks, emit),
-            request.limits,
-            [layer.fd for layer in layers],
-            listener.take,
-            listener.progress.write,
-        )
-        changed = [layer.path for layer, state in zip(layers, before) if _state(layer) != state]
+    before = [state_of(layer) for layer in layers]
+    listener = Listener(Progress(request.progress_file, started), most_points)
+    ended = run_confined(
+        prepare_, request.limits, [layer.fd for layer in layers], listener.take, listener.progress.write
+    )
     if listener.refused:
         raise BadInput(listener.refused)
-    tally = listener.tally
+    for layer, state in zip(layers, before):
+        if state_of(layer)[2:6] != state[2:6]:
+            for tally in listener.tallies():
+                tally.add_reason("%s was changed while it was read." % layer.path)
+    if request.directory and listener.binding and not ended.trouble:
+        Known(request.directory).add_contents(listener.binding, listener.fresh)
+    listener.progress.write(phase="done", message=listener.tally.verdict().value)
+    return listener, Ended(ended.trouble, ended.cpu_seconds, time.monotonic() - started)
+
+
+def outcome(tally: Tally, ended: Ended) -> dict[str, Any]:
     if ended.trouble:
         tally.add_reason("The scan did not end: %s." % ended.trouble)
-    for path in changed:
-        tally.add_reason("%s was changed while it was read." % path)
-    seconds = time.monotonic() - started
-    listener.progress.write(phase="done", message=tally.verdict().value)
-    return {**tally.as_result(), "seconds": round(seconds, 3), "cpu_seconds": round(ended.cpu_seconds, 3)}
+    return tally.as_result()
 
 
-def _prepare(
-    request: Request, rules: Sequence[RuleFile], disks: Sequence[DiskSpec], emit: Emit
-) -> Callable[[Emit], None]:
+def spent(ended: Ended) -> dict[str, Any]:
+    return {"seconds": round(ended.seconds, 3), "cpu_seconds": round(ended.cpu_seconds, 3)}
+
+
+def prepare(request: Request, emit: Emit, remember: bool = True) -> Prepared | None:
+    """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
     missing = preload()
     if missing:
         emit("note", {"text": "Only ext file systems can be read here: %s." % missing})
     engines: list[Engine] = []
     makers: dict[str, Callable[[], Engine]] = {}
-    if rules or "yara" in request.engines_required:
-        makers["yara"] = lambda: Yara(rules, FILE_TIMEOUT)
+    if request.rules or "yara" in request.engines_required:
+        makers["yara"] = lambda: Yara(request.rules, FILE_TIMEOUT)
     if request.clamd_socket or "clamd" in request.engines_required:
-        makers["clamd"] = lambda: Clamd(request.clamd_socket, FILE_TIMEOUT)
+        makers["clamd"] = lambda: Clamd(request.clamd_socket, FILE_TIMEOUT, request.clamd_database)
     for make in makers.values():
         try:
             engines.append(make())
         except BadRules as exc:
             emit("refused", {"text": str(exc)})
-            return lambda emit: None
+            return None
         except EngineFailed as exc:
             emit("reason", {"text": str(exc)})
-    for engine in engines:
-        emit("engine", engine.describe())
+    described = [engine.describe() for engine in engines]
+    for one in described:
+        emit("engine", one)
     if not engines:
         emit("reason", {"text": "No engine is ready, so nothing was read."})
-        return lambda emit: None
+        return None
+    for text in request.indicators.ignored:
+        emit("note", {"text": "Indicators of compromise: %s." % text})
+    bound = ""
+    if request.directory and all(one.get("database") != "unknown" for one in described):
+        limits = [request.indicators.digest(), request.max_file_size, request.limits.memory // 4]
+        bound = binding(described, limits)
+        emit("binding", {"sha256": bound})
+    known: set[bytes] | None = set() if request.several else None
+    if bound and remember:
+        known = Known(request.directory).contents(bound)
     whole = request.limits.memory // 4
-    return lambda emit: Scanner(engines, emit, whole, request.max_file_size).run(disks)
+    judge = Judge(engines, emit, whole, request.max_file_size, request.indicators, known)
+    return Prepared(judge, bound, open_images())
+
+
+@dataclass(frozen=True)
+class OnTop:
+    disk: DiskSpec
+    base: tuple[Layer, ...]
+    body: bytes | None
+
+
+def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], emit: Emit) -> list[OnTop]:
+    """Each disk with the base that it may be scanned on top of."""
+    looked: dict[tuple[object, ...], tuple[Base | None, Sequence[Layer], str]] = {}
+    found, told = [], set()
+    for disk in disks:
+        key = (disk.layers, bool(disk.snapshot), disk.clone_of)
+        if key not in looked:
+            looked[key] = _find_base(request, prepared.binding, disk)
+        base, layers, why = looked[key]
+        use = BaseUse(
+            disk.name,
+            printable(layers[0].path) if base else "",
+            not why,
+            why,
+            int(base.head["written"]) if base else 0,
+        )
+        if use not in told:
+            told.add(use)
+            emit("base", vars(use))
+        found.append(OnTop(disk, tuple(layers), base.body if base and not why else None))
+    return found
+
+
+def unpacked(disks: Sequence[OnTop]) -> list[DiskSpec]:
+    """In the child: an index was written by one that read hostile disks."""
+    indexes = {id(one.body): unpack(one.body) for one in {id(one.body): one for one in disks}.values() if one.body}
+    return [replace(one.disk, base=one.base, index=indexes[id(one.body)]) if one.body else one.disk for one in disks]
+
+
+def _find_base(request: Request, bound: str, disk: DiskSpec) -> tuple[Base | None, Sequence[Layer], str]:
+    """The longest part of the chain that is indexed; and why it can't be relied on, if it can't."""
+    if not request.directory:
+        return None, (), "no directory of indexes was given"
+    if not bound:
+        return None, (), "the engines' signatures can't be identified"
+    known = Known(request.directory)
+    parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
+    for layers in [*parts, disk.clone_of]:
+        base = known.base(layers) if layers else None
+        if base is None:
+            continue
+        if not base.is_of(layers):
+            return base, layers, "the base was changed since it was indexed"
+        if base.binding != bound:
+            return base, layers, "the base was indexed with other rules, engines or limits"
+        if base.verdict != "clean":
+            return base, layers, "the base is not clean, but %s" % base.verdict
+        return base, layers, ""
+    return None, (), "no base of it is indexed"
+
+
+def rules_of(indicators: Indicators) -> list[RuleFile]:
+    """What of the indicators is looked for by YARA."""
+    text = indicators.rules()
+    return [RuleFile("(indicators)", text, hashlib.sha256(text.encode()).hexdigest(), 0)] if text else []
 
 
 def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
@@ -134,18 +274,34 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
 
 
 @contextmanager
-def _opened(name: str, layers: Sequence[LayerSpec], snapshot: str) -> Iterator[DiskSpec]:
+def opened(disks: Sequence[DiskRequest]) -> Iterator[tuple[list[DiskSpec], list[Layer]]]:
+    """Open every file once, read-only, and refuse those that a running VM writes to."""
     with ExitStack() as stack:
-        found = []
-        for layer in layers:
-            try:
-                fd = os.open(layer.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            except OSError as exc:
-                raise BadInput("Cannot open the layer %s of disk %s: %s." % (layer.path, name, exc.strerror)) from exc
-            stack.callback(os.close, fd)
-            _claim(layer.path, fd)
-            found.append(Layer(layer.path, layer.format, fd))
-        yield DiskSpec(printable(name, 64), tuple(found), snapshot)
+        layers: dict[LayerSpec, Layer] = {}
+        for disk in disks:
+            for spec in (*disk.layers, *disk.clone_of):
+                if spec not in layers:
+                    layers[spec] = Layer(spec.path, spec.format, _open(disk.name, spec.path, stack))
+        found = [
+            DiskSpec(
+                printable(disk.name, 64),
+                tuple(layers[spec] for spec in disk.layers),
+                disk.snapshot,
+                tuple(layers[spec] for spec in disk.clone_of),
+            )
+            for disk in disks
+        ]
+        yield found, list(layers.values())
+
+
+def _open(name: str, path: str, stack: ExitStack) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, exc.strerror)) from exc
+    stack.callback(os.close, fd)
+    _claim(path, fd)
+    return fd
 
 
 def _claim(path: str, fd: int) -> None:
@@ -160,104 +316,3 @@ def _claim(path: str, fd: int) -> None:
                 "Cannot read %s: it is in use by a running VM. Stop the VM, or scan a frozen layer below it." % path
             )
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _QEMU_DENIES_WRITE, 1, 0))
-
-
-def _state(layer: Layer) -> tuple[int, int]:
-    status = os.fstat(layer.fd)
-    return status.st_size, status.st_mtime_ns
-
-
-class Progress:
-    """The progress file, replaced as a whole at most once a second, so that a reader never sees half of it."""
-
-    def __init__(self, path: str, started: float) -> None:
-        self._path = path
-        self._started = started
-        self._written = 0.0
-        self.files = self.bytes = self.total = 0
-
-    def write(self, phase: str = "scan", message: str = "") -> None:
-        now = time.monotonic()
-        if not self._path or (phase == "scan" and now - self._written < 1):
-            return
-        self._written = now
-        rate = self.bytes / max(now - self._started, 0.001)
-        left = max(0, self.total - self.bytes)
-        state = {
-            "phase": phase,
-            "files": self.files,
-            "bytes": self.bytes,
-            "total_bytes": self.total,
-            "rate": round(rate),
-            "eta": 0 if phase == "done" else round(left / rate) if rate else None,
-            "message": message or "%d files, %d MB read" % (self.files, self.bytes // 1000000),
-        }
-        draft = self._path + ".new"
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(state, file)
-        os.replace(draft, self._path)
-
-
-class _Listener:
-    """Takes what the child says, and believes none of its shapes: it parsed what an attacker wrote."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.tally = Tally()
-        self.refused = ""
-
-    def take(self, kind: str, body: dict[str, Any]) -> None:
-        getattr(self, "_" + kind if kind in _KINDS else "_unknown")(body)
-
-    def _unknown(self, body: dict[str, Any]) -> None:
-        raise ValueError(body)
-
-    def _finding(self, body: dict[str, Any]) -> None:
-        self.tally.add_finding(Finding(**_typed(Finding, body)))
-
-    def _indicator(self, body: dict[str, Any]) -> None:
-        self.tally.add_indicator(Finding(**_typed(Finding, body)))
-
-    def _volume(self, body: dict[str, Any]) -> None:
-        if len(self.tally.volumes) < 4096:
-            self.tally.volumes.append(Volume(**_typed(Volume, body)))
-
-    def _engine(self, body: dict[str, Any]) -> None:
-        self.tally.engines.append(body)
-
-    def _reason(self, body: dict[str, Any]) -> None:
-        self.tally.add_reason(str(body["text"]))
-
-    def _note(self, body: dict[str, Any]) -> None:
-        if len(self.tally.notes) < 200:
-            self.tally.notes.append(printable(str(body["text"])))
-
-    def _refused(self, body: dict[str, Any]) -> None:
-        self.refused = str(body["text"])[:4096]
-
-    def _expect(self, body: dict[str, Any]) -> None:
-        self.progress.total += int(body["bytes"])
-
-    def _progress(self, body: dict[str, Any]) -> None:
-        self.tally.files = self.progress.files = int(body["files"])
-        self.tally.bytes_read = self.progress.bytes = int(body["bytes"])
-
-    def _finished(self, body: dict[str, Any]) -> None:
-        self.tally.finished = True
-
-
-_KINDS = frozenset(
-    ("finding", "indicator", "volume", "engine", "reason", "note", "refused", "expect", "progress", "finished")
-)
-_TYPES = {"str": str, "int": int, "bool": bool}
-
-
-def _typed(shape: type, body: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass out of a message, each of its type and of a sane length."""
-    values = {}
-    for field in fields(shape):
-        value = body[field.name]
-        if value.__class__ is not _TYPES[str(field.type)]:
-            raise TypeError(field.name)
-        values[field.name] = printable(value, 1024) if isinstance(value, str) else value
-    return values

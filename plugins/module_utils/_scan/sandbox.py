@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from .scanner import Emit
+from .judge import Emit
 
 MAX_LINE = 1 << 16
 MAX_TOTAL = 64 << 20
@@ -39,6 +39,7 @@ class Limits:
 class Ended:
     trouble: str
     cpu_seconds: float
+    seconds: float = 0
 
 
 def run_confined(

@@ -6,130 +6,220 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Callable
+from dataclasses import dataclass, field
+from typing import Callable
 
-from .blocks import Blocks, Layer, Slice, UnreadableImage, open_chain
-from .engines import WINDOW, Content, Engine, EngineFailed
-from .ext4 import ROOT, BadFilesystem, Ext4, Inode
-from .foreign import READABLE, Foreign, NotReadable, identify, logical_volumes
-from .partitions import BadPartitionTable, Extent, find_gaps, find_partitions
-from .verdict import Finding, Volume, printable
+from .baseline import VolumeIndex, build
+from .blocks import Blocks, Slice
+from .chain import Layer, open_chain
+from .delta import Base, ExtDelta, judge_ext_file, look_for_paths, match_rest
+from .ext4 import ROOT, Ext4, Inode
+from .ext4_records import BadFilesystem
+from .foreign import READABLE, Foreign, identify, logical_volumes
+from .journal import Replayed, replay
+from .judge import Judge, Where
+from .names import Names
+from .partitions import Extent, find_gaps, find_partitions
+from .places import Ranges, apart, differing
+from .verdict import Change, Volume, printable
 
-Emit = Callable[[str, dict[str, Any]], None]
-_EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _REASONS_PER_VOLUME = 50
+_PARTITIONS_AT = 446
+
+# Name of the disk, and the layers of its base
+BaseKey = tuple[str, tuple[Layer, ...]]
 
 
 @dataclass(frozen=True)
 class DiskSpec:
+    """`clone_of`: what the disk is a full copy of. `base` was found clean, and `index` is what is known of it."""
+
     name: str
     layers: tuple[Layer, ...]
     snapshot: str = ""
+    clone_of: tuple[Layer, ...] = ()
+    base: tuple[Layer, ...] = ()
+    index: dict[str, VolumeIndex] | None = None
 
 
-@dataclass(frozen=True)
-class Where:
-    """What is being read: for findings and for sentences."""
+@dataclass
+class Seen:
+    """A state of a disk that was scanned: where it differs from its base."""
 
-    disk: str
-    volume: int
+    disk: Blocks
+    changed: Ranges
 
-    def __str__(self) -> str:
-        return "volume %d of disk %s" % (self.volume, self.disk)
+
+@dataclass
+class Pending:
+    """A physical volume of LVM, as it is and as it was."""
+
+    where: Where
+    volume: Blocks
+    base: Base | None
+    index: dict[str, VolumeIndex] = field(default_factory=dict)
 
 
 class Scanner:
-    def __init__(self, engines: Sequence[Engine], emit: Emit, whole_limit: int, max_file_size: int = 0) -> None:
-        self._engines = engines
-        # ClamAV judges files by their type, and raw bytes have none
-        self._raw_engines = [engine for engine in engines if engine.name == "yara"]
-        self._emit = emit
-        self._whole_limit = whole_limit
-        self._max_file_size = max_file_size
-        self._files = self._bytes = 0
-        self._reasons = 0
-        self._told = 0.0
-        self._physical: list[tuple[Where, Blocks]] = []
+    """`indexing`: keep what a later scan on top must know. `remember`: judge what several states share once."""
+
+    def __init__(self, judge: Judge, indexing: bool = False, remember: bool = False) -> None:
+        self._judge = judge
+        self._remember = remember
+        self.index: dict[str, VolumeIndex] | None = {} if indexing else None
+        self._physical: list[Pending] = []
+        self._bases: dict[BaseKey, Blocks] = {}
+        self._before: dict[BaseKey, Seen] = {}
+        self.disks: dict[str, Blocks] = {}
+        self._method = "full"
 
     def run(self, disks: Sequence[DiskSpec]) -> None:
+        self._physical, self.disks = [], {}
         for disk in disks:
-            self._guard("disk %s" % disk.name, self._disk, disk)
-        self._guard("LVM", self._logical_volumes)
-        self._tell(force=True)
-        self._emit("finished", {})
-
-    def _guard(self, what: str, step: Callable[..., Any], *arguments: Any) -> bool:
-        """Hostile input may raise anything in a parser. Whatever it is, the scan goes on and is incomplete."""
-        try:
-            step(*arguments)
-        except _EXPECTED as exc:
-            self._reason("%s was not read: %s." % (what, str(exc).rstrip(".")))
-        except Exception as exc:  # noqa: BLE001 - the edge to parsers that an attacker feeds
-            self._reason("%s was not read: its parser failed (%s: %s)." % (what, type(exc).__name__, exc))
-        else:
-            return True
-        return False
-
-    def _reason(self, text: str) -> None:
-        self._reasons += 1
-        if self._reasons <= 1000:
-            self._emit("reason", {"text": printable(text)})
-
-    def _note(self, text: str) -> None:
-        self._emit("note", {"text": printable(text)})
+            self._judge.guard("Disk %s" % disk.name, self._disk, disk)
+        self._judge.guard("LVM", self._logical_volumes)
+        self._judge.flush()
+        self._judge.tell(force=True)
 
     def _disk(self, spec: DiskSpec) -> None:
-        disk = open_chain(spec.layers, spec.snapshot)
-        parts = self._parts(spec.name, disk)
-        for index, part in enumerate(parts):
+        if spec.index is None:
+            disk = self.disks[spec.name] = open_chain(spec.layers, spec.snapshot)
+            self._parts_of(spec.name, disk, None, Ranges(), {})
+            return
+        key = spec.name, spec.base
+        if key not in self._bases:
+            self._bases[key] = open_chain(spec.base)
+        old = self._bases[key]
+        depth = len(spec.layers) - len(spec.base)
+        if spec.layers[depth:] == spec.base:
+            disk = open_chain(spec.layers[:depth], spec.snapshot, old)
+        else:
+            disk = open_chain(spec.layers, spec.snapshot)
+        self.disks[spec.name] = disk
+        changed = self._changed(key, disk, old)
+        self._parts_of(spec.name, disk, old, changed, spec.index)
+
+    def _changed(self, key: BaseKey, disk: Blocks, old: Blocks) -> Ranges:
+        """Compare with the base only what lies elsewhere than in the state that was scanned before."""
+        before = self._before.get(key)
+        if before is None:
+            changed = differing(disk, old, apart(disk, old))
+        else:
+            moved = list(apart(disk, before.disk))
+            fresh = differing(disk, old, moved)
+            grown = Ranges((start, start + length) for start, length in moved)
+            changed = Ranges((low, min(high, disk.size)) for low, high in before.changed).minus(grown).plus(fresh)
+        if self._remember:
+            self._before[key] = Seen(disk, changed)
+        return changed
+
+    def _parts_of(
+        self, name: str, disk: Blocks, old: Blocks | None, changed: Ranges, index: dict[str, VolumeIndex]
+    ) -> None:
+        parts = self._parts(name, disk)
+        former = self._compare_tables(name, disk, old, parts)
+        for number, part in enumerate(parts):
             volume = disk if part == Extent(0, disk.size) else Slice(disk, part.start, part.size)
-            self._volume(Where(spec.name, index + 1), volume, part.start)
+            base = None
+            if old is not None and part in former:
+                key = volume_key("", part.start, part.size)
+                base = Base(Slice(old, part.start, part.size), index.get(key), changed.part(part.start, part.size))
+            self._volume(Where(name, number + 1), volume, part.start, base, index)
         gaps = find_gaps(parts, disk.size)
-        if gaps:
-            self._note(
-                "Disk %s: %d bytes outside of its volumes were matched as raw bytes."
-                % (spec.name, sum(gap.size for gap in gaps))
-            )
-        for gap in gaps:
-            self._guard("A gap of disk %s" % spec.name, self._raw, Where(spec.name, 0), disk, gap, "outside of volumes")
+        self._gaps(name, disk, gaps, changed if old is not None else None)
 
     def _parts(self, name: str, disk: Blocks) -> list[Extent]:
         kind, parts = identify(disk), find_partitions(disk)
         if parts and kind != "unknown":
-            self._reason("Disk %s holds a partition table and a file system (%s) in one place." % (name, kind))
+            self._judge.reason("Disk %s holds a partition table and a file system (%s) in one place." % (name, kind))
         return parts or [Extent(0, disk.size)]
 
-    def _volume(self, where: Where, volume: Blocks, start: int) -> None:
+    def _compare_tables(self, name: str, disk: Blocks, old: Blocks | None, parts: list[Extent]) -> list[Extent]:
+        if old is None:
+            return []
+        former = find_partitions(old) or [Extent(0, old.size)]
+        for part in sorted(set(parts) ^ set(former), key=lambda part: part.start):
+            what = "new" if part in parts else "deleted"
+            self._change(name, 0, what, "partition at byte %d" % part.start, part.size)
+        if parts != [Extent(0, disk.size)] and disk.read(0, _PARTITIONS_AT) != old.read(0, _PARTITIONS_AT):
+            self._change(name, 0, "changed", "boot sector", _PARTITIONS_AT)
+        return former
+
+    def _change(self, disk: str, volume: int, kind: str, path: str, size: int) -> None:
+        change = Change(disk, volume, kind, "(%s)" % path, "", "disk", size, "", 0, 0)
+        self._judge.emit("change", vars(change))
+
+    def _gaps(self, name: str, disk: Blocks, gaps: list[Extent], changed: Ranges | None) -> None:
+        where, label = Where(name, 0), "outside of volumes"
+        if changed is not None:
+            for gap in gaps:
+                part = Ranges(changed.within(gap.start, gap.end))
+                if part:
+                    self._change(name, 0, "changed", label, part.size)
+                self._judge.guard(
+                    "A gap of disk %s" % name, match_rest, self._judge, where, disk, part, Ranges(), label
+                )
+            return
+        if gaps:
+            size = sum(gap.size for gap in gaps)
+            self._judge.note("Disk %s: %d bytes outside of its volumes were matched as raw bytes." % (name, size))
+        for gap in gaps:
+            self._judge.guard("A gap of disk %s" % name, self._judge.raw, where, disk, gap, label)
+
+    def _volume(
+        self,
+        where: Where,
+        volume: Blocks,
+        start: int,
+        base: Base | None,
+        index: dict[str, VolumeIndex],
+        label: str = "",
+    ) -> None:
         kind = "unknown"
-        before = self._reasons
+        before = self._judge.reasons
+        self._method = "full"
 
         def scan() -> None:
             nonlocal kind
             kind = identify(volume)
-            kind = self._by_kind(where, volume, kind)
+            if kind == "lvm":
+                self._physical.append(Pending(where, volume, base, index))
+            elif base is not None and identify(base.volume) == kind:
+                kind = self._on_top(where, volume, kind, base)
+            else:
+                kind = self._by_kind(where, volume, kind, volume_key(label, start, volume.size))
 
-        read = self._guard(str(where).capitalize(), scan) and self._reasons == before
-        self._emit("volume", vars(Volume(where.disk, where.volume, start, volume.size, kind, read)))
+        read = self._judge.guard(str(where).capitalize(), scan) and self._judge.reasons == before
+        told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
+        self._judge.emit("volume", vars(told))
 
-    def _by_kind(self, where: Where, volume: Blocks, kind: str) -> str:
+    def _on_top(self, where: Where, volume: Blocks, kind: str, base: Base) -> str:
+        """Only what differs from a base that is clean under the same rules."""
+        if not base.changed and volume.size == base.volume.size:
+            self._method = "same"
+            return "empty" if kind == "unknown" else kind
+        if kind == "swap":
+            self._method = "delta"
+            match_rest(self._judge, where, volume, base.changed, Ranges(), "swap")
+        elif kind == "ext":
+            self._ext_on_top(where, volume, base)
+        else:
+            self._change(where.disk, where.volume, "changed", "volume %s" % kind, base.changed.size)
+            return self._by_kind(where, volume, kind, "")
+        return kind
+
+    def _by_kind(self, where: Where, volume: Blocks, kind: str, key: str) -> str:
+        judge = self._judge
         if kind == "ext":
-            fs = Ext4(volume)
-            self._ext(where, fs)
-            self._raw(where, volume, Extent(0, 1024), "before the file system")
-            self._raw(where, volume, Extent(fs.end, volume.size - fs.end), "behind the file system")
+            self._ext(where, volume, key)
         elif kind in READABLE:
             self._foreign(where, kind, volume)
         elif kind == "swap":
-            self._raw(where, volume, Extent(0, volume.size), "swap")
-            self._note("%s is swap and was matched as raw bytes." % str(where).capitalize())
-        elif kind == "lvm":
-            self._physical.append((where, volume))
-        elif self._raw(where, volume, Extent(0, volume.size), "unread volume"):
-            self._reason("%s holds nothing that can be read (%s)." % (str(where).capitalize(), kind))
+            judge.raw(where, volume, Extent(0, volume.size), "swap")
+            judge.note("%s is swap and was matched as raw bytes." % str(where).capitalize())
+        elif judge.raw(where, volume, Extent(0, volume.size), "unread volume"):
+            judge.reason("%s holds nothing that can be read (%s)." % (str(where).capitalize(), kind))
         else:
             return "empty"
         return kind
@@ -137,171 +227,147 @@ class Scanner:
     def _logical_volumes(self) -> None:
         if not self._physical:
             return
-        disk = self._physical[0][0].disk
-        for index, (name, volume) in enumerate(logical_volumes([blocks for _where, blocks in self._physical])):
-            self._volume(Where("%s/%s" % (disk, printable(name, 64)), index + 1), volume, 0)
-        self._note("Space of the volume group that belongs to no logical volume was not read.")
+        first = self._physical[0]
+        former: dict[str, Blocks] = {}
+        if all(one.base is not None for one in self._physical):
+            former = dict(logical_volumes([one.base.volume for one in self._physical if one.base]))
+        for number, (name, volume) in enumerate(logical_volumes([one.volume for one in self._physical])):
+            old, base = former.get(name), None
+            if old is not None and old.size == volume.size:
+                key = volume_key(name, 0, volume.size)
+                base = Base(old, first.index.get(key), differing(volume, old, apart(volume, old)))
+            where = Where("%s/%s" % (first.where.disk, printable(name, 64)), number + 1)
+            self._volume(where, volume, 0, base, first.index, name)
+        self._judge.note("Space of the volume group that belongs to no logical volume was not read.")
 
-    def _raw(self, where: Where, source: Blocks, extent: Extent, label: str) -> bool:
-        """Match raw bytes; every hit is an indicator only. Says whether there was anything but zeros."""
-        something = False
-        content = Content(extent.size, lambda at, length: source.read(extent.start + at, length), 0)
-        for at, data in content.windows():
-            self._bytes += len(data)
-            self._tell()
-            if data.count(0) == len(data):
-                continue
-            something = True
-            part = Content(len(data), lambda _at, _length, data=data: data, WINDOW)  # type: ignore[misc]
-            for engine in self._raw_engines:
-                hits, gap = engine.scan(part)
-                if gap:
-                    self._reason("Raw bytes of %s: %s." % (where, gap))
-                for hit in hits:
-                    path = "(%s)" % label
-                    self._hit(
-                        "indicator",
-                        where,
-                        path,
-                        engine.name,
-                        hit.rule,
-                        extent.size,
-                        extent.start + at + hit.offset,
-                        "",
-                    )
-        return something
+    def _ext_on_top(self, where: Where, volume: Blocks, base: Base) -> None:
+        try:
+            old = Ext4(base.volume)
+            delta = ExtDelta(self._judge, where, volume, old, base)
+        except BadFilesystem as exc:
+            self._judge.note("%s was scanned as a whole: %s." % (str(where).capitalize(), exc))
+            self._ext(where, volume, "")
+            return
+        self._method = "delta"
+        view = self._replayed(where, volume, Ext4(volume))
+        label = "differing blocks outside of files"
+        if view is None:
+            covered = delta.run(report=True)
+            match_rest(self._judge, where, volume, base.changed, covered, label)
+            return
+        written = Ranges((start, start + length) for start, length in view.stretches())
+        fresh = differing(view, base.volume, view.stretches())
+        whole = Base(base.volume, base.index, base.changed.minus(written).plus(fresh))
+        covered = ExtDelta(self._judge, where, view, old, whole).run(report=True)
+        match_rest(self._judge, where, view, whole.changed, covered, label)
 
-    def _ext(self, where: Where, fs: Ext4) -> None:
+        def before() -> None:
+            match_rest(self._judge, where, volume, base.changed, delta.run(report=False), label)
+
+        self._as_it_lies(where, volume, before)
+
+    def _as_it_lies(self, where: Where, volume: Blocks, judge_it: Callable[[], None]) -> None:
+        """The state before the replay. With the flag set the guest will not see it, and half of it may be unwritten."""
+        what = "%s before its journal is replayed" % str(where).capitalize()
+        if Ext4(volume).needs_recovery:
+            with self._judge.leniently(what):
+                self._judge.guard(what, judge_it)
+        else:
+            self._judge.guard(what, judge_it)
+        self._judge.note("%s was read as its journal makes it, and as it lies." % str(where).capitalize())
+
+    def _replayed(self, where: Where, volume: Blocks, fs: Ext4) -> Replayed | None:
+        """What the guest will see after its next mount. A journal that can't be replayed makes the scan incomplete."""
+        try:
+            return replay(volume, fs)
+        except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+            self._judge.reason(
+                "%s may look different to the guest: its journal holds changes that can't be read (%s). "
+                "Start and shut the VM down cleanly, or run e2fsck on a copy." % (str(where).capitalize(), exc)
+            )
+            return None
+
+    def _ext(self, where: Where, volume: Blocks, key: str) -> None:
+        view = self._replayed(where, volume, Ext4(volume))
+        seen = volume if view is None else view
+        fs = Ext4(seen)
         for doubt in fs.doubts():
-            self._reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
-        self._emit("expect", {"bytes": max(0, fs.blocks_count - fs.free_blocks) * fs.block_size})
-        names = Names(fs)
+            self._judge.reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
+        self._ext_files(where, seen, fs)
+        self._judge.raw(where, volume, Extent(0, 1024), "before the file system")
+        self._judge.raw(where, volume, Extent(fs.end, volume.size - fs.end), "behind the file system")
+        if view is None:
+            self._keep_index(where, fs, key)
+            return
+
+        def before() -> None:
+            base = Base(seen, build(fs), differing(volume, seen, view.stretches()))
+            covered = ExtDelta(self._judge, where, volume, fs, base).run(report=False)
+            match_rest(self._judge, where, volume, base.changed, covered, "blocks that the journal replaces")
+
+        self._as_it_lies(where, volume, before)
+
+    def _keep_index(self, where: Where, fs: Ext4, key: str) -> None:
+        if self.index is None:
+            return
+        try:
+            self.index[key] = build(fs)
+        except BadFilesystem as exc:
+            self._judge.note("%s has no index, since %s: it is scanned as a whole." % (str(where).capitalize(), exc))
+
+    def _ext_files(self, where: Where, volume: Blocks, fs: Ext4) -> None:
+        judge = self._judge
+        judge.emit("expect", {"bytes": max(0, fs.blocks_count - fs.free_blocks) * fs.block_size})
+        names = Names(fs, judge.indicators.names_as_bytes)
         seen: set[int] = set()
         for inode in fs.used_inodes():
             if inode.mode:
                 seen.add(inode.number)
             if inode.is_odd:
-                self._reason("Inode %d on %s was not read: it is damaged." % (inode.number, where))
+                judge.reason("Inode %d on %s was not read: it is damaged." % (inode.number, where))
             if inode.is_file and not fs.is_reserved(inode.number):
-                self._ext_file(where, fs, names, inode)
-            self._ext_attributes(where, fs, inode)
+                self._ext_file(where, volume, fs, names, inode)
+            if inode.acl:
+                judge.each("Inode %d on %s" % (inode.number, where), self._attributes, where, fs, inode)
         listed = names.listed()
         for number in sorted(listed - seen):
             # A directory names it, but it looks free: the kernel would refuse it, e2fsck may revive it.
             inode = fs.inode(number)
             if inode.is_file:
-                self._ext_file(where, fs, names, inode)
+                self._ext_file(where, volume, fs, names, inode)
             else:
-                self._reason("Inode %d on %s was not read: a directory names it, but it is free." % (number, where))
+                judge.reason("Inode %d on %s was not read: a directory names it, but it is free." % (number, where))
         for problem in names.problems[:_REASONS_PER_VOLUME]:
-            self._reason("A directory of %s was not read: %s." % (where, problem))
+            judge.reason("A directory of %s was not read: %s." % (where, problem))
+        for path in names.found():
+            judge.named(where, path, "ioc_name")
+        look_for_paths(judge, where, fs)
         hidden = [number for number in seen - listed if number != ROOT and not fs.is_reserved(number)]
         if hidden:
-            self._note("%d files of %s have no name in any directory; they were scanned." % (len(hidden), where))
+            judge.note("%d files of %s have no name in any directory; they were scanned." % (len(hidden), where))
 
-    def _ext_file(self, where: Where, fs: Ext4, names: Names, inode: Inode) -> None:
-        def read(offset: int, length: int) -> bytes:
-            return fs.read(inode, offset, length)
+    def _ext_file(self, where: Where, volume: Blocks, fs: Ext4, names: Names, inode: Inode) -> None:
+        judge_ext_file(self._judge, where, fs, volume, inode, names.path, self._remember)
 
-        content = Content(inode.size, read, self._whole_limit, lambda: fs.stretches(inode))
-        self._file(where, content, lambda: names.path(inode.number))
-
-    def _ext_attributes(self, where: Where, fs: Ext4, inode: Inode) -> None:
-        if inode.acl:
-            block = fs.xattr_block(inode)
-            content = Content(len(block), lambda _at, _length: block, WINDOW)
-            for engine in self._raw_engines:
-                for hit in engine.scan(content)[0]:
-                    path = "(attributes of inode %d)" % inode.number
-                    self._hit("indicator", where, path, engine.name, hit.rule, len(block), hit.offset, "")
+    def _attributes(self, where: Where, fs: Ext4, inode: Inode) -> None:
+        self._judge.attributes(where, inode.number, fs.xattr_block(inode))
 
     def _foreign(self, where: Where, kind: str, volume: Blocks) -> None:
+        judge = self._judge
         fs = Foreign(kind, volume)
         for doubt in fs.doubts():
-            self._reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
-        self._emit("expect", {"bytes": volume.size})
+            judge.reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
+        judge.emit("expect", {"bytes": volume.size})
         for file in fs.files():
             path = file.path
-            self._file(where, Content(file.size, file.read, self._whole_limit), lambda path=path: path)  # type: ignore[misc]
+            for rule in judge.indicators.of_path(path):
+                judge.named(where, path, rule)
+            judge.file(where, judge.content(file.size, file.read), lambda path=path: path)  # type: ignore[misc]
         unproven = fs.unproven()
         if unproven:
-            self._reason("%s was read, but not provably as a whole: %s." % (str(where).capitalize(), unproven))
-
-    def _file(self, where: Where, content: Content, path: Callable[[], str | bytes]) -> None:
-        self._files += 1
-        if self._max_file_size and content.size > self._max_file_size:
-            self._reason("%s on %s is larger than max_file_size." % (printable(path(), 300), where))
-            return
-        if not content.size:
-            return
-        try:
-            for engine in self._engines:
-                hits, gap = engine.scan(content)
-                if gap:
-                    self._reason("%s on %s: %s." % (printable(path(), 300), where, gap))
-                for hit in hits:
-                    self._hit(
-                        "finding", where, path(), engine.name, hit.rule, content.size, hit.offset, _sha256(content)
-                    )
-        except EngineFailed:
-            raise
-        except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
-            self._reason("%s on %s was not read: %s." % (printable(path(), 300), where, str(exc) or type(exc).__name__))
-        self._bytes += content.size if content.is_whole else 0
-        self._tell()
-
-    def _hit(
-        self, kind: str, where: Where, path: Any, engine: str, rule: str, size: int, offset: int, sha256: str
-    ) -> None:
-        found = Finding(where.disk, where.volume, printable(path), printable(rule, 128), engine, size, offset, sha256)
-        self._emit(kind, vars(found))
-
-    def _tell(self, force: bool = False) -> None:
-        now = time.monotonic()
-        if force or now - self._told >= 1:
-            self._told = now
-            self._emit("progress", {"files": self._files, "bytes": self._bytes})
+            judge.reason("%s was read, but not provably as a whole: %s." % (str(where).capitalize(), unproven))
 
 
-class Names:
-    """Who is named where in an ext file system. Read only once a name is needed."""
-
-    def __init__(self, fs: Ext4) -> None:
-        self._fs = fs
-        self._parents: dict[int, tuple[int, bytes]] = {}
-        self._done = False
-        self.problems: list[str] = []
-
-    def listed(self) -> set[int]:
-        if not self._done:
-            self._done = True
-            for directory in self._fs.used_inodes():
-                if directory.is_dir and not self._fs.is_reserved(directory.number):
-                    self._read(directory)
-        return set(self._parents)
-
-    def _read(self, directory: Inode) -> None:
-        try:
-            for number, name in self._fs.entries(directory):
-                self._parents.setdefault(number, (directory.number, name))
-        except BadFilesystem as exc:
-            self.problems.append("inode %d: %s" % (directory.number, exc))
-
-    def path(self, number: int) -> bytes:
-        if not self._done:
-            self.listed()
-        parts: list[bytes] = []
-        at = number
-        while at != ROOT and len(parts) < 256:
-            if at not in self._parents:
-                return b"/".join([b"(no name: inode %d)" % at, *reversed(parts)])
-            at, name = self._parents[at]
-            parts.append(name)
-        return b"/" + b"/".join(reversed(parts))
-
-
-def _sha256(content: Content) -> str:
-    digest = hashlib.sha256()
-    for part in content.stream():
-        digest.update(part)
-    return digest.hexdigest()
+def volume_key(label: str, start: int, size: int) -> str:
+    """What an index calls a volume."""
+    return "%s@%d+%d" % (label, start, size)

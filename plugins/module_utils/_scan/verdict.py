@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_FINDINGS = 1000
 MAX_REASONS = 200
+MAX_CHANGES = 2000
 MAX_TEXT = 512
 
 
@@ -43,6 +44,34 @@ class Volume:
     size: int
     type: str
     read: bool
+    method: str = "full"  # full; delta: on top of a clean base; same: no byte differs from the base's
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to one file, or to a part of the disk, since the base."""
+
+    disk: str
+    volume: int
+    kind: str
+    path: str
+    former: str
+    what: str
+    size: int
+    mode: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class BaseUse:
+    """Whether a disk was scanned on top of a known base; if not, why."""
+
+    disk: str
+    base: str
+    used: bool
+    why: str
+    indexed: int
 
 
 @dataclass
@@ -56,10 +85,15 @@ class Tally:
     reasons: list[str] = field(default_factory=list)
     reasons_count: int = 0
     volumes: list[Volume] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    changes_count: dict[str, int] = field(default_factory=dict)
     engines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: int = 0
     bytes_read: int = 0
+    bytes_from_disk: int = 0
+    bytes_since: int = -1
+    bases: list[BaseUse] = field(default_factory=list)
     finished: bool = False
 
     def add_finding(self, finding: Finding) -> None:
@@ -71,6 +105,12 @@ class Tally:
         self.indicators_count += 1
         if len(self.indicators) < MAX_FINDINGS:
             self.indicators.append(finding)
+
+    def add_change(self, change: Change) -> None:
+        for one in (change.kind, *filter(None, change.what.split(","))):
+            self.changes_count[one] = self.changes_count.get(one, 0) + 1
+        if len(self.changes) < MAX_CHANGES:
+            self.changes.append(change)
 
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
@@ -102,10 +142,14 @@ class Tally:
             "incomplete_reasons": reasons,
             "incomplete_count": max(self.reasons_count, len(reasons)),
             "volumes": [asdict(volume) for volume in self.volumes],
+            "changes": [asdict(change) for change in self.changes],
+            "changes_count": self.changes_count,
+            "bases": [asdict(base) for base in self.bases],
             "engines": self.engines,
             "coverage_notes": self.notes,
             "files": self.files,
             "bytes_read": self.bytes_read,
+            "bytes_from_disk": self.bytes_from_disk,
         }
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines i
     eicar,
     self_test,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.self_test import open_images, passes
 
 
 def rules(text: str) -> RuleFile:
@@ -80,7 +82,19 @@ class Blind:
     def describe(self) -> dict[str, Any]:
         return {}
 
+    def testing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
 
 def test_an_engine_that_misses_the_planted_sample_is_not_believed() -> None:
     with pytest.raises(EngineFailed, match="blind missed a planted sample"):
         self_test(Blind(), [b"sample"])
+
+
+def test_an_engine_that_is_blind_on_disks_is_not_believed() -> None:
+    told: list[str] = []
+    blind = Blind()
+    blind.name = "yara"
+    assert not passes([blind], open_images(), lambda _kind, body: told.append(body["text"]))
+    assert "yara did not find the planted samples in a disk scanned as a whole (found nothing)" in told[0]
+    assert passes([Yara([RuleFile("x", "rule x { condition: false }", "", 0)], 60)], open_images(), print)

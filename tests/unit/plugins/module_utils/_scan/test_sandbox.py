@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Emit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits, run_confined
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import Emit
 
 MB = 1 << 20
 

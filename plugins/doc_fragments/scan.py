@@ -1,0 +1,69 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation shared by the modules that scan disks."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """What judges, within which limits, and what is known already."""
+
+    DOCUMENTATION = r"""
+options:
+  rules:
+    description:
+      - YARA rule files, or directories whose C(*.yar) and C(*.yara) files are used.
+      - The directive C(include) is not allowed in them.
+    type: list
+    elements: path
+    default: []
+  indicators:
+    description:
+      - Files with indicators of compromise, each a plain mapping in YAML or JSON, or a STIX 2.1 bundle. They are looked for in the
+        same pass.
+      - The mapping has the keys C(sha256), C(sha1), C(md5), C(paths), C(names), C(ips) and C(domains), each with a list of texts.
+      - A hash, path or name that is found is a finding. An address or domain is an indicator only, since a log may tell of an
+        attack.
+      - Of STIX, patterns of one comparison, or of several joined by C(OR), are looked for. All others are listed in the
+        coverage notes.
+    type: list
+    elements: path
+    default: []
+  clamd_socket:
+    description: UNIX socket of a running clamd. If it is set, the engine V(clamd) is used and must work.
+    type: path
+  clamd_database:
+    description:
+      - Directory of clamd's signatures. clamd tells the version of its official signatures only, so the names, sizes and times of
+        these files say whether an earlier verdict still holds.
+      - Without it nothing that ClamAV judged is relied on later.
+    type: path
+  engines_required:
+    description: Engines without which the verdict is at best V(incomplete).
+    type: list
+    elements: str
+    choices: [yara, clamd]
+    default: [yara]
+  deadline:
+    description: Seconds after which the scan ends as V(incomplete).
+    type: int
+    default: 7200
+  cpu_limit:
+    description: Seconds of processor time after which the scan ends as V(incomplete).
+    type: int
+    default: 7200
+  memory_limit:
+    description:
+      - Memory in MiB that the scan may take on top of its loaded engines.
+      - Files larger than a quarter of it are given to YARA in overlapping parts, and make the verdict V(incomplete).
+    type: int
+    default: 2048
+  max_file_size:
+    description: Files of more bytes are not scanned, and make the verdict V(incomplete). V(0) stands for no limit.
+    type: int
+    default: 0
+  progress_file:
+    description: File to be replaced about once a second with the progress in JSON.
+    type: path
+"""

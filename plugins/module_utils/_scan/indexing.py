@@ -1,0 +1,88 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Scan a base once as a whole, and keep what later scans on top of it must know."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Callable
+
+from .baseline import chunks, pack
+from .chain import Layer
+from .job import Request, check_directory, confined, opened, outcome, prepare, spent
+from .judge import Emit
+from .known import Base, Known, fingerprint, state_of
+from .scanner import DiskSpec, Scanner
+
+_PART = 32 << 10
+
+
+def index(request: Request, dry: bool = False) -> dict[str, Any]:
+    """Nothing is done if the same bytes were indexed with the same rules and engines."""
+    known = Known(request.directory)
+    if not dry:
+        check_directory(request)
+    with opened(request.disks) as (disks, layers):
+        if dry:
+            return _index(request, known, disks, layers, dry)
+        with known.locked(known.path(layers).rsplit("/", 1)[-1]):
+            return _index(request, known, disks, layers, dry)
+
+
+def _index(
+    request: Request, known: Known, disks: Sequence[DiskSpec], layers: Sequence[Layer], dry: bool
+) -> dict[str, Any]:
+    base = known.base(layers)
+    states = [state_of(layer) for layer in layers]
+    same = base is not None and base.is_of(layers)
+    former = base if same else None
+    listener, ended = confined(request, layers, lambda emit: _prepare(request, former, dry, disks, emit))
+    told = {**outcome(listener.tally, ended), **spent(ended), "index": known.path(layers)}
+    if base is not None and listener.is_current:
+        if not base.is_untouched(layers) and not dry:
+            known.keep(layers, {**base.head, "states": states}, base.body)
+        return {**base.head["result"], **spent(ended), "index": known.path(layers), "changed": False}
+    if dry:
+        return {**told, "changed": True}
+    if listener.tally.finished and listener.binding and not ended.trouble:
+        hashes = [fingerprint(layer) for layer in layers]
+        if states == [state_of(layer) for layer in layers]:
+            result = {key: value for key, value in told.items() if key not in ("changes", "index")}
+            head = {
+                "states": states,
+                "sha256": hashes,
+                "binding": listener.binding,
+                "verdict": told["verdict"],
+                "result": {**result, "findings": told["findings"][:100], "indicators": told["indicators"][:100]},
+            }
+            known.keep(layers, head, bytes(listener.index))
+    return {**told, "changed": True}
+
+
+def _prepare(
+    request: Request, base: Base | None, dry: bool, disks: Sequence[DiskSpec], emit: Emit
+) -> Callable[[Emit], None]:
+    # Contents known to be clean would be no scan of the base by itself
+    prepared = prepare(request, emit, remember=False)
+    if prepared is None:
+        return lambda emit: None
+    if base is not None and prepared.binding and base.binding == prepared.binding:
+        emit("current", {})
+        return lambda emit: None
+    if dry:
+        return lambda emit: None
+
+    def work(emit: Emit) -> None:
+        if not prepared.is_trusted(emit):
+            return
+        scanner = Scanner(prepared.judge, indexing=True)
+        scanner.run([replace(disk, snapshot="") for disk in disks])
+        for part in chunks(pack(scanner.index or {}), _PART):
+            emit("index", {"data": b64encode(part).decode()})
+        emit("finished", {})
+
+    return work

@@ -1,0 +1,172 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Indicators of compromise from a file of the responder: a plain list, or a STIX 2.1 bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Callable
+
+KINDS = ("sha256", "sha1", "md5", "paths", "names", "ips", "domains")
+_LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32}
+_NETWORK = "ioc_network_"
+# One comparison of a STIX pattern: object:property = 'value'
+_COMPARISON = re.compile(r"([a-z0-9-]+):([A-Za-z0-9_.'-]+)\s*=\s*'((?:[^'\\]|\\.)*)'")
+_SIMPLE = re.compile(r"\[\s*%s(?:\s+OR\s+%s)*\s*\]" % (_COMPARISON.pattern, _COMPARISON.pattern))
+_STIX = {
+    "file:hashes.SHA-256": "sha256",
+    "file:hashes.'SHA-256'": "sha256",
+    "file:hashes.SHA-1": "sha1",
+    "file:hashes.'SHA-1'": "sha1",
+    "file:hashes.MD5": "md5",
+    "file:hashes.'MD5'": "md5",
+    "file:name": "names",
+    "ipv4-addr:value": "ips",
+    "ipv6-addr:value": "ips",
+    "domain-name:value": "domains",
+}
+
+
+class BadIndicators(Exception):
+    """The file can't be used; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class Indicators:
+    sha256: frozenset[str] = frozenset()
+    sha1: frozenset[str] = frozenset()
+    md5: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+    ips: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+    ignored: tuple[str, ...] = ()
+
+    def of_content(self, stream: Callable[[], Iterable[bytes]]) -> list[str]:
+        """The hashes among the indicators that this content has."""
+        kinds = [kind for kind in _LENGTHS if getattr(self, kind)]
+        if not kinds:
+            return []
+        digests = [hashlib.new(kind, usedforsecurity=False) for kind in kinds]
+        for part in stream():
+            for digest in digests:
+                digest.update(part)
+        return ["ioc_%s" % kind for kind, digest in zip(kinds, digests) if digest.hexdigest() in getattr(self, kind)]
+
+    def of_path(self, path: str) -> list[str]:
+        found = ["ioc_path"] if path in self.paths else []
+        return found + (["ioc_name"] if path.rsplit("/", 1)[-1] in self.names else [])
+
+    @property
+    def names_as_bytes(self) -> frozenset[bytes]:
+        return frozenset(name.encode("utf-8", "surrogateescape") for name in self.names)
+
+    @staticmethod
+    def is_weak(rule: str) -> bool:
+        return rule.startswith(_NETWORK)
+
+    def digest(self) -> str:
+        """Changes with what is looked for."""
+        told = json.dumps([sorted(getattr(self, kind)) for kind in KINDS])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def rules(self) -> str:
+        """The addresses and domains as YARA rules, so that they are looked for in the same pass."""
+        lines = []
+        for index, value in enumerate(sorted(self.ips | self.domains)):
+            # Not as a part of a longer address or name
+            pattern = r"(^|[^0-9A-Za-z.-])%s([^0-9A-Za-z-]|$)" % re.escape(value).replace(r"\-", "-")
+            lines.append(
+                'rule %s%d { meta: value = "%s" strings: $value = /%s/ ascii wide nocase condition: $value }'
+                % (_NETWORK, index, value, pattern.replace(r"\:", ":"))
+            )
+        return "\n".join(lines)
+
+
+NO_INDICATORS = Indicators()
+
+
+def parse(text: str, origin: str) -> Indicators:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = _yaml(text, origin)
+    if isinstance(content, dict) and content.get("type") == "bundle":
+        return _checked(_stix(content), origin)
+    if not isinstance(content, dict) or set(content) - set(KINDS):
+        raise BadIndicators(
+            "Cannot use the indicators in %s: write a mapping of %s to lists, or a STIX 2.1 bundle."
+            % (origin, ", ".join(KINDS))
+        )
+    return _checked([(kind, value) for kind in KINDS for value in content.get(kind) or ()], origin)
+
+
+def merged(all_of: Iterable[Indicators]) -> Indicators:
+    found = list(all_of)
+    union = {kind: frozenset().union(*(getattr(one, kind) for one in found)) for kind in KINDS}
+    return Indicators(**union, ignored=tuple(text for one in found for text in one.ignored))
+
+
+def _yaml(text: str, origin: str) -> Any:
+    try:
+        import yaml
+    except ImportError as exc:
+        raise BadIndicators(
+            "Cannot read the indicators in %s: the library PyYAML is missing. Install it, or write JSON." % origin
+        ) from exc
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise BadIndicators("Cannot read the indicators in %s: %s" % (origin, exc)) from exc
+
+
+def _stix(bundle: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for item in bundle.get("objects") or ():
+        if not isinstance(item, dict) or item.get("type") != "indicator" or item.get("revoked"):
+            continue
+        pattern = str(item.get("pattern", "")).strip()
+        kinds = [_STIX.get("%s:%s" % found[:2]) for found in _COMPARISON.findall(pattern)]
+        if item.get("pattern_type", "stix") != "stix" or not _SIMPLE.fullmatch(pattern) or None in kinds:
+            # Half of a pattern would match what the whole does not
+            yield "ignored", "the pattern %s was not looked for" % pattern
+            continue
+        for kind, (_object, _property, value) in zip(kinds, _COMPARISON.findall(pattern)):
+            yield str(kind), re.sub(r"\\(.)", r"\1", value)
+
+
+def _checked(items: Iterable[tuple[str, Any]], origin: str) -> Indicators:
+    sorted_out: dict[str, list[str]] = {kind: [] for kind in (*KINDS, "ignored")}
+    for kind, value in items:
+        if not isinstance(value, str) or not value or len(value) > 4096:
+            raise BadIndicators("Cannot use %r of %s: the %s must be texts (quote them)." % (value, origin, kind))
+        sorted_out[kind].append(_value(kind, value, origin))
+    ignored = tuple(sorted_out.pop("ignored"))
+    if not ignored and not any(sorted_out.values()):
+        raise BadIndicators("Cannot use the indicators in %s: it holds none." % origin)
+    return Indicators(**{kind: frozenset(values) for kind, values in sorted_out.items()}, ignored=ignored)
+
+
+def _value(kind: str, value: str, origin: str) -> str:
+    if kind in _LENGTHS:
+        if not re.fullmatch("[0-9a-fA-F]{%d}" % _LENGTHS[kind], value):
+            raise BadIndicators("Cannot use %r of %s: it is no %s." % (value, origin, kind))
+        return value.lower()
+    if kind == "ips":
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError as exc:
+            raise BadIndicators("Cannot use %r of %s: it is no IP address." % (value, origin)) from exc
+    if kind == "domains":
+        if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9])?", value):
+            raise BadIndicators("Cannot use %r of %s: it is no domain name." % (value, origin))
+        return value.lower()
+    if kind == "paths" and not value.startswith("/"):
+        raise BadIndicators("Cannot use %r of %s: a path starts with a slash." % (value, origin))
+    return value

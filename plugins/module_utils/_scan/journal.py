@@ -1,0 +1,253 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The jbd2 journal of ext3 and ext4, replayed in memory: what the guest will see after its next mount."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .blocks import Blocks, Place
+from .ext4 import Ext4
+from .ext4_records import BadFilesystem
+
+_MAGIC = 0xC03B3998
+_DESCRIPTOR, _COMMIT, _REVOKE = 1, 2, 5
+_ESCAPED, _SAME_UUID, _LAST = 1, 2, 8
+_64BIT, _CSUM_V2, _CSUM_V3, _FAST_COMMIT = 0x2, 0x8, 0x10, 0x20
+_KNOWN = 0x1 | _64BIT | 0x4 | _CSUM_V2 | _CSUM_V3 | _FAST_COMMIT
+
+
+@dataclass(frozen=True)
+class Write:
+    target: int
+    place: int  # block of the journal
+    escaped: bool
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Transaction:
+    number: int
+    writes: tuple[Write, ...]
+    revoked: tuple[int, ...]
+
+
+class Replayed(Blocks):
+    """A volume with some of its blocks replaced."""
+
+    def __init__(self, volume: Blocks, block_size: int, replaced: dict[int, tuple[int, bool]]) -> None:
+        self._volume = volume
+        self._block_size = block_size
+        self._replaced = replaced  # block: where its new content lies on the volume, and whether it was escaped
+        self.size = volume.size
+
+    def stretches(self) -> list[tuple[int, int]]:
+        return [(block * self._block_size, self._block_size) for block in self._replaced]
+
+    def read(self, offset: int, length: int) -> bytes:
+        size = self._block_size
+        first, last = offset // size, (offset + length - 1) // size
+        if last - first < len(self._replaced):
+            hits = [block for block in range(first, last + 1) if block in self._replaced]
+        else:
+            hits = [block for block in self._replaced if first <= block <= last]
+        data = self._volume.read(offset, length)
+        if not hits:
+            return data
+        patched = bytearray(data)
+        for block in hits:
+            start = max(offset, block * size)
+            end = min(offset + length, (block + 1) * size)
+            patched[start - offset : end - offset] = self._content(block)[start - block * size : end - block * size]
+        return bytes(patched)
+
+    def _content(self, block: int) -> bytes:
+        at, escaped = self._replaced[block]
+        data = self._volume.read(at, self._block_size)
+        return struct.pack(">I", _MAGIC) + data[4:] if escaped else data
+
+    def places(self, offset: int, length: int, stop: Blocks | None = None) -> Iterator[Place]:
+        size = self._block_size
+        at, end = offset, offset + length
+        while at < end:
+            block = at // size
+            if block in self._replaced:
+                step = min((block + 1) * size, end) - at
+                yield step, self, at
+            else:
+                ahead = block + 1
+                while ahead * size < end and ahead not in self._replaced:
+                    ahead += 1
+                step = min(ahead * size, end) - at
+                yield from self._volume.places(at, step, stop)
+            at += step
+
+
+def replay(volume: Blocks, fs: Ext4) -> Replayed | None:
+    """The volume as its journal makes it; nothing if the journal is empty. A journal that can't be trusted raises."""
+    number = fs.journal_inode
+    if not number:
+        if fs.has_external_journal:
+            raise BadFilesystem("its journal lies on another device")
+        return None
+    journal = _Journal(fs, number)
+    if not journal.start:
+        return None
+    transactions = list(journal.transactions())
+    revoked: dict[int, int] = {}
+    for transaction in transactions:
+        for block in transaction.revoked:
+            revoked[block] = transaction.number
+    replaced: dict[int, tuple[int, bool]] = {}
+    for transaction in transactions:
+        for write in transaction.writes:
+            if revoked.get(write.target, -1) < transaction.number:
+                replaced[write.target] = (journal.offset(write.place), write.escaped)
+    return Replayed(volume, fs.block_size, replaced) if replaced else None
+
+
+class _Journal:
+    def __init__(self, fs: Ext4, number: int) -> None:
+        self._fs = fs
+        self._inode = fs.inode(number)
+        self._spans = fs.spans(self._inode)
+        head = fs.read(self._inode, 0, 1024)
+        magic, kind, _sequence, size, length, self._first, self._sequence, self.start = struct.unpack_from(">8I", head)
+        compat, self._features = struct.unpack_from(">II", head, 36) if kind == 4 else (0, 0)
+        if magic != _MAGIC or kind not in (3, 4) or len(head) < 1024:
+            raise BadFilesystem("its journal has no superblock")
+        if self._features & ~_KNOWN or compat & 1:
+            raise BadFilesystem("its journal uses features that this reader does not know")
+        self._end = length - (self._fast_blocks(head) if self._features & _FAST_COMMIT else 0)
+        sane = size == fs.block_size and 0 < self._first < self._end and length * size <= self._inode.size
+        if not sane or self.start >= self._end:
+            raise BadFilesystem("its journal holds absurd values")
+        self._checked = bool(self._features & (_CSUM_V2 | _CSUM_V3))
+        self._seed = crc32c(0xFFFFFFFF, head[48:64]) if self._checked else 0
+        if self._checked and crc32c(0xFFFFFFFF, head[:252] + bytes(4) + head[256:]) != _be32(head, 252):
+            raise BadFilesystem("the checksum of its journal is wrong")
+        if self.start and self._features & _FAST_COMMIT and self._read(self._end)[:2] != b"\0\0":
+            raise BadFilesystem("its journal holds fast commits, which are not supported")
+
+    @staticmethod
+    def _fast_blocks(head: bytes) -> int:
+        return _be32(head, 84) or 256
+
+    def _read(self, block: int) -> bytes:
+        data = self._fs.read(self._inode, block * self._fs.block_size, self._fs.block_size)
+        if len(data) != self._fs.block_size:
+            raise BadFilesystem("its journal is shorter than it says")
+        return data
+
+    def offset(self, block: int) -> int:
+        """Where a block of the journal lies on the volume."""
+        for span in self._spans:
+            if span.logical <= block < span.logical + span.count and span.physical:
+                return (span.physical + block - span.logical) * self._fs.block_size
+        raise BadFilesystem("its journal has holes")
+
+    def transactions(self) -> Iterator[Transaction]:
+        """All that were committed, in order."""
+        at, sequence, steps = self.start, self._sequence, 0
+        writes: list[Write] = []
+        revoked: list[int] = []
+        while steps < self._end:
+            steps += 1
+            block = self._read(at)
+            magic, kind, number = struct.unpack_from(">3I", block)
+            if magic != _MAGIC or number != sequence:
+                return
+            at = self._after(at)
+            if kind == _DESCRIPTOR:
+                self._verify(block, len(block) - 4)
+                for tag in self._tags(block):
+                    writes.append(Write(tag.target, at, tag.escaped, tag.checksum))
+                    at = self._after(at)
+                    steps += 1
+            elif kind == _REVOKE:
+                self._verify(block, len(block) - 4)
+                revoked += self._revoked(block)
+            elif kind == _COMMIT:
+                self._verify(block, 16)
+                self._verify_data(sequence, writes)
+                yield Transaction(sequence, tuple(writes), tuple(revoked))
+                writes, revoked, sequence = [], [], (sequence + 1) & 0xFFFFFFFF
+            else:
+                return
+
+    def _after(self, block: int) -> int:
+        return block + 1 if block + 1 < self._end else self._first
+
+    def _verify(self, block: bytes, at: int) -> None:
+        if self._checked and crc32c(self._seed, block[:at] + bytes(4) + block[at + 4 :]) != _be32(block, at):
+            raise BadFilesystem("a checksum in its journal is wrong")
+
+    def _verify_data(self, sequence: int, writes: list[Write]) -> None:
+        seed = crc32c(self._seed, struct.pack(">I", sequence)) if self._checked else 0
+        mask = 0xFFFFFFFF if self._features & _CSUM_V3 else 0xFFFF
+        for write in writes:
+            if write.target >= self._fs.blocks_count:
+                raise BadFilesystem("its journal points outside of the file system")
+            if self._checked and crc32c(seed, self._read(write.place)) & mask != write.checksum:
+                raise BadFilesystem("a checksum in its journal is wrong")
+
+    def _tags(self, block: bytes) -> Iterator[Write]:
+        wide = bool(self._features & _64BIT)
+        size = 16 if self._features & _CSUM_V3 else (12 if wide else 8) + (2 if self._features & _CSUM_V2 else 0)
+        at, end = 12, len(block) - (4 if self._checked else 0)
+        while at + size <= end:
+            target = _be32(block, at)
+            if self._features & _CSUM_V3:
+                flags, high, checksum = struct.unpack_from(">III", block, at + 4)
+            else:
+                checksum, flags = struct.unpack_from(">HH", block, at + 4)
+                high = _be32(block, at + 8) if wide else 0
+            yield Write(target | (high << 32 if wide else 0), 0, bool(flags & _ESCAPED), checksum)
+            if flags & _LAST:
+                return
+            at += size + (0 if flags & _SAME_UUID else 16)
+
+    def _revoked(self, block: bytes) -> Iterator[int]:
+        count = _be32(block, 12)
+        code = ">Q" if self._features & _64BIT else ">I"
+        if not 16 <= count <= len(block):
+            raise BadFilesystem("its journal is damaged")
+        for at in range(16, count - struct.calcsize(code) + 1, struct.calcsize(code)):
+            yield struct.unpack_from(code, block, at)[0]
+
+
+def _be32(data: bytes, at: int) -> int:
+    value: int = struct.unpack_from(">I", data, at)[0]
+    return value
+
+
+_TABLE = array("I")
+
+
+def crc32c(crc: int, data: bytes) -> int:
+    """Castagnoli's, as the kernel runs it on: neither inverted before nor after. `data` is of even length."""
+    if not _TABLE:
+        _TABLE.extend(_table())
+    words = array("H", data)
+    if struct.pack("=H", 1) != struct.pack("<H", 1):
+        words.byteswap()
+    table = _TABLE
+    for word in words:
+        crc = table[(crc ^ word) & 0xFFFF] ^ (crc >> 16)
+    return crc
+
+
+def _table() -> Iterator[int]:
+    small = []
+    for value in range(256):
+        for _bit in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        small.append(value)
+    for value in range(65536):
+        value = small[value & 0xFF] ^ value >> 8
+        yield small[value & 0xFF] ^ value >> 8

@@ -1,0 +1,252 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Puts content before the engines and the indicators of compromise, once per content, and reports what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from .blocks import Blocks, Meter, UnreadableImage
+from .engines import WINDOW, Content, Engine, EngineFailed
+from .ext4_records import BadFilesystem
+from .foreign import NotReadable
+from .ioc import NO_INDICATORS, Indicators
+from .partitions import BadPartitionTable, Extent
+from .verdict import Finding, printable
+
+Emit = Callable[[str, dict[str, Any]], None]
+_EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
+_MOST_REASONS = 1000
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Where:
+    """What is being read: for findings and for sentences."""
+
+    disk: str
+    volume: int
+
+    def __str__(self) -> str:
+        return "volume %d of disk %s" % (self.volume, self.disk)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is known of one content. A gap says why an engine could not judge all of it."""
+
+    hits: tuple[tuple[str, str, int], ...] = ()
+    gaps: tuple[str, ...] = ()
+    sha256: str = ""
+
+
+class Judge:
+    """`known`: SHA-256 of contents that these engines with these rules found clean, or None to remember nothing."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        emit: Emit,
+        whole_limit: int,
+        max_file_size: int = 0,
+        indicators: Indicators = NO_INDICATORS,
+        known: set[bytes] | None = None,
+    ) -> None:
+        self.engines = engines
+        # ClamAV judges files by their type, and raw bytes have none
+        self._raw_engines = [engine for engine in engines if engine.name == "yara"]
+        self.emit = emit
+        self._whole_limit = whole_limit
+        self._max_file_size = max_file_size
+        self.indicators = indicators
+        self._known = known
+        self._fresh: list[str] = []
+        self._remembered: dict[Hashable, Judgement] = {}
+        self._named: set[tuple[Where, bytes | str, str]] = set()
+        self.files = self.bytes = self.reasons = 0
+        self._told = 0.0
+        self._lenient = False
+        self._let_pass = 0
+
+    def guard(self, what: str, step: Callable[..., Any], *arguments: Any) -> bool:
+        """Hostile input may raise anything in a parser. Whatever it is, the scan goes on and is incomplete."""
+        try:
+            step(*arguments)
+        except _EXPECTED as exc:
+            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".")))
+        except Exception as exc:  # noqa: BLE001 - the edge to parsers that an attacker feeds
+            self.reason("%s was not read: its parser failed (%s: %s)." % (what, type(exc).__name__, exc))
+        else:
+            return True
+        return False
+
+    def each(self, what: str, step: Callable[..., Any], *arguments: Any) -> None:
+        """One of many, and damage in it must not hide the others; but an engine that fails ends them all."""
+        try:
+            step(*arguments)
+        except EngineFailed:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the edge to parsers that an attacker feeds
+            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".") or type(exc).__name__))
+
+    def begin(self) -> None:
+        """Another state of the disks: count anew."""
+        self.files = self.bytes = self.reasons = 0
+        self._named = set()
+
+    @contextmanager
+    def leniently(self, what: str) -> Iterator[None]:
+        """For a state that the guest will not see: what can't be read there keeps nothing from being clean."""
+        self._lenient, before = True, self._let_pass
+        try:
+            yield
+        finally:
+            self._lenient = False
+        if self._let_pass > before:
+            self.note("%s: %d things in it were not read." % (what, self._let_pass - before))
+
+    def reason(self, text: str) -> None:
+        if self._lenient:
+            self._let_pass += 1
+            return
+        self.reasons += 1
+        if self.reasons <= _MOST_REASONS:
+            self.emit("reason", {"text": printable(text)})
+
+    def note(self, text: str) -> None:
+        self.emit("note", {"text": printable(text)})
+
+    def content(
+        self,
+        size: int,
+        read: Callable[[int, int], bytes],
+        stretches: Callable[[], Sequence[tuple[int, int]]] | None = None,
+    ) -> Content:
+        return Content(size, read, self._whole_limit, stretches)
+
+    def file(
+        self, where: Where, content: Content, path: Callable[[], str | bytes], key: Hashable | None = None
+    ) -> None:
+        """Judge one file. Two with the same `key` are the same: the second one is not read."""
+        self.files += 1
+        if self._max_file_size and content.size > self._max_file_size:
+            self.reason("%s on %s is larger than max_file_size." % (printable(path(), 300), where))
+            return
+        judgement = self._remembered.get(key) if key is not None else None
+        if judgement is None:
+            judgement = self._judge(content)
+            if key is not None:
+                self._remembered[key] = judgement
+        for gap in judgement.gaps:
+            self.reason("%s on %s: %s." % (printable(path(), 300), where, gap))
+        for engine, rule, offset in judgement.hits:
+            self._hit(where, path(), engine, rule, content.size, offset, judgement.sha256)
+        self.tell()
+
+    def _judge(self, content: Content) -> Judgement:
+        hits: list[tuple[str, str, int]] = []
+        gaps: list[str] = []
+        sha256 = ""
+        try:
+            if content.size and not self._is_known(content):
+                self._ask(content, hits, gaps)
+            if hits:
+                sha256 = content.digest().hex()
+        except EngineFailed:
+            raise
+        except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
+            gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
+        return Judgement(tuple(hits), tuple(gaps), sha256)
+
+    def _is_known(self, content: Content) -> bool:
+        if self._known is None or not content.is_whole:
+            return False
+        return content.digest() in self._known
+
+    def _ask(self, content: Content, hits: list[tuple[str, str, int]], gaps: list[str]) -> None:
+        self.bytes += content.size if content.is_whole else 0
+        hits += [("ioc", rule, -1) for rule in self.indicators.of_content(content.stream)]
+        for engine in self.engines:
+            found, gap = engine.scan(content)
+            hits += [(engine.name, hit.rule, hit.offset) for hit in found]
+            gaps += [gap] if gap else []
+        if self._known is not None and content.is_whole and not hits and not gaps:
+            self._known.add(content.digest())
+            self._fresh.append(content.digest().hex())
+            if len(self._fresh) >= _BATCH:
+                self.flush()
+
+    def named(self, where: Where, path: bytes | str, rule: str) -> None:
+        """A name or path is among the indicators of compromise."""
+        if (where, path, rule) not in self._named:
+            self._named.add((where, path, rule))
+            self._hit(where, path, "ioc", rule, 0, -1, "")
+
+    def raw(self, where: Where, source: Blocks, extent: Extent, label: str, key: Hashable | None = None) -> bool:
+        """Match raw bytes; every hit is an indicator only. Says whether there was anything but zeros."""
+        something = False
+        content = Content(extent.size, lambda at, length: source.read(extent.start + at, length), 0)
+        hits: list[tuple[str, str, int]] = []
+        gaps: list[str] = []
+        if key is not None and key in self._remembered:
+            before = self._remembered[key]
+            hits, gaps = list(before.hits), list(before.gaps)
+        else:
+            for at, data in content.windows():
+                self.bytes += len(data)
+                self.tell()
+                if data.count(0) != len(data):
+                    something = True
+                    self._match(data, at, hits, gaps)
+            if key is not None:
+                self._remembered[key] = Judgement(tuple(hits), tuple(gaps))
+        for gap in gaps:
+            self.reason("Raw bytes of %s: %s." % (where, gap))
+        for engine, rule, at in hits:
+            self._indicator(where, "(%s)" % label, engine, rule, extent.size, extent.start + at)
+        return something
+
+    def _match(self, data: bytes, at: int, hits: list[tuple[str, str, int]], gaps: list[str]) -> None:
+        part = Content(len(data), lambda _at, _length: data, WINDOW)
+        for engine in self._raw_engines:
+            found, gap = engine.scan(part)
+            gaps += [gap] if gap else []
+            hits += [(engine.name, hit.rule, at + hit.offset) for hit in found]
+
+    def attributes(self, where: Where, number: int, block: bytes) -> None:
+        """Extended attributes of an inode."""
+        content = Content(len(block), lambda _at, _length: block, WINDOW)
+        for engine in self._raw_engines:
+            for hit in engine.scan(content)[0]:
+                path = "(attributes of inode %d)" % number
+                self._indicator(where, path, engine.name, hit.rule, len(block), hit.offset)
+
+    def _hit(
+        self, where: Where, path: str | bytes, engine: str, rule: str, size: int, offset: int, sha256: str
+    ) -> None:
+        # An address may stand in a log that merely tells of an attack
+        kind = "indicator" if self.indicators.is_weak(rule) else "finding"
+        found = Finding(where.disk, where.volume, printable(path), printable(rule, 128), engine, size, offset, sha256)
+        self.emit(kind, vars(found))
+
+    def _indicator(self, where: Where, path: str, engine: str, rule: str, size: int, offset: int) -> None:
+        found = Finding(where.disk, where.volume, path, printable(rule, 128), engine, size, offset, "")
+        self.emit("indicator", vars(found))
+
+    def tell(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self._told >= 1:
+            self._told = now
+            self.emit("progress", {"files": self.files, "bytes": self.bytes, "read": Meter.bytes})
+
+    def flush(self) -> None:
+        """Tell which contents were found clean."""
+        if self._fresh:
+            self.emit("judged", {"sha256": self._fresh})
+            self._fresh = []

@@ -1,0 +1,176 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What earlier scans leave for later ones, in one directory: an index per base, and the contents found clean.
+
+All of it is bound to the rules and engines that judged. What was judged by others, or can't be proven to be the same,
+counts as unknown.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .baseline import FORMAT
+from .chain import Layer
+
+READER = 1  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
+_MOST_CONTENTS = 64 << 20
+_MOST_HEAD = 1 << 20
+
+
+@dataclass(frozen=True)
+class Base:
+    """An indexed base: what was scanned, by what, with which result; and the index itself."""
+
+    head: dict[str, Any]
+    body: bytes
+
+    @property
+    def binding(self) -> str:
+        return str(self.head["binding"])
+
+    @property
+    def verdict(self) -> str:
+        return str(self.head["verdict"])
+
+    def is_of(self, layers: Sequence[Layer]) -> bool:
+        """Whether these files are still what was indexed: untouched, or (a new owner touches a file) the same bytes."""
+        if self.is_untouched(layers):
+            return True
+        sizes = [os.fstat(layer.fd).st_size for layer in layers]
+        return sizes == [state[4] for state in self.head["states"]] and self.head["sha256"] == [
+            fingerprint(layer) for layer in layers
+        ]
+
+    def is_untouched(self, layers: Sequence[Layer]) -> bool:
+        # Nothing tells when a block device was written to
+        devices = any(stat.S_ISBLK(os.fstat(layer.fd).st_mode) for layer in layers)
+        return not devices and bool(self.head["states"] == [state_of(layer) for layer in layers])
+
+
+def binding(engines: Sequence[dict[str, Any]], extra: Sequence[Any]) -> str:
+    """One text for all that decides on a verdict."""
+    told = [
+        [one["name"], one["version"], sorted(rule["sha256"] for rule in one["rules"]), one.get("database", "")]
+        for one in engines
+    ]
+    return hashlib.sha256(json.dumps([READER, FORMAT, told, list(extra)], sort_keys=True).encode()).hexdigest()
+
+
+def state_of(layer: Layer) -> list[Any]:
+    """Changes whenever the file does; only who may set the host's clock can prevent that."""
+    status = os.fstat(layer.fd)
+    return [
+        layer.path,
+        layer.format,
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    ]
+
+
+def fingerprint(layer: Layer) -> str:
+    """SHA-256 of a layer's file."""
+    digest = hashlib.sha256()
+    at = 0
+    while True:
+        data = os.pread(layer.fd, 4 << 20, at)
+        if not data:
+            return digest.hexdigest()
+        digest.update(data)
+        at += len(data)
+
+
+class Known:
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def path(self, layers: Sequence[Layer]) -> str:
+        named = json.dumps([[layer.path, layer.format] for layer in layers])
+        return os.path.join(self._directory, hashlib.sha256(named.encode()).hexdigest()[:32] + ".index")
+
+    def base(self, layers: Sequence[Layer]) -> Base | None:
+        """What is known of a base of these files, whether or not it still holds."""
+        try:
+            with open(self.path(layers), "rb") as file:
+                head = json.loads(file.readline(_MOST_HEAD))
+                body = file.read()
+            whole = hashlib.sha256(body).hexdigest() == head["body_sha256"]
+            return Base(head, body) if whole and len(head["states"]) == len(layers) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, layers: Sequence[Layer], head: dict[str, Any], body: bytes) -> str:
+        full = {**head, "body_sha256": hashlib.sha256(body).hexdigest(), "written": int(time.time())}
+        path = self.path(layers)
+        self._replace(path, json.dumps(full).encode() + b"\n" + body)
+        return path
+
+    def contents(self, bound: str) -> set[bytes]:
+        """SHA-256 of all contents that this binding found clean."""
+        try:
+            with open(self._contents_path(bound), "rb") as file:
+                raw = file.read(_MOST_CONTENTS)
+        except OSError:
+            return set()
+        return {raw[at : at + 32] for at in range(0, len(raw) - len(raw) % 32, 32)}
+
+    def add_contents(self, bound: str, fresh: Sequence[bytes]) -> None:
+        if not fresh:
+            return
+        with self.locked("contents"):
+            everything = self.contents(bound) | set(fresh)
+            if len(everything) * 32 > _MOST_CONTENTS:
+                everything = set(fresh)  # start again rather than grow for ever
+            self._replace(self._contents_path(bound), b"".join(sorted(everything)))
+            self._forget_others(bound)
+
+    def _contents_path(self, bound: str) -> str:
+        return os.path.join(self._directory, bound[:32] + ".clean")
+
+    def _forget_others(self, bound: str) -> None:
+        """Contents that former rules judged, once they are a month old."""
+        for name in os.listdir(self._directory):
+            path = os.path.join(self._directory, name)
+            old = name.endswith(".clean") and name != bound[:32] + ".clean"
+            if old and time.time() - os.stat(path).st_mtime > 30 * 86400:
+                os.unlink(path)
+
+    def _replace(self, path: str, content: bytes) -> None:
+        draft = "%s.%d" % (path, os.getpid())
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+
+    def create(self) -> str:
+        """Make the directory; say why what lies there can't be believed: who writes there calls anything clean."""
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            status = os.stat(self._directory)
+        except OSError as exc:
+            return "Cannot use the directory %s: %s." % (self._directory, exc.strerror)
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+            return "Others may write to the directory %s. Give it to root, with mode 0700." % self._directory
+        return ""
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """One at a time, over all processes of the host."""
+        with open(os.path.join(self._directory, what + ".lock"), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

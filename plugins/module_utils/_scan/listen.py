@@ -1,0 +1,160 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the confined child says, taken with suspicion, and the progress that follows from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from base64 import b64decode
+from dataclasses import fields
+from typing import Any
+
+from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
+
+
+class Progress:
+    """The progress file, replaced as a whole at most once a second, so that a reader never sees half of it."""
+
+    def __init__(self, path: str, started: float) -> None:
+        self._path = path
+        self._started = started
+        self._written = 0.0
+        self.files = self.bytes = self.total = 0
+
+    def write(self, phase: str = "scan", message: str = "") -> None:
+        now = time.monotonic()
+        if not self._path or (phase == "scan" and now - self._written < 1):
+            return
+        self._written = now
+        rate = self.bytes / max(now - self._started, 0.001)
+        left = max(0, self.total - self.bytes)
+        state = {
+            "phase": phase,
+            "files": self.files,
+            "bytes": self.bytes,
+            "total_bytes": self.total,
+            "rate": round(rate),
+            "eta": 0 if phase == "done" else round(left / rate) if rate else None,
+            "message": message or "%d files, %d MB read" % (self.files, self.bytes // 1000000),
+        }
+        draft = self._path + ".new"
+        with open(draft, "w", encoding="utf-8") as file:
+            json.dump(state, file)
+        os.replace(draft, self._path)
+
+
+class Listener:
+    """Takes what the child says, and believes none of its shapes: it parsed what an attacker wrote."""
+
+    def __init__(self, progress: Progress, most_points: int = 1024) -> None:
+        self._most_points = most_points
+        self._common: Tally | None = None
+        self.progress = progress
+        self.tally = Tally()
+        self.refused = ""
+        self.binding = ""
+        self.points: list[tuple[str, Tally]] = []
+        self.fresh: list[bytes] = []
+        self.index = bytearray()
+        self.is_current = False
+
+    def tallies(self) -> list[Tally]:
+        return [tally for _id, tally in self.points] or [self.tally]
+
+    def take(self, kind: str, body: dict[str, Any]) -> None:
+        getattr(self, "_" + kind if kind in _KINDS else "_unknown")(body)
+
+    def _unknown(self, body: dict[str, Any]) -> None:
+        raise ValueError(body)
+
+    def _finding(self, body: dict[str, Any]) -> None:
+        self.tally.add_finding(Finding(**_typed(Finding, body)))
+
+    def _indicator(self, body: dict[str, Any]) -> None:
+        self.tally.add_indicator(Finding(**_typed(Finding, body)))
+
+    def _volume(self, body: dict[str, Any]) -> None:
+        if len(self.tally.volumes) < 4096:
+            self.tally.volumes.append(Volume(**_typed(Volume, body)))
+
+    def _engine(self, body: dict[str, Any]) -> None:
+        self.tally.engines.append(body)
+
+    def _reason(self, body: dict[str, Any]) -> None:
+        self.tally.add_reason(str(body["text"]))
+
+    def _note(self, body: dict[str, Any]) -> None:
+        if len(self.tally.notes) < 200:
+            self.tally.notes.append(printable(str(body["text"])))
+
+    def _refused(self, body: dict[str, Any]) -> None:
+        self.refused = str(body["text"])[:4096]
+
+    def _expect(self, body: dict[str, Any]) -> None:
+        self.progress.total += int(body["bytes"])
+
+    def _progress(self, body: dict[str, Any]) -> None:
+        self.tally.files = self.progress.files = int(body["files"])
+        self.tally.bytes_read = self.progress.bytes = int(body["bytes"])
+
+        self.tally.bytes_from_disk = int(body["read"])
+
+    def _change(self, body: dict[str, Any]) -> None:
+        self.tally.add_change(Change(**_typed(Change, body)))
+
+    def _base(self, body: dict[str, Any]) -> None:
+        if len(self.tally.bases) < 256:
+            self.tally.bases.append(BaseUse(**_typed(BaseUse, body)))
+
+    def _binding(self, body: dict[str, Any]) -> None:
+        if self.binding:
+            raise ValueError("told twice")
+        self.binding = str(body["sha256"])
+
+    def _judged(self, body: dict[str, Any]) -> None:
+        self.fresh += [bytes.fromhex(digest)[:32] for digest in body["sha256"]]
+
+    def _index(self, body: dict[str, Any]) -> None:
+        self.index += b64decode(str(body["data"]), validate=True)
+
+    def _current(self, body: dict[str, Any]) -> None:
+        self.is_current = True
+
+    def _point(self, body: dict[str, Any]) -> None:
+        """What follows is of another state of the disks. What was said before the first one holds for all."""
+        common = self._common = self._common or self.tally
+        self.tally = Tally(
+            reasons=list(common.reasons),
+            reasons_count=common.reasons_count,
+            engines=common.engines,
+            notes=list(common.notes),
+            bases=common.bases,
+        )
+        if len(self.points) >= self._most_points:
+            raise ValueError("more points than asked for")
+        self.points.append((str(body["id"]), self.tally))
+
+    def _since(self, body: dict[str, Any]) -> None:
+        self.tally.bytes_since = int(body["bytes"])
+
+    def _finished(self, body: dict[str, Any]) -> None:
+        self.tally.finished = True
+
+
+_KINDS = frozenset(name[1:] for name in vars(Listener) if name.startswith("_") and name[1:].isalpha()) - {"unknown"}
+_TYPES = {"str": str, "int": int, "bool": bool}
+
+
+def _typed(shape: type, body: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass out of a message, each of its type and of a sane length."""
+    values = {}
+    for field in fields(shape):
+        value = body[field.name]
+        if value.__class__ is not _TYPES[str(field.type)]:
+            raise TypeError(field.name)
+        values[field.name] = printable(value, 1024) if isinstance(value, str) else value
+    return values

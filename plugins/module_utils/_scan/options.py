@@ -1,0 +1,87 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options that all scanning modules share, and the request that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .ioc import NO_INDICATORS, BadIndicators, Indicators, merged, parse
+from .job import BadInput, DiskRequest, LayerSpec, Request, read_rules, rules_of
+from .sandbox import Limits
+
+_MOST = 64 << 20
+
+LAYER = {
+    "path": {"type": "path", "required": True},
+    "format": {"type": "str", "required": True, "choices": ["qcow2", "raw", "vmdk"]},
+}
+LAYERS = {"type": "list", "elements": "dict", "required": True, "options": LAYER}
+DISK = {
+    "name": {"type": "str", "required": True},
+    "layers": LAYERS,
+    "snapshot": {"type": "str", "default": ""},
+    "clone_of": {**LAYERS, "required": False, "default": []},
+}
+
+
+def scan_spec() -> dict[str, Any]:
+    return {
+        "rules": {"type": "list", "elements": "path", "default": []},
+        "indicators": {"type": "list", "elements": "path", "default": []},
+        "clamd_socket": {"type": "path"},
+        "clamd_database": {"type": "path"},
+        "engines_required": {"type": "list", "elements": "str", "choices": ["yara", "clamd"], "default": ["yara"]},
+        "deadline": {"type": "int", "default": 7200},
+        "cpu_limit": {"type": "int", "default": 7200},
+        "memory_limit": {"type": "int", "default": 2048},
+        "max_file_size": {"type": "int", "default": 0},
+        "progress_file": {"type": "path"},
+    }
+
+
+def request_of(params: dict[str, Any], disks: Sequence[DiskRequest]) -> Request:
+    if not disks or not all(disk.layers for disk in disks):
+        raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
+    if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or params["max_file_size"] < 0:
+        raise BadInput("Cannot scan with a limit below 1 (only max_file_size may be 0).")
+    indicators = _indicators(params["indicators"])
+    return Request(
+        disks=tuple(disks),
+        rules=(*read_rules(params["rules"]), *rules_of(indicators)),
+        clamd_socket=params["clamd_socket"] or "",
+        clamd_database=params["clamd_database"] or "",
+        engines_required=tuple(params["engines_required"]),
+        max_file_size=params["max_file_size"],
+        progress_file=params["progress_file"] or "",
+        limits=Limits(params["deadline"], params["memory_limit"] << 20, params["cpu_limit"]),
+        indicators=indicators,
+        directory=params["index_directory"] or "",
+    )
+
+
+def layers_of(layers: Sequence[dict[str, Any]]) -> tuple[LayerSpec, ...]:
+    return tuple(LayerSpec(layer["path"], layer["format"]) for layer in layers)
+
+
+def disks_of(disks: Sequence[dict[str, Any]]) -> list[DiskRequest]:
+    return [
+        DiskRequest(disk["name"], layers_of(disk["layers"]), disk["snapshot"], layers_of(disk["clone_of"]))
+        for disk in disks
+    ]
+
+
+def _indicators(paths: Sequence[str]) -> Indicators:
+    found = []
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as file:
+                found.append(parse(file.read(_MOST), path))
+        except (OSError, UnicodeDecodeError) as exc:
+            raise BadInput("Cannot read the indicators in %s: %s." % (path, exc)) from exc
+        except BadIndicators as exc:
+            raise BadInput(str(exc)) from exc
+    return merged(found) if found else NO_INDICATORS
