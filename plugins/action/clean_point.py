@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vmward.remediation.plugins.plugin_utils._long_verb import LongVerb
+from ansible_collections.vmward.remediation.plugins.plugin_utils._data_verb import LongVerb
 
 
 class ActionModule(LongVerb):
