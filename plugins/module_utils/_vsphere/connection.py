@@ -133,7 +133,7 @@ class Connection:
     def _version(self) -> str:
         """The newest API version that server and library both know."""
         line = http.client.HTTPSConnection(
-            self.host, self.port, timeout=min(self.options["timeout"], 30), context=self.tls
+            self.host, self.port, timeout=min(self.options["timeout"], 15), context=self.tls
         )
         try:
             line.request("GET", "/sdk/vimServiceVersions.xml")
