@@ -15,22 +15,23 @@ description:
   - Reads exported disks in user space, and keeps the files that patterns name as one tar archive for each disk,
     C(logs-<disk>.tar), beside the disks in the case.
   - Nothing is mounted, and nothing is written to the disks. Their content is hostile and is parsed by a child process
-    that may read the disk and write the archive, no more than O(max_bytes) of it. Started as root, it is left without any
-    rights; else it has those of the task's user.
-  - The members of an archive are called C(<number of the volume>/<path in the guest>). Only regular files are taken, with their
-    modification time, and with their owner as numbers. A name that would lead elsewhere, that holds control characters or backslashes, or that is too
-    long is escaped, for example C(\\x2e\\x2e).
+    that may read the disk and write the archive, no more than O(max_bytes) of it. Started as root, it is left without
+    any rights; else it has those of the task's user.
+  - The members of an archive are called C(<number of the volume>/<path in the guest>). Only regular files are taken,
+    with their modification time, and with their owner as numbers. A name that would lead elsewhere, that holds control
+    characters or backslashes, or that is too long is escaped, for example C(\\x2e\\x2e).
   - An ext journal is replayed in memory first. Symbolic links are not followed.
-  - What could not be read, or did not fit, is named in the result and in the sidecar; the rest is kept. Without any file
-    there is no archive, and RV(evidence) says why.
+  - What could not be read, or did not fit, is named in the result and in the sidecar; the rest is kept. Without any
+    file there is no archive, and RV(evidence) says why.
   - An archive that is whole is not taken again.
   - The action of this module runs it as an asynchronous job and prints its progress.
 requirements:
-  - dissect.target, dissect.volume and dissect.hypervisor (Python libraries, for LVM, XFS, FAT, NTFS and btrfs; ext needs none)
+  - dissect.target, dissect.volume and dissect.hypervisor (Python libraries, for LVM, XFS, FAT, NTFS and btrfs)
 attributes:
   check_mode:
     description:
-      - Disks are not read in check mode. For a disk that turns out to hold no logs a change is predicted that does not come.
+      - Disks are not read in check mode. For a disk that turns out to hold no logs a change is predicted that does not
+        come.
     support: partial
     details: Everything but what the disks hold is checked.
   diff_mode:
@@ -85,10 +86,11 @@ options:
         default: qcow2
   patterns:
     description:
-      - Paths in the guest, from the root of a volume. C(*), C(?) and C([...]) stand for characters within one part of the path;
-        C(**) at the end stands for everything below.
+      - Paths in the guest, from the root of a volume. C(*), C(?) and C([...]) stand for characters within one part of
+        the path; C(**) at the end stands for everything below.
       - Letter case counts on ext, XFS and btrfs, and does not on NTFS and FAT.
-      - Which volume is mounted where in the guest is not known. The patterns without C(/var) and C(/home) are for volumes that are mounted there.
+      - Which volume is mounted where in the guest is not known. The patterns without C(/var) and C(/home) are for
+        volumes that are mounted there.
     type: list
     elements: str
     default:
@@ -103,8 +105,8 @@ options:
       - /Users/*/AppData/Roaming/Microsoft/Windows/PowerShell/PSReadLine/*
   max_bytes:
     description:
-      - How many bytes an archive may have. A file that would exceed it is left out and named as missing; smaller ones are still
-        taken. A sparse file counts with its full size.
+      - How many bytes an archive may have. A file that would exceed it is left out and named as missing; smaller ones
+        are still taken. A sparse file counts with its full size.
     type: int
     default: 4294967296
   deadline:
@@ -170,8 +172,8 @@ taken:
 evidence:
   description:
     - The state of the class C(logs) for the order-of-volatility gate, C(stored) or C(unavailable) with its reason. With
-      C(incomplete), the first 20 of RV(missing), if not everything could be read. Empty in check mode while something is to be
-      taken.
+      C(incomplete), the first 20 of RV(missing), if not everything could be read. Empty in check mode while something
+      is to be taken.
   type: dict
   returned: success
   sample: {logs: {state: stored}}

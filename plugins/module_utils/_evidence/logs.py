@@ -17,7 +17,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any, BinaryIO
@@ -92,7 +92,8 @@ class Wanted:
             raise Refused("Cannot take logs with max_bytes below %d, or another limit below 1." % LEAST)
         for what, value in (("case", self.case), ("dest.folder", self.folder)):
             if not NAME.fullmatch(value):
-                raise Refused("Cannot use %r as %s: letters, digits, dot, dash and underscore only." % (value[:99], what))
+                told = "Cannot use %r as %s: letters, digits, dot, dash and underscore only."
+                raise Refused(told % (value[:99], what))
         try:
             Patterns(self.patterns)
         except BadPattern as exc:
@@ -191,7 +192,7 @@ def _why_none(image: Image, told: Told, trouble: str) -> str:
 def _read(wanted: Wanted, image: Image, file: BinaryIO) -> tuple[Told, str]:
     """Let the child fill the file; and why it did not come to its end."""
     told, out = Told(wanted.progress, image.name), file.fileno()
-    limits = Limits(max(1.0, wanted.end - time.monotonic()), wanted.limits.memory, wanted.limits.cpu, wanted.limits.writes)
+    limits = replace(wanted.limits, deadline=max(1.0, wanted.end - time.monotonic()))
     with opened([DiskRequest(image.name, (LayerSpec(image.path, image.format),))]) as (_disks, layers):
         before = state_of(layers[0])
         ended = run_confined(
@@ -216,9 +217,7 @@ def _prepared(wanted: Wanted, layer: Layer, out: int, emit: Emit) -> Any:
     return work
 
 
-def _store(
-    wanted: Wanted, image: Image, file: BinaryIO, store: Store, told: Told, began: datetime
-) -> dict[str, Any]:
+def _store(wanted: Wanted, image: Image, file: BinaryIO, store: Store, told: Told, began: datetime) -> dict[str, Any]:
     """The one reading of what the child wrote."""
     store.begin()
     file.seek(0)
@@ -305,7 +304,9 @@ def _artefacts(wanted: Wanted, one: Kept) -> Iterator[dict[str, Any]]:
     """The archive and its sidecar, as the ledger takes them: paths below the case's directory."""
     sidecar: dict[str, Any] = one.sidecar or {}
     path = "/".join((PAYLOAD, wanted.folder, one.image.artefact))
-    told = {key: sidecar[key] for key in ("size", "sha256", "taken_at", "method", "seconds", "tools") if key in sidecar}
+    told: dict[str, Any] = {
+        key: sidecar[key] for key in ("size", "sha256", "taken_at", "method", "seconds", "tools") if key in sidecar
+    }
     place = "%s:%s/%s" % (sidecar.get("evidence_host", ""), wanted.directory, path)
     yield {"path": path, **told, "location": place}
     yield {"path": path + ".json", "method": "sidecar", **one.beside}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Takes files out of a disk, as it runs in the confined child: every volume, every directory on the way to a pattern."""
+"""Takes files out of a disk, as it runs in the confined child: every volume, each directory on the way to a file."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ class Collector:
         if self._physical:
             self._guard("LVM", self._logical_volumes)
         self._archive.finish()
-        self._emit(
-            "finished", {"files": self._archive.files, "bytes": self._archive.bytes, "missing": self._missing}
-        )
+        self._emit("finished", {"files": self._archive.files, "bytes": self._archive.bytes, "missing": self._missing})
 
     def _partitions(self, disk: Blocks) -> None:
         parts = find_partitions(disk) or [Extent(0, disk.size)]
