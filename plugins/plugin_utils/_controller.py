@@ -17,8 +17,8 @@ def this_run() -> str:
 
 def has_ended(run: str) -> bool:
     """Only what is certain counts: a run on another host, or where nobody can tell, may well go on."""
-    host, _, process = run.partition("/")
-    pid, _, start = process.partition("/")
+    host, _slash, process = run.partition("/")
+    pid, _slash, start = process.partition("/")
     if host != platform.node() or not pid.isdigit() or not start:
         return False
     return _start(int(pid)) != start
