@@ -54,6 +54,13 @@ class Inode:
         return self.raw[12:20], self.raw[132:140] if self.raw[128:130] >= b"\x0c" else b""
 
     @property
+    def modified(self) -> int:
+        """When the content changed last, in seconds since 1970; years past 2038 need the field beside."""
+        more = struct.unpack_from("<I", self.raw, 136)[0] & 3 if self.raw[128:130] >= b"\x0c" else 0
+        seconds: int = struct.unpack_from("<i", self.raw, 16)[0]
+        return seconds + (more << 32)
+
+    @property
     def generation(self) -> bytes:
         return self.raw[100:104]
 

@@ -48,6 +48,7 @@ class ForeignFile:
     path: str
     size: int
     read: Callable[[int, int], bytes]
+    status: Callable[[], Any]  # as os.stat tells it
 
 
 def identify(volume: Blocks) -> str:
@@ -89,7 +90,8 @@ class Foreign:
         self._inodes: set[int] = set()
         self._clusters = 0
 
-    def files(self) -> Iterator[ForeignFile]:
+    def files(self, enter: Callable[[str], bool] = lambda path: True) -> Iterator[ForeignFile]:
+        """The files of all directories that are to be entered."""
         pending = [(self._fs.get("/"), 0)]
         while pending:
             directory, depth = pending.pop()
@@ -101,6 +103,8 @@ class Foreign:
                 if entry.is_symlink():
                     self._account(entry)
                 elif entry.is_dir():
+                    if not enter(entry.path):
+                        continue
                     pending.append((entry, depth + 1))
                     if self._kind == "ntfs":
                         yield from self._streams(entry)
@@ -111,13 +115,14 @@ class Foreign:
 
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
         if self._kind != "ntfs":
-            yield ForeignFile(entry.path, entry.lstat().st_size, _lazily(entry.open))
+            yield ForeignFile(entry.path, entry.lstat().st_size, _lazily(entry.open), entry.lstat)
             return
         # A file may have several streams, a directory too, and some of the volume's own have only named ones.
         record = entry.entry
         for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
             path = "%s:%s" % (entry.path, name) if name else entry.path
-            yield ForeignFile(path, record.size(name), _lazily(lambda name=name: record.open(name)))  # type: ignore[misc]
+            read = _lazily(lambda name=name: record.open(name))  # type: ignore[misc]
+            yield ForeignFile(path, record.size(name), read, entry.lstat)
 
     def _account(self, entry: Any) -> None:
         if self._kind == "xfs":

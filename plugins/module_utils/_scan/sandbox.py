@@ -28,11 +28,15 @@ _NEW_NETWORK, _NEW_IPC = 0x40000000, 0x08000000
 
 @dataclass(frozen=True)
 class Limits:
-    """What the child may use. Memory counts on top of what it holds once the engines are loaded."""
+    """What the child may use. Memory counts on top of what it holds once the engines are loaded.
+
+    `writes`: how long a file that it was given open for writing may become; 0 and it can write to none.
+    """
 
     deadline: float
     memory: int
     cpu: int
+    writes: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _drop_rights(limits: Limits) -> None:
     _prctl(_DUMPABLE, 0)
     for kind, amount in (
         (resource.RLIMIT_AS, held + limits.memory),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, limits.writes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 128),
     ):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -19,6 +20,10 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge imp
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits, run_confined
 
 MB = 1 << 20
+
+
+def _nothing() -> None:
+    """No sign of life is wanted."""
 
 
 def confined(work: Callable[[Emit], None], deadline: float = 30, cpu: int = 20) -> tuple[Ended, dict[str, Any]]:
@@ -78,3 +83,22 @@ def test_its_end_is_told() -> None:
 
 def test_a_flood_is_cut_off() -> None:
     assert "more than it may" in confined(lambda emit: emit("x", {"a": "y" * 200000}))[0].trouble
+
+
+def test_it_writes_no_more_than_it_may(tmp_path: Any) -> None:
+    place = tmp_path / "out"
+    said: dict[str, Any] = {}
+    with place.open("wb") as file:
+        out = file.fileno()
+
+        def work(emit: Emit) -> None:
+            os.pwrite(out, bytes(1000), 0)
+            try:
+                os.pwrite(out, b"x", 1000)
+            except OSError as exc:
+                emit("refused", {"errno": exc.errno})
+
+        limits = Limits(30, 64 * MB, 20, writes=1000)
+        ended = run_confined(lambda emit: work, limits, [out], lambda kind, body: said.update({kind: body}), _nothing)
+    assert (ended.trouble, said) == ("", {"refused": {"errno": errno.EFBIG}})
+    assert place.stat().st_size == 1000
