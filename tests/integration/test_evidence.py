@@ -350,6 +350,8 @@ def test_a_killed_controller_is_followed_by_one_that_takes_over(
 ) -> None:
     first = playbook(running, case)
     job = holder(case.parent / "scratch" / f"{running.id}.lock")
+    while not list((case.parent / "jobs").glob("vmward-*.progress")):
+        time.sleep(0.002)  # nothing to show yet
     os.kill(job, signal.SIGSTOP)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
