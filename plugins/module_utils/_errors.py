@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Callable
+
 
 class VmwardError(Exception):
     """Base of every error that vmward raises on purpose. ``str(error)`` is the sentence to show."""
@@ -44,3 +46,13 @@ class TaskFailed(VmwardError):
 
 class NotVerified(VmwardError):
     """The hypervisor said OK, but reading back shows another state."""
+
+
+def attempt(what: str, call: Callable[..., Any], *args: Any) -> Any:
+    """Call for one VM; a surprise (a backend's bug) becomes that VM's own error and never stops the others."""
+    try:
+        return call(*args)
+    except VmwardError:
+        raise
+    except Exception as exc:
+        raise TaskFailed(f"Cannot {what}: unexpected {type(exc).__name__}: {exc}. Please report this.") from exc

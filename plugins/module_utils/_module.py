@@ -8,17 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ._argspec import Spec
 from ._connect import chosen_names, connect, secrets_of, validate_entry, warnings_of
-from ._errors import NotFound, VmwardError
+from ._errors import NotFound, VmwardError, attempt
 from ._hypervisor import Hypervisor
 from ._model import VmRef
-from ._plan import Outcome, UseCase, attempt, execute
+from ._plan import Outcome, UseCase, execute
 from ._usecase.resolve import resolve
 
 Params = dict[str, Any]
@@ -86,7 +87,8 @@ class Session:
 
     def __exit__(self, *_exc: object) -> None:
         for hypervisor in self.hypervisors.values():
-            hypervisor.close()
+            with suppress(VmwardError):  # one log-out that fails takes no outcome away, and no other log-out
+                attempt("log out", hypervisor.close)
 
     def find(self, selectors: Sequence[str]) -> dict[str, VmRef | VmwardError]:
         """Each selector's one VM among those that could be listed, or why there is not exactly one."""
@@ -109,12 +111,12 @@ def fan_out(
     outcomes: dict[str, Outcome] = {}
     chosen: dict[str, list[tuple[str, str]]] = {}
     taken: dict[tuple[str, str], str] = {}
+    twins: dict[str, str] = {}
     for selector, ref in session.find(selectors).items():
         if isinstance(ref, VmwardError):
             outcomes[selector] = Outcome(selector, failed=True, msg=str(ref))
         elif (ref.hypervisor, ref.id) in taken:
-            twin = taken[ref.hypervisor, ref.id]
-            outcomes[selector] = Outcome(selector, ref.id, ref.hypervisor, msg=f"Same VM as {twin}.")
+            twins[selector] = taken[ref.hypervisor, ref.id]
         else:
             taken[ref.hypervisor, ref.id] = selector
             chosen.setdefault(ref.hypervisor, []).append((ref.id, selector))
@@ -128,6 +130,9 @@ def fan_out(
     if session.missing:
         for name in taken.values():
             outcomes[name].warnings.append(f"a second VM of this name would not have been seen: {session.told()}")
+    for selector, first in twins.items():
+        same = f"Same VM as {first}. {outcomes[first].msg}".rstrip()
+        outcomes[selector] = replace(outcomes[first], name=selector, changed=False, steps=[], msg=same)
     return [outcomes[selector] for selector in dict.fromkeys(selectors)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ._errors import NotFound, NotVerified, TaskFailed, VmwardError
+from ._errors import NotFound, NotVerified, VmwardError, attempt
 from ._hypervisor import Detail, Hypervisor, Pending
 from ._model import Vm, printable
 
@@ -83,16 +83,6 @@ class Outcome:
         self.task = getattr(error, "task", None) or self.task
 
 
-def attempt(what: str, call: Callable[..., Any], *args: Any) -> Any:
-    """Call for one VM; a surprise (a backend's bug) becomes that VM's own error and never stops the others."""
-    try:
-        return call(*args)
-    except VmwardError:
-        raise
-    except Exception as exc:
-        raise TaskFailed(f"Cannot {what}: unexpected {type(exc).__name__}: {exc}. Please report this.") from exc
-
-
 class Run:
     """One verb over the chosen VMs of one hypervisor."""
 
@@ -161,6 +151,7 @@ class Run:
         found = self.hypervisor.read(touched, self.usecase.detail) if touched else {}
         for vm_id, plan in self.plans.items():
             outcome = self.outcomes[vm_id]
+            wrong: list[str] = []
             if plan.changed:
                 actual = found.get(vm_id, NotFound("The VM is gone."))
                 if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
@@ -169,10 +160,10 @@ class Run:
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
                 wrong = differences(plan.after, outcome.after)
                 outcome.changed = outcome.after != plan.before or not outcome.failed
-                if wrong and not plan.shortfall:
-                    outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
-            if plan.shortfall and not outcome.failed:
+            if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))
+            if wrong:
+                outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
 
 
 def differences(wanted: View, actual: View, path: str = "") -> list[str]:

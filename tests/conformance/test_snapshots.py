@@ -77,8 +77,17 @@ def test_note_and_cut_survive_a_revert_to_a_time_before_them(bench: Bench) -> No
         former = bench.vm(vm_id).nics
         bench.one(take("clean", memory=True), vm_id)
         bench.one(SEAL, vm_id)
-        noted = bench.vm(vm_id).note
         evidence = {vm_id: WAIVED}
+        if bench.vm(vm_id).snapshots[0].blocked:  # the guest would run on at once, wired as it was
+            (refused,) = bench.do(Revert("clean", memory, False, evidence), vm_id)
+            assert "lets the guest run at once" in refused.msg
+            assert bench.vm(vm_id).isolation is Isolation.SEALED
+            bench.one(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+            bench.one(SetSnapshot("clean", "absent", "", False), vm_id)
+            bench.one(take("clean"), vm_id)
+            bench.one(SEAL, vm_id)
+            memory = False
+        noted = bench.vm(vm_id).note
         done = bench.one(Revert("clean", memory, False, evidence), vm_id)
         assert done.after == {
             "power": "paused" if memory else "stopped",
@@ -92,6 +101,9 @@ def test_note_and_cut_survive_a_revert_to_a_time_before_them(bench: Bench) -> No
         if not memory:
             bench.one(SetPower("running", False, 0, {}), vm_id)
         assert bench.vm(vm_id).isolation is Isolation.SEALED
+        if memory:
+            (refused,) = bench.do(SetIsolation(Isolation.FREE), vm_id)
+            assert refused.failed, "the sessions of the memory that came back were forgotten"
         bench.one(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
         assert [nic.wiring.config for nic in bench.vm(vm_id).nics] == [nic.wiring.config for nic in former]
 

@@ -12,11 +12,10 @@ from typing import Any, Callable
 
 from .._argspec import Spec, hypervisors_spec, wait_spec
 from .._connect import chosen_names, connect
-from .._errors import Refused, TaskFailed, VmwardError
+from .._errors import Refused, TaskFailed, VmwardError, attempt
 from .._hypervisor import Detail, Hypervisor
 from .._model import Vm
 from .._module import Module
-from .._plan import attempt
 from .._usecase.resolve import resolve
 from .progress import Progress
 from .remote import Destination

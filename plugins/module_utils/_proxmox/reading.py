@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from typing import Any, Callable, TypeVar
 
-from .._errors import AuthFailed, NotFound, TaskFailed, TimedOut, Unsupported, VmwardError
+from .._errors import AuthFailed, NotFound, TaskFailed, TimedOut, Unsupported, VmwardError, attempt
 from .._hypervisor import Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, Snapshot, Vm, VmRef
 from . import convert, note, rights
@@ -115,12 +115,16 @@ class Reading:
         answer: dict[str, Vm | VmwardError] = {}
         for vm_id, job in jobs.items():
             try:
-                answer[vm_id] = job.result(max(end - time.monotonic(), 0.0))
+                answer[vm_id] = attempt(f"judge {vm_id}", self._result_of, job, vm_id, end)
             except VmwardError as exc:
                 answer[vm_id] = exc
-            except FutureTimeout:
-                answer[vm_id] = TimedOut(f"Cannot read {vm_id} on {self.name}: no whole answer in {READ_AT_MOST:g} s.")
         return answer
+
+    def _result_of(self, job: Future[Vm], vm_id: str, end: float) -> Vm:
+        try:
+            return job.result(max(end - time.monotonic(), 0.0))
+        except FutureTimeout as exc:
+            raise TimedOut(f"Cannot read {vm_id} on {self.name}: no whole answer in {READ_AT_MOST:g} s.") from exc
 
     def _listings(self, ids: Sequence[str]) -> dict[str, Callable[[], dict[str, Any]]]:
         """One list for each node that holds several of the VMs: it tells every VM's state at once."""
@@ -187,20 +191,22 @@ class Reading:
         return tuple(self._held(ref, snapshot) if found and snapshot.memory else snapshot for snapshot in all_)
 
     def _held(self, ref: VmRef, snapshot: Snapshot) -> Snapshot:
-        """With memory, the guest of a contained VM would run on at once: only a firewall that is sure may hold it."""
+        """With memory, the guest of a contained VM runs on at once, wired as it was then: only links down hold it.
+
+        The firewall would not: it lets established connections pass.
+        """
         config = self.at(ref, "read a snapshot of", "get", f"/snapshot/{snapshot.id}/config")
-        without = [
+        up = [
             key for key, value in config.items()
-            if convert.NET.match(key) and convert.fields(str(value)).get("firewall") != "1"
+            if convert.NET.match(key) and convert.fields(str(value)).get("link_down") != "1"
         ]  # fmt: skip
-        why = [*self.layers[ref.id], *([f"{', '.join(without)} had no firewall=1 then"] if without else [])]
-        if not why or snapshot.blocked:
+        up += [key for key in config if convert.PASSED.match(key)]
+        if not up or snapshot.blocked:
             return snapshot
         return replace(
             snapshot,
-            blocked="it holds memory, so Proxmox VE lets the guest run at once, wired as it was then, and the firewall "
-            f"that would hold it is not confirmed ({'; '.join(why)}). Use a snapshot without memory, or make the "
-            "firewall hold first",
+            blocked="it holds memory, so Proxmox VE lets the guest run at once, wired as it was then, with "
+            f"{', '.join(sorted(up))} connected. Use a snapshot without memory",
         )
 
     def _newest_only(self, seen: convert.Seen) -> bool:

@@ -168,7 +168,7 @@ def uncut(hypervisor: Hypervisor, vm: Vm, mode: Isolation) -> str:
     named = ", ".join(f"{nic.id} ({nic.kind})" for nic in held_open)
     return (
         f"{vm.ref.name} is NOT wholly isolated: {named} cannot be cut from outside by {vm.ref.hypervisor}. "
-        "Every other NIC is. Detach it, or unplug or block its port on the switch, at once."
+        "Detach it, or unplug or block its port on the switch, at once."
     )
 
 
@@ -177,7 +177,9 @@ def again(mode: Isolation, note: IsolationNote, vm: Vm) -> tuple[Step, ...]:
 
     def write_note(hypervisor: Hypervisor) -> Pending:
         fresh = now_of(hypervisor, vm)
-        return hypervisor.submit_note(fresh, renewed_note(fresh, mode, note.case, note.collectors, former=note))
+        renewed = renewed_note(fresh, mode, note.case, note.collectors, former=note)
+        resumed = fresh.power is not PowerState.STOPPED  # with memory its old sessions came back
+        return hypervisor.submit_note(fresh, replace(renewed, sessions=note.sessions or resumed))
 
     def cut(hypervisor: Hypervisor) -> Pending:
         return hypervisor.submit_isolate(now_of(hypervisor, vm), mode, note.collectors)

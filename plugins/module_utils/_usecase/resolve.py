@@ -33,16 +33,38 @@ def resolve(
 ) -> dict[str, VmRef | VmwardError]:
     """Each selector's one VM among ``refs``, or the error that says why there is not exactly one."""
     read: list[Vm] = []
-    if any(MAC.match(s.lower()) or is_address(s) for s in selectors):
+    unread: list[str] = []
+    if any(by_address(selector) for selector in selectors):
         for hypervisor in hypervisors:
-            mine = [ref.id for ref in refs if ref.hypervisor == hypervisor.name]
-            read += [vm for vm in hypervisor.read(mine, frozenset([Detail.ADDRESSES])).values() if isinstance(vm, Vm)]
+            mine = {ref.id: ref for ref in refs if ref.hypervisor == hypervisor.name}
+            try:
+                told = hypervisor.read(list(mine), frozenset([Detail.ADDRESSES]))
+            except VmwardError as exc:
+                unread.append(str(exc))
+                continue
+            read += [vm for vm in told.values() if isinstance(vm, Vm)]
+            unread += [f"{mine[i].name}: {vm}" for i, vm in told.items() if not isinstance(vm, (Vm, NotFound))]
     found: dict[str, VmRef | VmwardError] = {}
     for selector in selectors:
         hits = [ref for ref in refs if selector in (ref.name, ref.id, *ref.aliases)]
         hits += [vm.ref for vm in read if vm.ref not in hits and answers_to(vm, selector.lower())]
-        found[selector] = exactly_one(selector, hits, refs)
+        found[selector] = (
+            unsure(selector, unread) if by_address(selector) and unread else exactly_one(selector, hits, refs)
+        )
     return found
+
+
+def by_address(selector: str) -> bool:
+    """Is it a MAC or IP address?"""
+    return bool(MAC.match(selector.lower())) or is_address(selector)
+
+
+def unsure(selector: str, unread: Sequence[str]) -> VmwardError:
+    """A VM that cannot be read may be the one that bears the address; another that also does is not taken for it."""
+    return Ambiguous(
+        "Cannot tell which VM has {}: {} VM(s) or hypervisors cannot be read ({}). Nothing was touched. Name the VM by "
+        "its name or id.".format(selector, len(unread), printable("; ".join(unread[:3]), 400))
+    )
 
 
 def exactly_one(selector: str, hits: Sequence[VmRef], refs: Iterable[VmRef]) -> VmRef | VmwardError:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, TypeVar
 
-from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError
+from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Vm, VmRef
 from . import convert
@@ -126,7 +126,8 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         ref = VmRef(self.name, vm_id, convert.unquoted(props["name"]), (self._moids[vm_id],))
         self.props[vm_id] = props
         try:
-            return convert.vm_of(ref, props, detail, self.networks, self.fields)
+            told: Vm = attempt(f"judge {ref.name}", convert.vm_of, ref, props, detail, self.networks, self.fields)
+            return told
         except VmwardError as exc:
             return exc
 

@@ -48,6 +48,7 @@ class Connection:
         self.name, self.options = name, options
         self.host, self.port = options["hostname"], options["port"]
         self._lock = threading.Lock()
+        self.closed = False
         self.generation = 0  # log-ins so far: what lives in a session dies with it
         self.tls = self._tls()
         self.stub = SoapAdapter.SoapStubAdapter(
@@ -70,9 +71,11 @@ class Connection:
 
     def close(self) -> None:
         """Log out, whatever happened before; a session that cannot be reached ends by itself."""
+        with self._lock:
+            self.closed = True
         if self.generation:
-            with suppress(vmodl.MethodFault, *LOST):
-                self.content.sessionManager.Logout()
+            with suppress(VmwardError, vmodl.MethodFault, *LOST):
+                attempt(self.content.sessionManager.Logout)
         self.stub.DropConnections()
 
     def call(self, what: str, vm: VmRef | None, action: Callable[[], T], repeat: bool = True) -> T:
@@ -99,6 +102,8 @@ class Connection:
     def _login_after(self, generation: int) -> None:
         """Log in anew, once for all threads that found the same session dead."""
         with self._lock:
+            if self.closed:
+                raise TaskFailed(f"The session on {self.name} was ended; this call was not made.")
             if self.generation != generation:
                 return
             try:

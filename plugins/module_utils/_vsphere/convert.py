@@ -312,4 +312,4 @@ def note_of(props: Props, fields: Mapping[int, str], power: PowerState) -> Isola
 def boot_of(props: Props) -> str:
     """When the VM was last started cold: a suspend and a guest's own restart leave it as it is."""
     when = props.get("summary.runtime.bootTime") or props.get("runtime.bootTime")
-    return when.astimezone(timezone.utc).isoformat() if isinstance(when, datetime) else ""
+    return when.astimezone(timezone.utc).isoformat() if isinstance(when, datetime) else notes.UNKNOWN

@@ -22,6 +22,7 @@ KEY = "vmward.isolation"
 PLAIN = 900  # characters up to which the text is left readable; a longer one is packed
 LARGEST = 1_000_000  # characters that a packed note may have: somebody else may have written it
 PACKED = "packed:"
+UNKNOWN = "unknown"  # a boot time that vSphere does not tell, as after memory came back: its old sessions may live
 
 
 def write(note: IsolationNote, boot: str) -> str:
@@ -58,7 +59,7 @@ def parse(text: str, boot: str) -> IsolationNote:
             str(kept["since"]),
             tuple(sorted((nic, Wiring(unpacked(c), unpacked(v))) for nic, (c, v) in kept["wiring"].items())),
             tuple(Collector(**collector) for collector in kept["collectors"]),
-            sessions=bool(boot) and kept["boot"] == boot,
+            sessions=bool(boot and kept["boot"]) and (kept["boot"] == boot or UNKNOWN in (kept["boot"], boot)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as exc:
         raise Unsupported(

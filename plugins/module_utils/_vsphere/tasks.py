@@ -205,7 +205,8 @@ class Tasks:
         self.jobs, self.seen = [], {}
 
     def close(self) -> None:
-        self.pool.shutdown(wait=False)
+        """What has not begun by now never does: its VM was told to have failed."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def has_ended(item: Pending, outcome: dict[str, VmwardError | None]) -> bool:
