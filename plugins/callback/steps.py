@@ -11,7 +11,8 @@ version_added: "0.1.0"
 author: vmward contributors (@vmward)
 description:
   - Prints a heading per play and one line per step that touched or asked something, with the time it took, for a person
-    who follows a response at night. Steps that only think (facts, checks, includes) are silent unless they fail.
+    who follows a response at night. Steps that only think (facts, checks, includes), and entries that the case's ledger
+    takes in, are silent unless something is wrong.
   - A failure is printed as its sentence. For everything else that a result holds, use C(-v) or the case's ledger.
   - Every line is printed through the display, so it goes to the log file too.
 extends_documentation_fragment:
@@ -76,14 +77,14 @@ class CallbackModule(Default):
         pass
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
-        pass
+        self._handle_warnings(result._result)
 
     def v2_runner_item_on_skipped(self, result: Any) -> None:
         pass
 
     def v2_runner_on_ok(self, result: Any) -> None:
         action = result._task.action.rpartition(".")[2]
-        if action in SILENT:
+        if action in SILENT or self._is_bookkeeping(result, action):
             return
         if action == "debug":
             self._tell(result._result.get("msg"), C.COLOR_OK)
@@ -93,6 +94,13 @@ class CallbackModule(Default):
         self._line(result, state, C.COLOR_CHANGED if changed else C.COLOR_OK)
         if self._display.verbosity:
             self._display.display(self._dump_results(result._result))
+
+    @staticmethod
+    def _is_bookkeeping(result: Any, action: str) -> bool:
+        """Did the ledger take an entry in as it should? The step itself has told what the entry says."""
+        recorded = action == "case_ledger" and result._task.args.get("operation") in ("open", "append")
+        parts = result._result.get("results") or [result._result]
+        return recorded and not any(part.get("warnings") or part.get("spooled") for part in parts)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if "results" not in result._result:  # else each item has told already

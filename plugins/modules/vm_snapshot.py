@@ -13,6 +13,7 @@ author:
   - vmward contributors (@vmward)
 description:
   - Takes a snapshot of the disks, with memory only where asked for, or removes one.
+  - Removes none of a VM that a case holds, since it may be evidence or the way back.
   - On libvirt a snapshot of a stopped VM, and one with memory, lies inside the qcow2 file; one of a running VM's
     disks is an external overlay.
 extends_documentation_fragment:

@@ -43,6 +43,16 @@ def test_a_tree_of_snapshots_grows_and_shrinks(bench: Bench) -> None:
     assert (two.name, two.parent) == ("two", "")
 
 
+def test_a_held_vm_keeps_its_snapshots(bench: Bench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    bench.one(take("clean"), vm_id)
+    bench.one(SEAL, vm_id)
+    (kept,) = bench.do(SetSnapshot("clean", "absent", "", False), vm_id)
+    assert kept.failed
+    assert "case 2026-1 holds it" in kept.msg
+    assert [snapshot.name for snapshot in bench.vm(vm_id).snapshots] == ["clean"]
+
+
 def test_a_revert_names_what_is_missing_and_touches_nothing(bench: Bench) -> None:
     vm_id = bench.create("desk1", running=False)
     bench.one(take("clean"), vm_id)

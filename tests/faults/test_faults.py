@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,12 @@ Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def infected(lab: Play) -> Iterator[Play]:
+def infected(lab: Play) -> Play:
     """desk1 up and infected, with no case of it yet."""
     lab("lab_up", "-e", "lab_fresh=true")
     lab("lab_infect")
     shutil.rmtree(CASES / CASE, ignore_errors=True)
-    yield lab
-    lab("lab_up", "-e", "lab_fresh=true")
+    return lab
 
 
 def virsh(*argv: str) -> str:

@@ -51,6 +51,12 @@ class SetSnapshot(UseCase):
             return Plan(before, before)
         if self.state == "absent":
             gone = find(vm, self.name)
+            if vm.note:
+                raise Refused(
+                    f"Cannot remove snapshot {printable(gone.name)} of {vm.ref.name}: case "
+                    f"{vm.note.case or '(unnamed)'} holds it, and a snapshot may be its evidence or its clean point. "
+                    "Release the VM first (vmward.remediation.release)."
+                )
             left = [snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id]
             step = Step(f"remove snapshot {printable(gone.name)}", lambda hv: hv.submit_remove_snapshot(vm, gone.id))
             return Plan(before, {"snapshots": sorted(left)}, (step,))
