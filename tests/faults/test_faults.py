@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,17 +25,19 @@ pytestmark = pytest.mark.real
 ROOT = Path(__file__).resolve().parents[2]
 LAB = Path("/var/lib/vmward-lab")
 CASES = Path("/var/lib/vmward-lab-cases")
-VM, ADDRESS, CASE = "desk1", "192.168.86.11", "fault-test"
+VM, ADDRESS = "desk1", "192.168.86.11"
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def infected(lab: Play) -> Play:
-    """desk1 up and infected, with no case of it yet."""
-    lab("lab_up", "-e", "lab_fresh=true")
+def case(lab: Play) -> Iterator[str]:
+    """desk1 up and infected, and a new case for it. A response that ended well has left it clean."""
+    if cut() or not reached("true"):
+        lab("lab_up", "-e", "lab_fresh=true")
     lab("lab_infect")
-    shutil.rmtree(CASES / CASE, ignore_errors=True)
-    return lab
+    name = f"fault-{time.time_ns()}"
+    yield name
+    shutil.rmtree(CASES / name, ignore_errors=True)
 
 
 def virsh(*argv: str) -> str:
@@ -43,10 +45,10 @@ def virsh(*argv: str) -> str:
     return done.stdout
 
 
-def start() -> subprocess.Popen[str]:
+def start(case: str) -> subprocess.Popen[str]:
     """A response in a session of its own, as from a terminal of its own."""
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "vmward.remediation.respond"]
-    command += ["-e", f"vmward_vms={VM}", "-e", f"vmward_case={CASE}"]
+    command += ["-e", f"vmward_vms={VM}", "-e", f"vmward_case={case}"]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -68,60 +70,66 @@ def until(response: subprocess.Popen[str], step: str) -> str:
     pytest.fail(f"'{step}' never came:\n{told}")
 
 
-def entries() -> list[dict[str, object]]:
-    return [json.loads(line) for line in (CASES / CASE / "ledger.jsonl").read_text().splitlines()]
-
-
 def sealed() -> bool:
     """Both definitions carry the filter, and the link is down."""
     texts = [virsh("dumpxml", VM, *more) for more in ((), ("--inactive",))]
     return all("filterref filter='vmward-sealed'" in text and "link state='down'" in text for text in texts)
 
 
-def back_in_service() -> None:
-    """Free as before, answering, without the sample, and with a ledger that the stand-alone verifier believes."""
+def cut() -> bool:
+    """Is there any trace of isolation on the VM?"""
     text = virsh("dumpxml", VM) + virsh("dumpxml", VM, "--inactive")
-    assert not re.search(r"filterref|state='down'|xmlns/isolation", text)
+    return re.search(r"filterref|state='down'|xmlns/isolation", text) is not None
+
+
+def reached(command: str) -> bool:
+    """Does the guest answer, and the command succeed there?"""
     options = ["-i", str(LAB / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={LAB / 'ssh/known_hosts'}"]
+    options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
+    return subprocess.run(["ssh", "-n", *options, f"root@{ADDRESS}", command], check=False).returncode == 0
+
+
+def back_in_service(case: str) -> None:
+    """Free as before, answering, without the sample, and with a ledger that the stand-alone verifier believes."""
+    assert not cut()
     planted = json.loads((LAB / "infection.json").read_text())[VM]["files"]
-    looks = " && ".join(f"test ! -e {path}" for path in planted)
-    subprocess.run(["ssh", "-n", *options, "-o", "BatchMode=yes", f"root@{ADDRESS}", looks], check=True)
-    verifier = [sys.executable, str(CASES / CASE / "verify.py"), str(CASES / CASE), "--allowed-signers"]
+    assert reached(" && ".join(f"test ! -e {path}" for path in planted))
+    verifier = [sys.executable, str(CASES / case / "verify.py"), str(CASES / case), "--allowed-signers"]
     subprocess.run([*verifier, str(LAB / "signing/allowed_signers")], check=True)
 
 
 MOMENTS = [
     ("Cut every VM off", 0.3, "the cut is not yet recorded"),
-    ("Lead the case", 1.5, "memory is being dumped"),
+    ("Read the VMs .", 3.0, "memory is being dumped"),
     ("Pause it, so that all disks", 2.0, "a disk is being exported"),
-    ("Put the rules on the data host", 1.5, "a disk is being scanned"),
-    ("Stop it", 0.8, "the VM is being reverted"),
+    ("Know the golden images", 1.5, "a disk is being scanned"),
+    ("Stop it .", 0.8, "the VM is being reverted"),
 ]
 
 
 @pytest.mark.parametrize(("step", "delay", "moment"), MOMENTS, ids=[moment for *_more, moment in MOMENTS])
 def test_killed_and_started_again_it_ends_as_if_nothing_had_been(
-    infected: Play, step: str, delay: float, moment: str
+    lab: Play, case: str, step: str, delay: float, moment: str
 ) -> None:
-    response = start()
+    response = start(case)
     until(response, step)
     time.sleep(delay)
     os.killpg(response.pid, signal.SIGKILL)
     response.communicate()
     assert sealed(), f"killed while {moment}, the cut does not hold"
-    again = infected("respond", "-e", f"vmward_vms={VM}", "-e", f"vmward_case={CASE}", check=False)
+    again = lab("respond", "-e", f"vmward_vms={VM}", "-e", f"vmward_case={case}", check=False)
     assert again.returncode == 0, again.stdout[-8000:]
-    back_in_service()
+    back_in_service(case)
 
 
-def test_two_responders_do_not_both_respond(infected: Play) -> None:
-    first, second = start(), start()
+def test_two_responders_do_not_both_respond(case: str) -> None:
+    first, second = start(case), start(case)
     told = [response.communicate()[0] for response in (first, second)]
     codes = [first.returncode, second.returncode]
     assert sorted(code == 0 for code in codes) == [False, True], "\n".join(told)
     loser = told[codes.index(next(code for code in codes if code))]
-    assert re.search(rf"Cannot (lead|record in) case {CASE}.*\(run ", loser, re.DOTALL), loser
-    back_in_service()
+    assert re.search(rf"Cannot (lead|record in) case {case}.*\(run ", loser, re.DOTALL), loser
+    back_in_service(case)
 
 
 def restart_libvirtd() -> None:
@@ -134,11 +142,14 @@ def restart_libvirtd() -> None:
     while Path(f"/proc/{pid}").exists():
         time.sleep(0.1)
     subprocess.run(["libvirtd", "--daemon", "--pid-file", "/run/libvirtd.pid"], check=True)
+    shutil.copy("/run/libvirtd.pid", LAB / "run/libvirtd.pid")  # so that lab_down knows it as the lab's own
 
 
-@pytest.mark.parametrize(("step", "delay"), [("Lead the case", 1.0), ("Pause it, so that all disks", 2.0)])
-def test_libvirtd_restarted_in_the_middle_stops_nothing_or_says_so(infected: Play, step: str, delay: float) -> None:
-    response = start()
+@pytest.mark.parametrize(("step", "delay"), [("Read the VMs .", 3.0), ("Pause it, so that all disks", 2.0)])
+def test_libvirtd_restarted_in_the_middle_stops_nothing_or_says_so(
+    lab: Play, case: str, step: str, delay: float
+) -> None:
+    response = start(case)
     told = until(response, step)
     time.sleep(delay)
     restart_libvirtd()
@@ -146,6 +157,6 @@ def test_libvirtd_restarted_in_the_middle_stops_nothing_or_says_so(infected: Pla
     if response.returncode:
         assert sealed(), told
         assert re.search(r"FAILED\s+preserve", told), told
-        again = infected("respond", "-e", f"vmward_vms={VM}", "-e", f"vmward_case={CASE}", check=False)
+        again = lab("respond", "-e", f"vmward_vms={VM}", "-e", f"vmward_case={case}", check=False)
         assert again.returncode == 0, again.stdout[-8000:]
-    back_in_service()
+    back_in_service(case)

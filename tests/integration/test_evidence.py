@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ansible_collections.vmward.remediation.tests.ssh_server import SshServer, serve
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / "build" / "collections"
 MODULES = "ansible_collections.vmward.remediation.plugins.modules"
@@ -378,66 +379,18 @@ def test_a_killed_controller_is_followed_by_one_that_takes_over(
 # Over ssh
 
 
-@dataclass
-class Server:
-    port: int
-    identity: Path
-    known_hosts: Path
-
-
-def sshd_command(place: Path) -> tuple[str, dict[str, str]]:
-    """An sshd: the system's, or Debian's package unpacked, since installing it would open this machine's port 22."""
-    found = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
-    if found:
-        return found, dict(os.environ)
-    place.chmod(0o777)
-    sh("apt-get", "-q", "download", "openssh-server", "libwrap0", cwd=place)
-    for package in place.glob("*.deb"):
-        sh("dpkg", "-x", str(package), str(place / "root"))
-    libraries = ":".join(str(one.parent) for one in place.rglob("libwrap.so.0"))
-    return str(place / "root/usr/sbin/sshd"), {**os.environ, "LD_LIBRARY_PATH": libraries}
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """An sshd on the loopback with keys, and a password file, of its own."""
-    place = tmp_path_factory.mktemp("sshd")
-    (place / "packages").mkdir()
-    sshd, environment = sshd_command(place / "packages")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for key in ("host", "user"):
-        sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / key))
-    (place / "known_hosts").write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
-    (place / "passwd").write_text("root:x:0:0::/root:/bin/sh\nsshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n")
-    (place / "shadow").write_text("root:*:19000::::::\n")
-    (place / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
-        "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\n"
-    )
-    mounts = f"mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && mount --bind {place}/passwd /etc/passwd"
-    script = f"{mounts} && mount --bind {place}/shadow /etc/shadow && exec {sshd} -D -e -f {place}/config"
-    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], env=environment)
-    try:
-        for _attempt in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, "sshd has ended"
-            time.sleep(0.1)
-        yield Server(port, place / "user", place / "known_hosts")
-    finally:
-        process.terminate()
-        process.wait()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    with serve(tmp_path_factory.mktemp("sshd")) as made:
+        yield made
 
 
-def far(server: Server, case: Path, **more: str) -> dict[str, Any]:
+def far(server: SshServer, case: Path, **more: str) -> dict[str, Any]:
     keys = {"identity_file": str(server.identity), "known_hosts": str(server.known_hosts)}
     return {"path": str(case), "host": "root@127.0.0.1", "port": server.port, **keys, **more}
 
 
-def test_evidence_goes_over_ssh_straight_to_its_host(running: Machine, case: Path, server: Server) -> None:
+def test_evidence_goes_over_ssh_straight_to_its_host(running: Machine, case: Path, server: SshServer) -> None:
     options = arguments(running, case, dest=far(server, case))
     assert run("vm_memory_dump", options, check=True)["changed"] is True
     told = run("vm_memory_dump", options)
@@ -451,7 +404,7 @@ def test_evidence_goes_over_ssh_straight_to_its_host(running: Machine, case: Pat
 
 
 def test_an_unknown_host_key_or_a_refused_log_in_fails_before_the_guest_is_stopped(
-    running: Machine, case: Path, server: Server, tmp_path: Path
+    running: Machine, case: Path, server: SshServer, tmp_path: Path
 ) -> None:
     (tmp_path / "nobody").touch()
     strange = run(
@@ -466,7 +419,7 @@ def test_an_unknown_host_key_or_a_refused_log_in_fails_before_the_guest_is_stopp
     assert stored(case) == []
 
 
-def test_a_far_case_that_was_not_opened_is_told(running: Machine, case: Path, server: Server) -> None:
+def test_a_far_case_that_was_not_opened_is_told(running: Machine, case: Path, server: SshServer) -> None:
     told = run("vm_memory_dump", arguments(running, case, dest=far(server, case / "none")))
     assert "Open the case" in told["msg"]
     assert "on root@127.0.0.1" in told["msg"]
