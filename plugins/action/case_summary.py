@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Callable
 
 from ansible import constants as C
 
 from ansible_collections.vmward.remediation.plugins.module_utils._render import Line, plan, summary
-from ansible_collections.vmward.remediation.plugins.module_utils._report.story import PHASES, PROOFS, tell
+from ansible_collections.vmward.remediation.plugins.module_utils._report.story import PHASES, PROOFS, Now, tell
 from ansible_collections.vmward.remediation.plugins.plugin_utils._case_action import CaseAction
 
 STEP = {
@@ -31,6 +31,7 @@ SPEC = {
     "require_phases": {"type": "list", "elements": "str", "choices": list(PHASES), "default": []},
     "fail_on_shortfall": {"type": "bool", "default": True},
     "commands": {"type": "list", "elements": "dict", "options": COMMAND, "default": []},
+    "now": {"type": "dict", "default": {}},
     "plan": {"type": "list", "elements": "dict", "options": STEP},
 }
 
@@ -44,9 +45,8 @@ class ActionModule(CaseAction):
         if options["plan"] is not None:
             return {"changed": False, "lines": self._print(plan(options["case"], options["plan"]))}
         reading = self.reading(options, task_vars or {})
-        story = tell(
-            options["case"], reading.entries, options["vms"], options["require_proof"], options["require_phases"]
-        )
+        required = (options["require_proof"], options["require_phases"])
+        story = tell(options["case"], reading.entries, options["vms"], *required, now=as_read(options["now"]))
         place = reading.place(self.evidence_host(task_vars or {}))
         commands = [(one["label"], one["command"]) for one in options["commands"]]
         missing = [*([place.trouble] if place.trouble else []), *story.shortfalls]
@@ -64,3 +64,18 @@ class ActionModule(CaseAction):
         for line in lines:
             self._display.display(line.text, color=colours.get(line.tone))
         return [line.text for line in lines]
+
+
+def as_read(info: Mapping[str, Any]) -> Callable[[str], Now | None]:
+    """By name, what vm_info has just read; where it read nothing, why."""
+    read = {str(one["name"]): now_of(one) for one in info.get("vms", ())}
+    asked = info and not info.get("skipped")
+    other = Now(problem=str(info.get("msg") or "it was not asked for")) if asked else None
+    return lambda name: read.get(name, other)
+
+
+def now_of(outcome: Mapping[str, Any]) -> Now:
+    after = outcome.get("after") or {}
+    if outcome.get("failed") or not after:
+        return Now(problem=str(outcome.get("msg") or "nothing was read"))
+    return Now(str(outcome["hypervisor"]), str(after["power"]), str(after["isolation"]))

@@ -119,9 +119,19 @@ def row(state: str, name: str, seconds: float | None, text: Any) -> list[Line]:
 
 def state_words(machine: Machine) -> str:
     if not machine.isolation:
-        return "ISOLATION UNKNOWN: no entry says that it was cut off"
+        return f"ISOLATION UNKNOWN: no entry says that it was cut off{now_words(machine)}"
     since = shown(clock(machine.since), 40)
-    return f"{shown(machine.isolation, 20).upper()} since {since}, proof of the cut: {machine.proof}"
+    told = f"{shown(machine.isolation, 20).upper()} since {since}, proof of the cut: {machine.proof}"
+    return told + now_words(machine)
+
+
+def now_words(machine: Machine) -> str:
+    now = machine.now
+    if now is None:
+        return ""
+    if now.problem:
+        return f"; not read now: {shown(now.problem)}"
+    return f"; now {shown(now.power, 20)} and {shown(now.isolation, 20)}"
 
 
 def brief(machine: Machine) -> str:

@@ -18,7 +18,8 @@ description:
   - Fails when the proof of a cut is weaker than O(require_proof), a phase failed or has no recorded end, a phase of
     O(require_phases) was not done, a VM has no clean point, or the ledger cannot be read.
   - With O(plan) it prints a plan in the same layout, and reads nothing.
-  - The state of a VM is the one that the ledger recorded last. It is not read from the hypervisor.
+  - The state of a VM is the one that the ledger recorded last. What O(now) says of it is shown beside it, and a
+    difference is a shortfall.
 attributes:
   action:
     description: Runs on the controller; the ledger is read on the host to which the task is delegated.
@@ -50,6 +51,10 @@ options:
     description: On the controller, where M(vmward.remediation.case_ledger) keeps entries that the store has not taken.
     type: path
     default: ~/.local/state/vmward/spool
+  now:
+    description: What M(vmward.remediation.vm_info) has just returned. Empty when it was not asked.
+    type: dict
+    default: {}
   require_proof:
     description: The weakest proof of a cut that is enough.
     type: str
@@ -147,7 +152,8 @@ anchor:
 vms:
   description:
     - Per VM its C(name), its C(isolation) as last recorded, C(since) when in UTC, the C(proof) of its cut, its
-      C(shortfalls) and its C(phases).
+      C(shortfalls) and its C(phases). C(now) has C(hypervisor), C(power), C(isolation) and C(problem) as given in
+      O(now).
     - A phase has C(name), C(state) (C(done), C(failed) or C(not_done)), C(msg), C(seconds) and C(facts), the newest
       entry about each thing.
   type: list

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Callable
 
 from .._case.entry import Entry
 
@@ -61,6 +61,16 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Now:
+    """What the hypervisor says of a VM while its case is told."""
+
+    hypervisor: str = ""
+    power: str = ""
+    isolation: str = ""
+    problem: str = ""  # why it could not be read
+
+
+@dataclass(frozen=True)
 class Machine:
     """One VM of the case."""
 
@@ -69,6 +79,7 @@ class Machine:
     since: str
     phases: tuple[Phase, ...]
     shortfalls: tuple[str, ...]
+    now: Now | None = None  # None: not asked
 
     def fact(self, phase: str, name: str) -> Fact | None:
         facts = next(one.facts for one in self.phases if one.name == phase)
@@ -102,22 +113,28 @@ def tell(
     vms: Sequence[str] = (),
     proof: str = "witnessed",
     phases: Sequence[str] = (),
+    now: Callable[[str], Now | None] = lambda _name: None,
 ) -> Story:
-    """The story of `vms`, or of every VM in the ledger; the `proof` and the `phases` named are required of each."""
+    """The story of `vms`, or of every VM in the ledger; the `proof` and the `phases` named are required of each.
+
+    ``now`` answers, by name, what was just read of a VM.
+    """
     known = sorted({str(entry["target"]) for entry in entries if entry["phase"] in PHASES and entry["target"]})
     chosen = list(dict.fromkeys(vms)) or known
-    machines = [tell_machine(name, entries, proof, phases) for name in chosen]
+    machines = [tell_machine(name, entries, proof, phases, now(name)) for name in chosen]
     return Story(case, tuple(machines), tuple(name for name in known if name not in chosen))
 
 
-def tell_machine(name: str, entries: Sequence[Entry], proof: str, needed: Sequence[str]) -> Machine:
+def tell_machine(
+    name: str, entries: Sequence[Entry], proof: str, needed: Sequence[str], now: Now | None = None
+) -> Machine:
     mine = [entry for entry in entries if concerns(entry, name)]
     isolation, since = isolation_of(mine)
     phases: list[Phase] = []
     for phase in PHASES:
         stopped = next((one.name for one in reversed(phases) if one.state == "failed" and one.name != "notify"), "")
         phases.append(tell_phase(phase, [entry for entry in mine if entry["phase"] == phase], stopped))
-    machine = Machine(name, isolation, since, tuple(phases), ())
+    machine = Machine(name, isolation, since, tuple(phases), (), now)
     return replace(machine, shortfalls=tuple(shortfalls(machine, proof, needed)))
 
 
@@ -214,9 +231,10 @@ def shortfalls(machine: Machine, proof: str, needed: Sequence[str]) -> list[str]
     own = [phase for phase in machine.phases if phase.name not in ("notify", "report")]
     if not any(phase.facts or phase.ended for phase in own):
         return [f"{machine.name}: nothing is recorded about it. It may not be cut off. Contain it."]
-    found = proof_shortfalls(machine, proof)
+    unproven = proof_shortfalls(machine, proof)
+    found = [*now_shortfalls(machine), *unproven]
     for phase in machine.phases:
-        if phase.state == "failed" and not (phase.name == "contain" and found):  # the proof says it better
+        if phase.state == "failed" and not (phase.name == "contain" and unproven):  # the proof says it better
             found.append(f"{machine.name}: {phase.name} failed: {phase.msg or 'no reason is recorded'}")
         elif phase.state == "not_done" and (phase.name in needed or phase.facts and not phase.ended):
             found.append(f"{machine.name}: {phase.name} was not done: {phase.msg}")
@@ -227,6 +245,17 @@ def shortfalls(machine: Machine, proof: str, needed: Sequence[str]) -> list[str]
             f"{point.result.get('chosen') or 'what it was to be brought back from'} is not clean: {point.msg}"
         )
     return found
+
+
+def now_shortfalls(machine: Machine) -> list[str]:
+    """A ledger that says otherwise than the hypervisor is believed by nobody."""
+    now = machine.now
+    if now is None or now.problem or not machine.isolation or now.isolation == machine.isolation:
+        return []
+    return [
+        f"{machine.name}: {now.hypervisor} says that it is {now.isolation} now, the ledger that it is "
+        f"{machine.isolation} since {clock(machine.since)}. Look at its NICs (vm_info), and contain it again."
+    ]
 
 
 def proof_shortfalls(machine: Machine, required: str) -> list[str]:

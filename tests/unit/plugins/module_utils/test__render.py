@@ -19,7 +19,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._render import 
     plan,
     summary,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._report.story import tell
+from ansible_collections.vmward.remediation.plugins.module_utils._report.story import Now, tell
 from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._report.cases import (
     HOSTILE,
     book,
@@ -46,6 +46,25 @@ def place(written: Any, **more: Any) -> Place:
         ("report/report-21.html",),
         **more,
     )
+
+
+@pytest.mark.parametrize(
+    ("now", "told", "missing"),
+    [
+        (Now("kvm1", "stopped", "sealed"), "; now stopped and sealed", False),
+        (Now("kvm1", "running", "free"), "; now running and free", True),
+        (Now(problem=f"no answer {HOSTILE}"), "; not read now: no answer", False),
+        (None, "proof of the cut: witnessed", False),
+    ],
+)
+def test_what_the_ledger_says_is_held_against_what_is(now: Now | None, told: str, missing: bool) -> None:
+    written = book(*contained())
+    story = tell("2026-0142", written.entries, ["desk1"], now=lambda _name: now)
+    heading = summary(story, place(written))[1].text
+    assert told in heading
+    assert heading.isascii()
+    sentence = "desk1: kvm1 says that it is free now, the ledger that it is sealed since"
+    assert any(sentence in shortfall for shortfall in story.shortfalls) is missing
 
 
 def whole() -> list[Line]:
