@@ -67,11 +67,17 @@ def summary(story: Story, place: Place, more: Sequence[tuple[str, str]] = ()) ->
 
 
 def plan(case: str, steps: Sequence[Mapping[str, Any]]) -> list[Line]:
-    """What a response would do: one row per step with its phase, how it is undone and what cannot be proven."""
+    """What a response would do: one row per step with its phase, how it is undone and what cannot be proven.
+
+    VMs with the same plan are told together.
+    """
     lines = [ruler(f"Plan for case {shown(case)}: nothing has been changed" if case else "Plan: nothing was changed")]
+    alike: dict[str, list[str]] = {}
     for vm in dict.fromkeys(str(step["vm"]) for step in steps):
-        lines.append(Line(shown(vm, WIDTH), "head"))
-        mine = [step for step in steps if step["vm"] == vm]
+        alike.setdefault(repr([{**step, "vm": ""} for step in steps if step["vm"] == vm]), []).append(vm)
+    for vms in alike.values():
+        lines += [Line(part, "head") for part in folded(", ".join(shown(vm, 80) for vm in vms), WIDTH)]
+        mine = [step for step in steps if step["vm"] == vms[0]]
         for step in sorted(mine, key=lambda one: PHASES.index(str(one["phase"]))):
             lines += row("not_done" if step.get("not_done") else "planned", str(step["phase"]), None, step["what"])
             lines += [line for key in ("undo", "unproven") for line in remark(key, step.get(key))]

@@ -139,3 +139,12 @@ def test_what_is_missing_is_never_told_as_nothing() -> None:
 def test_numbers_for_people() -> None:
     assert [duration(number) for number in (0.94, 99.9, 128, 7200)] == ["0.9 s", "99.9 s", "2m08s", "120m00s"]
     assert [amount(number) for number in (0, 1023, 1 << 28, 3 << 40)] == ["0 B", "1023 B", "256.0 MiB", "3.0 TiB"]
+
+
+def test_vms_with_the_same_plan_are_told_together() -> None:
+    steps = [{"vm": name, "phase": "contain", "what": "seal 1 NIC"} for name in ("desk1", "desk2")]
+    steps.append({"vm": "app1", "phase": "contain", "what": "seal 2 NICs"})
+    told = [line.text for line in plan("", steps)]
+    assert told[1] == "desk1, desk2"
+    assert sum("seal 1 NIC" in line for line in told) == 1
+    assert "app1" in told
