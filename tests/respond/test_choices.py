@@ -1,0 +1,166 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The choices that a responder has, and what may be gone meanwhile, on the simulated hypervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._fake import tour
+
+ROOT = Path(__file__).resolve().parents[2]
+CASE = "choice-1"
+
+
+class Tour:
+    """Four simulated VMs, desk1 infected."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        tour.create(str(directory))
+        tour.create_keys(str(directory))
+
+    def play(self, name: str, *flags: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        told = {"tour_directory": str(self.directory), "vmward_vms": "desk1", "vmward_case": CASE, **variables}
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/tour", *flags]
+        command += [f"vmward.remediation.{name}", "-e", json.dumps(told)]
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "HOME": str(self.directory.parent), "USER": "ada"}
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+
+    def done(self, name: str, *flags: str, **variables: Any) -> str:
+        played = self.play(name, *flags, **variables)
+        assert played.returncode == 0, played.stdout + played.stderr
+        return played.stdout
+
+    def failed(self, name: str, *flags: str, **variables: Any) -> str:
+        """Its output without line breaks."""
+        played = self.play(name, *flags, **variables)
+        assert played.returncode != 0, played.stdout
+        return " ".join(played.stdout.split())
+
+    def vm(self, name: str = "desk1") -> dict[str, Any]:
+        state = json.loads((self.directory / "fake1.json").read_text())
+        found: dict[str, Any] = next(vm for vm in state["vms"].values() if vm["name"] == name)
+        return found
+
+    def entries(self, phase: str, action: str) -> list[dict[str, Any]]:
+        lines = (self.directory / "cases" / CASE / "ledger.jsonl").read_text().splitlines()
+        read = [json.loads(line) for line in lines]
+        return [one["result"] for one in read if (one["phase"], one["action"]) == (phase, action)]
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Tour:
+    return Tour(tmp_path / "tour")
+
+
+def is_free(vm: dict[str, Any]) -> bool:
+    return vm["note"] is None
+
+
+def test_a_snapshot_that_is_named_needs_no_time_and_evidence_can_be_given_up_by_name(simulated: Tour) -> None:
+    waive = {"desk1": {"memory": "the guest was rebooted by its user"}}
+    simulated.done("respond", vmward_snapshot="clean-baseline", vmward_incident_time="", vmward_waive=waive)
+    assert is_free(simulated.vm())
+    assert [one["chosen"] for one in simulated.entries("restore", "clean_point")] == ["clean-baseline"]
+    (waived,) = [one for one in simulated.entries("preserve", "evidence") if one["state"] == "waived"]
+    assert (waived["class"], waived["by"]) == ("memory", "ada")
+
+
+def test_the_golden_image_can_be_taken_instead_of_any_snapshot(simulated: Tour) -> None:
+    done = simulated.play("respond", vmward_restore_from="golden")
+    if done.returncode:  # every snapshot must be gone before: it says so, and nothing was given back
+        assert "snapshot" in done.stdout
+        assert not is_free(simulated.vm())
+    else:
+        assert [one["kind"] for one in simulated.entries("restore", "clean_point")] == ["golden"]
+
+
+def test_a_false_alarm_is_freed_in_the_name_of_a_person(simulated: Tour) -> None:
+    simulated.done("contain")
+    told = simulated.failed("release")
+    assert "is not released: the ledger holds no clean scan of it after a restore. Nothing was changed." in told
+    assert "its isolation is sealed" in told
+    assert not is_free(simulated.vm())
+    simulated.failed("release", vmward_false_alarm_by="ada")
+    simulated.done("release", vmward_false_alarm_by="ada", vmward_false_alarm_reason="a drill")
+    assert is_free(simulated.vm())
+    assert simulated.vm()["power"] == "running"
+    assert [one["by"] for one in simulated.entries("release", "begin")] == ["ada"]
+
+
+def test_a_release_that_was_killed_goes_on_where_it_ended(simulated: Tour) -> None:
+    simulated.done("respond")
+    ledger = simulated.directory / "cases" / CASE / "ledger.jsonl"
+    lines = ledger.read_text().splitlines()
+    freed = next(n for n, line in enumerate(lines) if json.loads(line)["action"] == "reconnect")
+    ledger.write_text("\n".join(lines[: freed + 1]) + "\n")
+    state = simulated.directory / "fake1.json"
+    told = json.loads(state.read_text())
+    next(vm for vm in told["vms"].values() if vm["name"] == "desk1")["power"] = "stopped"
+    state.write_text(json.dumps(told))
+    shutil.rmtree(simulated.directory.parent / ".local", ignore_errors=True)
+    simulated.done("release")
+    assert simulated.vm()["power"] == "running"
+    assert simulated.entries("release", "end")[-1]["state"] == "done"
+
+
+def test_a_vpn_hook_is_done_only_when_it_ran(simulated: Tour) -> None:
+    hook = simulated.directory / "vpn.yml"
+    hook.write_text("- ansible.builtin.debug: {msg: the VPN is off}\n")
+    simulated.done("contain", contain_vpn_hook=str(hook))
+    hook.write_text("- ansible.builtin.fail: {msg: the VPN does not answer}\n")
+    simulated.play("contain", contain_vpn_hook=str(hook))
+    told = [(one["state"], one["msg"]) for one in simulated.entries("contain", "vpn")]
+    assert [state for state, _msg in told] == ["done", "failed"]
+    assert "the VPN does not answer" in told[1][1]
+
+
+def test_what_the_restore_will_refuse_is_told_before_anything_slow(simulated: Tour) -> None:
+    told = simulated.play("respond", vmward_incident_time="yesterday").stdout
+    assert "'yesterday' is not a time" in told[: told.index("Dump the memory")]
+
+
+@pytest.mark.parametrize("phase", ["preserve", "scan", "restore", "release"])
+def test_a_phase_in_check_mode_neither_lies_nor_breaks(simulated: Tour, phase: str) -> None:
+    simulated.done("contain")
+    before = simulated.vm()
+    told = simulated.play(phase, "--check")
+    assert "undefined" not in told.stdout + told.stderr
+    assert "desk1 was restored" not in told.stdout
+    assert simulated.vm() == before
+
+
+@pytest.mark.parametrize("gone", ["hypervisor", "store"])
+def test_what_is_gone_takes_the_closing_sentence_with_it_never(simulated: Tour, gone: str) -> None:
+    simulated.done("contain")
+    if gone == "store":
+        (simulated.directory / "cases").rename(simulated.directory / "moved")
+    else:
+        (simulated.directory / "fake1.json").rename(simulated.directory / "moved.json")
+    told = simulated.failed("scan")
+    assert "desk1: scan failed:" in told
+    assert ("its isolation is sealed" if gone == "store" else "could not be read back") in told
+
+
+def test_a_data_host_that_is_gone_before_the_scan_fails_the_vm_and_not_the_run(simulated: Tour) -> None:
+    simulated.done("contain")
+    inventory = simulated.directory / "gone.json"
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    inventory.write_text(json.dumps({"all": {"hosts": {"gone1": gone}}}))
+    entry = {"fake": {"path": str(simulated.directory / "fake1.json"), "data_host": "gone1"}}
+    told = simulated.failed("scan", "-i", str(inventory), vmward_hypervisors={"fake1": entry})
+    assert "Cannot reach gone1, which reads the disks of desk1" in told
+    assert "its isolation is sealed" in told
+    assert simulated.entries("scan", "end")[-1]["state"] == "failed"
