@@ -288,14 +288,12 @@ def snapshot_of(text: str, current: bool) -> Snapshot:
         raise Unsupported(f"Cannot judge a snapshot in the unknown state '{printable(state)}'.")
     kinds = {disk.get("snapshot", "") for disk in root.findall("./disks/disk")} - {"no"}
     memory = root.find("memory")
-    name = root.findtext("name", "")
+    name, made = root.findtext("name", ""), root.findtext("creationTime", "")
     return Snapshot(
         id=name,
         name=name,
         parent=root.findtext("./parent/name", ""),
-        created=datetime.fromtimestamp(int(root.findtext("creationTime", "0")), timezone.utc).strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        ),
+        created=datetime.fromtimestamp(int(made), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if made else "",
         memory=memory is not None and memory.get("snapshot") not in (None, "no"),
         disks="external"
         if "external" in kinds or state == "disk-snapshot"

@@ -186,6 +186,11 @@ def test_a_snapshot_is_read(state: str, memory: str, disk: str, expected: tuple[
     assert (found.id, found.parent, found.created, found.current) == ("one", "zero", "2026-11-22T00:00:00Z", True)
 
 
+def test_a_snapshot_without_a_time_is_not_the_oldest_of_all() -> None:
+    text = SNAPSHOT.format(state="shutoff", memory="no", disk="no")
+    assert xml.snapshot_of(text.replace("<creationTime>1795305600</creationTime>", ""), True).created == ""
+
+
 def test_a_snapshot_in_an_unknown_state_is_an_error() -> None:
     with pytest.raises(Unsupported, match="unknown state 'dreaming'"):
         xml.snapshot_of(SNAPSHOT.format(state="dreaming", memory="no", disk="no"), True)
