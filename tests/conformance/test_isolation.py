@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import libvirt
 import pytest
 
@@ -13,6 +15,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.xml im
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench, mac
 
 COLLECTORS = [Collector("192.0.2.1", 22), Collector("2001:db8::1", 514, "udp", "vm")]
@@ -228,6 +231,20 @@ def test_a_note_lost_while_the_vm_is_cut_is_said_to_lie_in_the_ledger(fake: Fake
     done = fake.one(SEAL, vm_id)
     assert f"NIC {mac(0)} was cut already and its undo note is lost" in done.warnings[1]
     assert fake.vm(vm_id).isolation is Isolation.SEALED
+
+
+def test_a_revert_to_a_spoiled_note_is_isolated_again_under_the_note_from_before(fake: FakeBench) -> None:
+    vm_id = fake.create("desk1")
+    fake.one(SetSnapshot("clean", "present", "", False), vm_id)
+    fake.one(SEAL, vm_id)
+    note = fake.vm(vm_id).note
+    with fake.state.change() as state:
+        state["vms"][vm_id]["snapshots"][0]["definition"]["note"] = {"wiring": []}
+    fake.one(Revert("clean", False, True, {vm_id: ALL_WAIVED}), vm_id)
+    vm = fake.vm(vm_id)
+    assert vm.isolation is Isolation.SEALED
+    assert note is not None
+    assert vm.note == replace(note, sessions=False)
 
 
 @pytest.mark.real
