@@ -12,6 +12,7 @@ author: vmward contributors (@vmward)
 description:
   - Takes the snapshots that M(vmward.remediation.vm_info) tells and gives those from before an incident, the newest
     first; or the one that is named; or the golden image alone.
+  - A snapshot of which the hypervisor tells no time is left out with a warning, unless it is the one that is named.
   - Fails, saying what to do, when that leaves no point or more than one of the name.
 positional: _input
 options:
@@ -47,23 +48,42 @@ _value:
   elements: dict
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
+
+from ansible_collections.vmward.remediation.plugins.module_utils._model import printable
 
 GOLDEN = {"kind": "golden", "id": "", "name": "golden image", "created": ""}
 
 
-def moment(text: str) -> datetime:
-    """Read a time; one without a zone is UTC."""
+UNDATED = datetime.min.replace(tzinfo=timezone.utc)
+
+
+def incident(text: str) -> datetime:
+    """When it began, as the user has said."""
     try:
-        read = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        return moment(text)
     except ValueError as exc:
         raise AnsibleFilterError(
             f"'{text}' is not a time. Write vmward_incident_time in UTC, as in 2026-01-31T12:00:00Z."
         ) from exc
+
+
+def made(taken: Mapping[str, Any]) -> datetime:
+    """When a snapshot was made, as the hypervisor tells."""
+    try:
+        return moment(taken["created"])
+    except ValueError:
+        return UNDATED
+
+
+def moment(text: str) -> datetime:
+    """Read a time; one without a zone is UTC."""
+    read = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     return read if read.tzinfo else read.replace(tzinfo=timezone.utc)
 
 
@@ -75,9 +95,9 @@ def restore_points(
         return [dict(GOLDEN)]
     found = [
         {"kind": "snapshot", "id": taken["id"], "name": taken["name"], "created": taken["created"]}
-        for taken in sorted(snapshots, key=lambda taken: moment(taken["created"]), reverse=True)
+        for taken in sorted(snapshots, key=made, reverse=True)
     ]
-    had = ", ".join(f"{point['name']} ({point['created']})" for point in found) or "none"
+    had = ", ".join(f"{printable(point['name'], 60)} ({point['created'] or 'no time'})" for point in found) or "none"
     if named:
         points = [point for point in found if point["id"] == named] or [
             point for point in found if point["name"] == named
@@ -86,7 +106,9 @@ def restore_points(
             ids = ", ".join(point["id"] for point in points)
             raise AnsibleFilterError(f"{len(points)} snapshots are named '{named}': {ids}. Use the id.")
     elif before:
-        points = [point for point in found if moment(point["created"]) < moment(before)]
+        began = incident(before)
+        points = [point for point in found if UNDATED < made(point) < began]
+        tell_undated([point["name"] for point in found if made(point) == UNDATED])
     else:
         raise AnsibleFilterError(
             "When did the incident begin? Say -e vmward_incident_time=2026-01-31T12:00:00Z (UTC), so that only older "
@@ -99,6 +121,15 @@ def restore_points(
             "golden image."
         )
     return points
+
+
+def tell_undated(names: Sequence[str]) -> None:
+    """A point of unknown age may be from after the incident."""
+    if names:
+        Display().warning(
+            f"Left out, since the hypervisor tells no time of them: {printable(', '.join(names), 400)}. To try one, "
+            "name it with vmward_snapshot."
+        )
 
 
 class FilterModule:

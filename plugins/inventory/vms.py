@@ -17,7 +17,7 @@ description:
   - A VM's name may be hostile. One that is not a plain host name is never used as such, and no template evaluates it.
     Such a VM is listed under its id, its name is in C(vmward_name).
   - When VMs of the same name exist, each is listed as C(NAME_HYPERVISOR), and on one hypervisor as C(NAME_ID), so that
-    no name ever means two VMs.
+    no name ever means two VMs. The modules take these names too.
   - The host variables are C(vmward_name), C(vmward_id), C(vmward_hypervisor), C(vmward_data_host), C(vmward_power),
     C(vmward_isolation), C(vmward_case), C(vmward_addresses), C(vmward_macs), C(vmward_networks), C(vmward_tags), and
     C(vmward_problem), which says why a VM could not be judged.
@@ -73,6 +73,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._connect import
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import VmwardError
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Vm, printable
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import long_names
 
 HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 NO_GROUP_NAME = re.compile(r"[^A-Za-z0-9_]")
@@ -193,11 +194,13 @@ def host_names(machines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if not HOST_NAME.fullmatch(name) or name in RESERVED:
             names.append(vm_id)
         elif here[name, hypervisor] > 1:
-            names.append(f"{name}_{vm_id}")
+            names.append(long_names(name, hypervisor, vm_id)[1])
         else:
-            names.append(f"{name}_{hypervisor}" if twins[name] > 1 else name)
+            names.append(long_names(name, hypervisor, vm_id)[0] if twins[name] > 1 else name)
     taken = Counter(names)
-    return {
-        name if taken[name] == 1 else f"{machine['vmward_id']}_{machine['vmward_hypervisor']}": machine
-        for name, machine in zip(names, machines)
-    }
+    return {name if taken[name] == 1 else last_name(machine): machine for name, machine in zip(names, machines)}
+
+
+def last_name(machine: Mapping[str, Any]) -> str:
+    """Of a VM whose long name, too, is another's."""
+    return long_names(*(machine[f"vmward_{key}"] for key in ("name", "hypervisor", "id")))[2]

@@ -24,6 +24,14 @@ class Unsupported(VmwardError):
     """The hypervisor, its version or the VM's kind cannot do this; raised before the first write."""
 
 
+class Unjudged(Unsupported):
+    """Something of a VM is of a kind never seen. Every verb stops here but the cut, which goes on with ``vm``."""
+
+    def __init__(self, sentence: str, vm: Any) -> None:
+        super().__init__(sentence)
+        self.vm = vm  # what could be read; a power state never seen is given as running, the stricter
+
+
 class AuthFailed(VmwardError):
     """The hypervisor refused the log-in or the permission."""
 

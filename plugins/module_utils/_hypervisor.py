@@ -83,7 +83,8 @@ class Vms(ABC):
 
     @abstractmethod
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
-        """Read VMs in bulk, by id. A VM that is gone answers ``NotFound``; a state or NIC kind never seen, its error.
+        """Read VMs in bulk, by id. A VM that is gone answers ``NotFound``; a state or NIC kind never seen, or an undo
+        note that cannot be read, ``Unjudged`` with what could be read, so that it can still be cut off.
 
         One VM that cannot be judged never hides another.
         """

@@ -90,7 +90,7 @@ class Snapshot:
     id: str
     name: str
     parent: str  # id of the parent, "" for a root
-    created: str  # UTC, RFC 3339
+    created: str  # UTC, RFC 3339; "" where the hypervisor does not tell
     memory: bool  # holds the memory of a running VM
     disks: str  # "internal", "external" or "none"
     current: bool

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ._errors import NotFound, NotVerified, VmwardError, attempt
+from ._errors import NotFound, NotVerified, Unjudged, VmwardError, attempt
 from ._hypervisor import Detail, Hypervisor, Pending
 from ._model import Vm, printable
 
@@ -48,6 +48,7 @@ class UseCase(ABC):
     """A verb: how it sees a VM, and what it plans. Planning reads and never writes."""
 
     detail: frozenset[Detail] = frozenset()
+    cuts = False  # whether it only cuts off, and so goes on where something of the VM cannot be judged
     needs_all = True  # whether it refuses to act while one of the hypervisors cannot be asked for a VM of the same name
 
     @abstractmethod
@@ -95,6 +96,8 @@ class Run:
     def plan(self, vms: dict[str, Vm | VmwardError], names: dict[str, str]) -> None:
         for vm_id, vm in vms.items():
             outcome = self.outcomes[vm_id] = Outcome(names[vm_id], vm_id, self.hypervisor.name)
+            outcome.warnings = [printable(str(vm), 1000)] if self.usecase.cuts and isinstance(vm, Unjudged) else []
+            vm = self._enough(vm)
             if isinstance(vm, VmwardError):
                 outcome.fail(vm)
                 continue
@@ -106,7 +109,12 @@ class Run:
             self.plans[vm_id] = plan
             outcome.changed, outcome.steps = plan.changed, [step.text for step in plan.steps]
             outcome.before, outcome.after = plan.before, plan.after
-            outcome.warnings = list(plan.warnings)
+            outcome.warnings += plan.warnings
+
+    def _enough(self, vm: Vm | VmwardError) -> Vm | VmwardError:
+        """What was read, if the verb can go on with it."""
+        known: Vm | VmwardError = vm.vm if self.usecase.cuts and isinstance(vm, Unjudged) else vm
+        return known
 
     def apply(self) -> None:
         """Submit step i of every VM, wait once for all of them, go on to step i + 1."""
@@ -153,7 +161,7 @@ class Run:
             outcome = self.outcomes[vm_id]
             wrong: list[str] = []
             if plan.changed:
-                actual = found.get(vm_id, NotFound("The VM is gone."))
+                actual = self._enough(found.get(vm_id, NotFound("The VM is gone.")))
                 if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
                     outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
                     continue

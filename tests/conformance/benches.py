@@ -15,6 +15,7 @@ from pathlib import Path
 
 import libvirt
 
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unjudged
 from ansible_collections.vmward.remediation.plugins.module_utils._fake import convert, images
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor, stop
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.state import State
@@ -138,6 +139,13 @@ class FakeBench(Bench):
             if not running:
                 stop(data, vm_id)
         return vm_id
+
+    def known(self, vm_id: str) -> Vm:
+        """What could be read of a VM that cannot be judged."""
+        found = self.hypervisor.read([vm_id], EVERYTHING)[vm_id]
+        assert isinstance(found, Unjudged), found
+        known: Vm = found.vm
+        return known
 
     def plug(self, vm_id: str, mac: str) -> None:
         with self.state.change() as data:

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import libvirt
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.xml import NOTE_URI
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench, mac
 
 COLLECTORS = [Collector("192.0.2.1", 22), Collector("2001:db8::1", 514, "udp", "vm")]
@@ -167,6 +172,93 @@ def test_a_batch_is_cut_as_one_and_a_failure_stays_alone(fake: FakeBench) -> Non
     assert [outcome.failed for outcome in outcomes] == [False, True, False]
     assert [fake.vm(vm_id).isolation.value for vm_id in ids] == ["sealed", "free", "sealed"]
     assert fake.vm(ids[1]).note is not None, "the undo note was written before the cut"
+
+
+def spoil(fake: FakeBench, vm_id: str, **parts: object) -> None:
+    with fake.state.change() as state:
+        state["vms"][vm_id].update(parts)
+
+
+@MODES
+def test_a_nic_of_a_kind_never_seen_is_named_and_all_others_are_cut(fake: FakeBench, usecase: SetIsolation) -> None:
+    vm_id = fake.create("desk1", ["tap", "tap"])
+    with fake.state.change() as state:
+        state["vms"][vm_id]["nics"][0]["kind"] = "quantum"
+    for check in (True, False, False):
+        (outcome,) = fake.do(usecase, vm_id, check=check)
+        assert "NOT wholly isolated: %s (quantum) cannot be cut" % mac(0) in outcome.msg
+    known = fake.known(vm_id)
+    assert [nic.isolation for nic in known.nics] == [Isolation.FREE, usecase.mode]
+    assert not known.nics[0].link_up, "its link was tried"
+    assert known.note is not None
+    assert {mac(0), mac(1)} == set(dict(known.note.wiring))
+
+
+def test_a_power_state_never_seen_stops_every_verb_but_the_cut(fake: FakeBench) -> None:
+    vm_id, other = fake.create("desk1"), fake.create("desk2")
+    spoil(fake, vm_id, power="dreaming")
+    first, second = fake.do(SEAL, vm_id, other)
+    assert (first.failed, second.failed) == (False, False), first.msg
+    assert "'dreaming' is unknown" in first.warnings[0]
+    assert fake.known(vm_id).isolation is Isolation.SEALED
+    for usecase in (FREE, SetPower("running", False, 0, {}), SetPower("stopped", True, 0, {vm_id: ALL_WAIVED})):
+        (refused,) = fake.do(usecase, vm_id)
+        assert "'dreaming' is unknown" in refused.msg
+    assert fake.known(vm_id).isolation is Isolation.SEALED
+
+
+@pytest.mark.parametrize("note", [{}, [], "text", {"wiring": []}])
+def test_an_undo_note_that_cannot_be_read_keeps_no_vm_from_its_cut(fake: FakeBench, note: object) -> None:
+    vm_id = fake.create("desk1")
+    spoil(fake, vm_id, note=note)
+    (refused,) = fake.do(FREE, vm_id)
+    assert "its undo note cannot be read" in refused.msg
+    done = fake.one(SEAL, vm_id)
+    assert "its undo note cannot be read" in done.warnings[0]
+    assert len(done.warnings) == 1
+    vm = fake.vm(vm_id)
+    assert vm.isolation is Isolation.SEALED
+    assert vm.note is not None
+    assert vm.note.case == "2026-1"
+    fake.one(FREE, vm_id)
+    assert fake.vm(vm_id).isolation is Isolation.FREE
+
+
+def test_a_note_lost_while_the_vm_is_cut_is_said_to_lie_in_the_ledger(fake: FakeBench) -> None:
+    vm_id = fake.create("desk1")
+    fake.one(SEAL, vm_id)
+    spoil(fake, vm_id, note={"wiring": []})
+    done = fake.one(SEAL, vm_id)
+    assert f"NIC {mac(0)} was cut already and its undo note is lost" in done.warnings[1]
+    assert fake.vm(vm_id).isolation is Isolation.SEALED
+
+
+def test_a_revert_to_a_spoiled_note_is_isolated_again_under_the_note_from_before(fake: FakeBench) -> None:
+    vm_id = fake.create("desk1")
+    fake.one(SetSnapshot("clean", "present", "", False), vm_id)
+    fake.one(SEAL, vm_id)
+    note = fake.vm(vm_id).note
+    with fake.state.change() as state:
+        state["vms"][vm_id]["snapshots"][0]["definition"]["note"] = {"wiring": []}
+    fake.one(Revert("clean", False, True, {vm_id: ALL_WAIVED}), vm_id)
+    vm = fake.vm(vm_id)
+    assert vm.isolation is Isolation.SEALED
+    assert note is not None
+    assert vm.note == replace(note, sessions=False)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("note", ["{}", "text", '{"wiring": []}'])
+def test_on_libvirt_a_spoiled_note_keeps_no_vm_of_the_batch_from_its_cut(real: LibvirtBench, note: str) -> None:
+    ids = [real.create("desk1"), real.create("desk2")]
+    text = f"<isolation>{note}</isolation>"
+    for flag in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
+        real.domain(ids[0]).setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, "vmward", NOTE_URI, flag)
+    outcomes = real.do(SEAL, *ids)
+    assert [outcome.failed for outcome in outcomes] == [False, False], outcomes[0].msg
+    assert f"it says '{note}'" in outcomes[0].warnings[0]
+    assert {real.vm(vm_id).isolation for vm_id in ids} == {Isolation.SEALED}
+    real.one(FREE, ids[0])
 
 
 @pytest.mark.real

@@ -99,13 +99,22 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("vm_isolation", {"state": "free", "keep_sessions": True}),
     ("vm_power", {"state": "paused"}),
     ("vm_power", {"state": "running"}),
+    ("vm_power", {"state": "restarted", "grace": 0, "force": True}),
+    ("vm_power", {"state": "stopped", "grace": 1, "force": True}),  # these guests never obey
+    ("vm_power", {"state": "running"}),
     ("vm_power", {"state": "stopped", "grace": 0, "force": True}),
     ("vm_snapshot", {"name": "clean"}),
     ("vm_snapshot_revert", {"snapshot": "clean", "discard": True}),
+    ("vm_snapshot", {"name": "clean", "state": "absent"}),
     ("vm_disk_reset", {"discard": True}),
     ("vm_delete", {"confirm": True}),
 ]
-ALWAYS = ("vm_snapshot_revert", "vm_disk_reset")  # each run is a change
+ONCE = ("vm_snapshot_revert", "vm_disk_reset", "vm_delete")  # a second run is a change again, or finds nothing
+
+
+def repeats(verb: str, options: dict[str, Any]) -> bool:
+    """Whether a second run must be no change."""
+    return verb not in ONCE and options.get("state") != "restarted"
 
 
 def test_a_life_of_a_vm_predicted_done_and_done_twice(bench: Bench, tmp_path: Path) -> None:
@@ -116,7 +125,7 @@ def test_a_life_of_a_vm_predicted_done_and_done_twice(bench: Bench, tmp_path: Pa
     for verb, options in changes:
         tasks.append(task(verb, bench, "desk1", check_mode=True, diff=True, **options))
         tasks.append(task(verb, bench, "desk1", diff=True, **options))
-        if verb not in (*ALWAYS, "vm_delete"):
+        if repeats(verb, options):
             tasks.append(task(verb, bench, "desk1", **options))
     told = iter(play(tmp_path, tasks))
     for verb, options in changes:
@@ -125,9 +134,23 @@ def test_a_life_of_a_vm_predicted_done_and_done_twice(bench: Bench, tmp_path: Pa
         assert predicted["changed"] is done["changed"] is True, (verb, options)
         assert predicted["diff"] == done["diff"], (verb, options)
         assert [vm["steps"] for vm in predicted["vms"]] == [vm["steps"] for vm in done["vms"]]
-        if verb not in (*ALWAYS, "vm_delete"):
+        if repeats(verb, options):
             assert next(told)["changed"] is False, (verb, options)
     assert bench.hypervisor.refs() == ()
+
+
+def test_a_graceful_stop_is_predicted_done_and_done_twice(tmp_path: Path) -> None:
+    bench = FakeBench(tmp_path)
+    vm_id = bench.create("desk1")
+    with bench.state.change() as state:
+        state["vms"][vm_id]["obeys_after"] = 0.2
+    stop = {"state": "stopped", "grace": 10}
+    checked = task("vm_power", bench, "desk1", check_mode=True, diff=True, **stop)
+    predicted, done, again = play(tmp_path, [checked, *[task("vm_power", bench, "desk1", diff=True, **stop)] * 2])
+    assert predicted["changed"] is done["changed"] is True
+    assert predicted["diff"] == done["diff"]
+    assert predicted["vms"][0]["steps"] == done["vms"][0]["steps"] == ["ask the guest to shut down (10 s)"]
+    assert again["changed"] is False
 
 
 def test_failures_are_sentences_and_hide_nothing(bench: Bench, tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .._errors import Unsupported
+from .._errors import Unjudged
 from .._hypervisor import Detail
 from .._model import Collector, Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, Vm, VmRef, Wiring
 
 Data = dict[str, Any]
 
-# What can cut each kind of NIC from outside. A kind not listed here is an error, never a guess.
+# What can cut each kind of NIC from outside. A kind not listed here counts as cut by nothing, never by a guess.
 CUT_BY: dict[str, tuple[str, ...]] = {"tap": ("filter", "link"), "macvtap": ("link",), "passthrough": ()}
+POWER = tuple(state.value for state in PowerState)
 ORDER = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
 
 
@@ -66,10 +67,10 @@ def guard_of(mode: Isolation, collectors: Sequence[Collector]) -> str:
 
 
 def vm_of(ref: VmRef, data: Data, detail: frozenset[Detail]) -> Vm:
-    note = note_of(data)
-    return Vm(
+    note, doubts = judged(data)
+    vm = Vm(
         ref,
-        power_of(ref, data["power"]),
+        PowerState(data["power"]) if data["power"] in POWER else PowerState.RUNNING,
         tuple(nic_of(number, nic, note, detail) for number, nic in enumerate(data["nics"])),
         data["memory"],
         data["persistent"],
@@ -78,20 +79,23 @@ def vm_of(ref: VmRef, data: Data, detail: frozenset[Detail]) -> Vm:
         note=note,
         tags=tuple(data["tags"]),
     )
+    if doubts:
+        raise Unjudged("Cannot judge %s: %s. It can only be cut off." % (ref.name, "; ".join(doubts)), vm)
+    return vm
 
 
-def power_of(ref: VmRef, raw: str) -> PowerState:
+def judged(data: Data) -> tuple[IsolationNote | None, list[str]]:
+    """The undo note, and what of the VM is of a kind never seen."""
+    doubts = [] if data["power"] in POWER else ["the power state '%s' is unknown" % data["power"]]
+    strange = [nic for nic in data["nics"] if nic["kind"] not in CUT_BY]
+    doubts += ["the kind '%s' of NIC %s is unknown" % (nic["kind"], nic["id"]) for nic in strange]
     try:
-        return PowerState(raw)
-    except ValueError as exc:
-        raise Unsupported(
-            "Cannot judge %s: %s reports the unknown power state '%s'." % (ref.name, ref.hypervisor, raw)
-        ) from exc
+        return note_of(data), doubts
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        return None, [*doubts, "its undo note cannot be read (%s: %s)" % (type(exc).__name__, exc)]
 
 
 def nic_of(number: int, data: Data, note: IsolationNote | None, detail: frozenset[Detail]) -> Nic:
-    if data["kind"] not in CUT_BY:
-        raise Unsupported("Cannot judge a network card of the unknown kind '%s'. Isolate it by hand." % data["kind"])
     both = [side for side in (data["live"], data["config"]) if side]
     return Nic(
         id=data["id"],
@@ -101,15 +105,16 @@ def nic_of(number: int, data: Data, note: IsolationNote | None, detail: frozense
         device="tap%d" % number if data["live"] else "",
         link_up=both[0]["link"] == "up",
         isolation=min((isolation_of(data["kind"], side, note) for side in both), key=ORDER.index),
-        cut_by=CUT_BY[data["kind"]],
+        cut_by=CUT_BY.get(data["kind"], ()),
         wiring=Wiring(wiring_of(data["config"]), wiring_of(data["live"])),
         addresses=tuple(data["addresses"]) if Detail.ADDRESSES in detail else (),
     )
 
 
 def isolation_of(kind: str, side: Data, note: IsolationNote | None) -> Isolation:
-    if "filter" not in CUT_BY[kind]:
-        return Isolation.SEALED if CUT_BY[kind] and side["link"] == "down" else Isolation.FREE
+    able = CUT_BY.get(kind, ())
+    if "filter" not in able:
+        return Isolation.SEALED if able and side["link"] == "down" else Isolation.FREE
     if side["guard"] == "sealed" and side["link"] == "down":
         return Isolation.SEALED
     wanted = guard_of(Isolation.FORENSIC, note.collectors) if note else side["guard"]

@@ -103,14 +103,15 @@ class FakeHypervisor(Hypervisor):
         return self._change("submit_note", vm, write)
 
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
+        former = dict(vm.note.wiring) if vm.note else {}
+
         def cut(machine: Data, _state: Data) -> None:
-            former = (machine["note"] or {}).get("wiring", {})
             for nic in machine["nics"]:
-                able = CUT_BY.get(nic["kind"], ())
+                able = CUT_BY.get(nic["kind"], ("link",))  # of a kind never seen, the link is tried
                 guard = guard_of(mode, collectors) if "filter" in able else ""
                 for side in ("config", "live"):
                     if able and nic[side]:
-                        noted = former.get(nic["id"], {}).get(side) or json.dumps(nic[side])
+                        noted = getattr(former.get(nic["id"]), side, "") or json.dumps(nic[side])
                         down = mode is Isolation.SEALED or not guard or json.loads(noted)["link"] == "down"
                         nic[side] = {"guard": guard, "link": "down" if down else "up"}
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .._errors import NotFound, Unsupported, VmwardError
+from .._errors import NotFound, Unjudged, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending, done
-from .._model import Nic, PowerState, Snapshot, Vm, VmRef
+from .._model import IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from .._wait import poll_all
 from . import xml
 from .connection import Connection, libvirt
@@ -53,7 +53,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         known: dict[str, bool] = {}
         for vm_id in ids:
             try:
-                answer[vm_id] = self._read(VmRef(self.name, vm_id, ""), detail, known)
+                answer[vm_id] = attempt(f"judge {vm_id}", self._read, VmRef(self.name, vm_id, ""), detail, known)
             except VmwardError as exc:
                 answer[vm_id] = exc
         return answer
@@ -62,18 +62,17 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
         power, both = self.link.domain(ref, "read", definitions)
         root = both[0].root
         ref = VmRef(self.name, ref.id, root.findtext("name", ""))
-        if not isinstance(power, PowerState):
-            raise Unsupported(f"Cannot judge {ref.name}: libvirt reports the unknown power state {power}.")
+        note, doubts = judged(power, both)
+        power = power if isinstance(power, PowerState) else PowerState.RUNNING
         live = next((side.root for side in both if side.live), None)
         config = next((side.root for side in both if not side.live), None)
-        note = xml.note_of(root)
         memory = int(root.findtext("currentMemory", root.findtext("memory", "0"))) * 1024
         nics = xml.nics(
             live, config, lambda name: xml.is_of(note, name) and self.filter_is_ours(name, known), self._pci_class
         )
         if Detail.ADDRESSES in detail and power in (PowerState.RUNNING, PowerState.PAUSED):
             nics = self._with_addresses(ref, nics)
-        return Vm(
+        vm = Vm(
             ref,
             power,
             nics,
@@ -83,6 +82,9 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
             snapshots=self._snapshots(ref) if Detail.SNAPSHOTS in detail else (),
             note=note,
         )
+        if doubts:
+            raise Unjudged(f"Cannot judge {ref.name}: {'; '.join(doubts)}. {xml.ONLY_CUT}", vm)
+        return vm
 
     def _pci_class(self, name: str) -> str:
         """What the host's own device is; where it cannot be told, it may well be a network card."""
@@ -184,6 +186,16 @@ def definitions(domain: Any) -> tuple[Any, list[Side]]:
     power = xml.POWER.get(state, state)
     saved = power is PowerState.STOPPED and any(side.live for side in all_sides)
     return PowerState.SUSPENDED if saved else power, all_sides
+
+
+def judged(power: Any, both: Sequence[Side]) -> tuple[IsolationNote | None, list[str]]:
+    """The undo note, and what of the VM is of a kind never seen."""
+    doubts = [] if isinstance(power, PowerState) else [f"libvirt reports the unknown power state {power}"]
+    doubts += dict.fromkeys(doubt for side in both for doubt in xml.unknown_kinds(side.root))
+    try:
+        return xml.note_of(both[0].root), doubts
+    except VmwardError as exc:
+        return None, [*doubts, str(exc)]
 
 
 def addresses_from(domain: Any, source: int) -> dict[str, Any]:

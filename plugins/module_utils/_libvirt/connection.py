@@ -113,15 +113,17 @@ class Connection:
         start = f"Cannot {what}{whom} on {self.name}: {cause}."
         if code in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT, libvirt.VIR_ERR_NO_STORAGE_VOL):
             return NotFound(start + " It may have been removed meanwhile: list what there is with vm_info.")
-        if code in (
+        # The socket or SSH refuses with a system error. Of a VM, "permission denied" is about its files.
+        if (vm is None and "permission denied" in cause.lower()) or code in (
             libvirt.VIR_ERR_AUTH_FAILED,
             libvirt.VIR_ERR_AUTH_CANCELLED,
-            libvirt.VIR_ERR_ACCESS_DENIED,
             libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+            libvirt.VIR_ERR_ACCESS_DENIED,
             libvirt.VIR_ERR_OPERATION_DENIED,
         ):
             return AuthFailed(
-                start + f" Run as root or as a member of group libvirt, or correct the log-in of {self.uri}."
+                f"{start} Run as root or as a member of group libvirt, correct the log-in of {self.uri}, or let its "
+                "polkit rules (org.libvirt.api) allow this."
             )
         if code in (
             libvirt.VIR_ERR_NO_SUPPORT,
@@ -129,9 +131,11 @@ class Connection:
             libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
             libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
         ):
-            return Unsupported(start + " This libvirt cannot do it.")
-        if code in (libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE):
-            return TimedOut(start)
+            return Unsupported(start + " This libvirt cannot do it: do it by hand, or update it.")
+        if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+            return TimedOut(start + " Another job may hold it: see virsh domjobinfo, then run again.")
+        if code == libvirt.VIR_ERR_AGENT_UNRESPONSIVE:
+            return TimedOut(start + " Do without the guest's agent, or look whether it runs.")
         if vm is None:
             return TaskFailed(start + f" Check that libvirtd runs there and that the URI {self.uri} is right.")
         return TaskFailed(start + f" See the log of libvirtd on {self.name}.")

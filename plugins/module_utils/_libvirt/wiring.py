@@ -69,9 +69,9 @@ class WiringVerbs:
         wirings = dict(vm.note.wiring) if vm.note else {nic.id: nic.wiring for nic in vm.nics}
 
         def cut(nic_id: str, interface: ET.Element, live: bool) -> ET.Element | None:
-            able = xml.CUT_BY[xml.kind_of(interface)]
-            if not able:
-                return None
+            able = xml.cut_by(interface)
+            if not able and interface.get("type") in xml.CUT_BY:
+                return None  # of a type never seen, the link is tried
             reference = ET.Element("filterref", {"filter": name}) if name and "filter" in able else None
             noted = wirings.get(nic_id)
             stays_down = noted is not None and xml.was_down(noted.live if live and noted.live else noted.config)

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Callable
 
-from .._errors import TaskFailed, Unsupported
+from .._errors import Refused, TaskFailed, Unsupported
 from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Snapshot, Wiring, printable
 from .filters import SEALED, forensic, is_forensic
 
@@ -23,7 +23,7 @@ NOTE_URI = "https://vmward.github.io/xmlns/isolation/1"
 QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
 SESSION_URI = "https://vmward.github.io/xmlns/session/1"  # live only, so that it vanishes at a cold start
 
-# What can cut each kind of interface from outside. A kind not listed here is an error, never a guess.
+# What can cut each kind of interface from outside. A kind not listed here counts as cut by nothing, never by a guess.
 CUT_BY: dict[str, tuple[str, ...]] = {
     "network": ("filter", "link"),
     "bridge": ("filter", "link"),
@@ -40,6 +40,7 @@ CUT_BY: dict[str, tuple[str, ...]] = {
     "hostdev": (),
     "vdpa": (),
 }
+ONLY_CUT = "Nothing but a cut (vm_isolation) is done to it. Please report an unknown type or state."
 POWER: dict[int, PowerState] = {  # virDomainState
     1: PowerState.RUNNING,
     2: PowerState.RUNNING,  # blocked on a resource
@@ -91,15 +92,17 @@ def interfaces(domain: ET.Element) -> Iterator[tuple[str, ET.Element]]:
         yield (mac if seen[mac] == 1 else "%s#%d" % (mac, seen[mac])), interface
 
 
-def kind_of(interface: ET.Element) -> str:
-    kind = interface.get("type", "")
-    if kind not in CUT_BY:
-        raise Unsupported(
-            f"Cannot judge a network interface of the unknown type '{printable(kind)}'. "
-            "Nothing was changed on this VM: isolate it by hand (switch port, virsh detach-interface) and "
-            "report the type."
-        )
-    return kind
+def cut_by(interface: ET.Element) -> tuple[str, ...]:
+    return CUT_BY.get(interface.get("type", ""), ())
+
+
+def unknown_kinds(domain: ET.Element) -> list[str]:
+    """Why an interface cannot be judged, for each of a type never seen."""
+    return [
+        f"the type '{printable(interface.get('type', ''), 40)}' of NIC {printable(nic_id, 40)} is unknown"
+        for nic_id, interface in interfaces(domain)
+        if interface.get("type", "") not in CUT_BY
+    ]
 
 
 def link_up(interface: ET.Element) -> bool:
@@ -115,8 +118,9 @@ def filter_name(interface: ET.Element) -> str:
 def isolation_of(interface: ET.Element, ours: FilterIsOurs) -> Isolation:
     """What this one definition of an interface amounts to."""
     name = filter_name(interface)
-    if "filter" not in CUT_BY[kind_of(interface)]:
-        return Isolation.FREE if link_up(interface) or not CUT_BY[kind_of(interface)] else Isolation.SEALED
+    able = cut_by(interface)
+    if "filter" not in able:
+        return Isolation.FREE if link_up(interface) or not able else Isolation.SEALED
     if name == SEALED and ours(name) and not link_up(interface):
         return Isolation.SEALED
     return Isolation.FORENSIC if is_forensic(name) and ours(name) else Isolation.FREE
@@ -145,7 +149,6 @@ def nics(
     for nic_id in list(now) + [nic_id for nic_id in later if nic_id not in now]:
         both = [element for element in (now.get(nic_id), later.get(nic_id)) if element is not None]
         first, source, target = both[0], both[0].find("source"), both[0].find("target")
-        kind = kind_of(first)
         source_name = (
             [source.get(key) for key in ("network", "bridge", "dev") if source.get(key)] if source is not None else []
         )
@@ -153,12 +156,12 @@ def nics(
             Nic(
                 id=nic_id,
                 mac=nic_id.partition("#")[0],
-                kind=kind,
+                kind=printable(first.get("type", ""), 40),
                 network=str(source_name[0]) if source_name else "",
                 device=target.get("dev", "") if nic_id in now and target is not None else "",
                 link_up=link_up(first),
                 isolation=min((isolation_of(element, ours) for element in both), key=order.index),
-                cut_by=CUT_BY[kind],
+                cut_by=cut_by(first),
                 wiring=Wiring(wiring_of(later.get(nic_id)), wiring_of(now.get(nic_id))),
             )
         )
@@ -234,19 +237,30 @@ def note_of(domain: ET.Element) -> IsolationNote | None:
         return None
     try:
         kept = json.loads(element.text or "")
-        wiring = tuple(sorted((nic, Wiring(**parts)) for nic, parts in kept["wiring"].items()))
+        wiring = tuple(sorted((nic, restorable(**parts)) for nic, parts in kept["wiring"].items()))
+        collectors = tuple(Collector(**collector) for collector in kept["collectors"])
+        forensic(collectors)
         return IsolationNote(
-            kept["case"],
+            str(kept["case"]),
             Isolation(kept["mode"]),
-            kept["since"],
+            str(kept["since"]),
             wiring,
-            tuple(Collector(**collector) for collector in kept["collectors"]),
+            collectors,
             sessions=domain.find(f"./metadata/{{{SESSION_URI}}}session") is not None,
         )
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, TaskFailed, Refused) as exc:
+        told = printable(f"{type(exc).__name__}: {exc}", 120)
         raise TaskFailed(
-            f"The VM carries an undo note that cannot be read ({exc}). Its case's ledger holds a copy."
+            f"its undo note cannot be read ({told}; it says '{printable(element.text or '', 300)}'); the ledger's undo "
+            "entry of its case holds a copy"
         ) from exc
+
+
+def restorable(config: str, live: str) -> Wiring:
+    """The wiring of a note; raises where nothing could be restored from it."""
+    for side in filter(None, (config, live)):
+        text_of(restore(ET.Element("interface"), side))
+    return Wiring(config, live)
 
 
 def set_metadata(domain: ET.Element, uri: str, text: str | None) -> None:
@@ -274,14 +288,12 @@ def snapshot_of(text: str, current: bool) -> Snapshot:
         raise Unsupported(f"Cannot judge a snapshot in the unknown state '{printable(state)}'.")
     kinds = {disk.get("snapshot", "") for disk in root.findall("./disks/disk")} - {"no"}
     memory = root.find("memory")
-    name = root.findtext("name", "")
+    name, made = root.findtext("name", ""), root.findtext("creationTime", "")
     return Snapshot(
         id=name,
         name=name,
         parent=root.findtext("./parent/name", ""),
-        created=datetime.fromtimestamp(int(root.findtext("creationTime", "0")), timezone.utc).strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        ),
+        created=datetime.fromtimestamp(int(made), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if made else "",
         memory=memory is not None and memory.get("snapshot") not in (None, "no"),
         disks="external"
         if "external" in kinds or state == "disk-snapshot"

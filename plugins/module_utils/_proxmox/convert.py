@@ -279,7 +279,8 @@ def snapshot_of(row: Data, current: str, all_: Mapping[str, Data]) -> Snapshot:
         "as evidence elsewhere and remove them, or restore a backup into a new VM" if newer else ""
     )  # fmt: skip
     return Snapshot(
-        name, name, str(row.get("parent", "")), utc(row.get("snaptime", 0)), memory, "internal", name == current,
+        name, name, str(row.get("parent", "")), utc(row["snaptime"]) if row.get("snaptime") else "", memory,
+        "internal", name == current,
         printable(str(row.get("description", "")).rstrip("\n"), 1000),
         PowerState.RUNNING if memory else PowerState.STOPPED, why,
     )  # fmt: skip

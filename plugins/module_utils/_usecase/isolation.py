@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 
-from .._errors import Refused, Unsupported
+from .._errors import Refused, Unjudged, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Vm, Wiring, printable
 from .._plan import Plan, Step, UseCase, View
@@ -33,7 +33,8 @@ class SetIsolation(UseCase):
                 "underscores and begins with a letter or digit. Nothing was touched. "
                 "Choose another, for instance 2026-0142."
             )
-        self.needs_all = mode is Isolation.FREE  # a cut never waits for a hypervisor that does not answer
+        self.cuts = mode is not Isolation.FREE
+        self.needs_all = not self.cuts  # a cut never waits for a hypervisor that does not answer
         self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
         self.new_case = case or datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
 
@@ -58,6 +59,7 @@ class SetIsolation(UseCase):
             warnings.append(f"it is already isolated under case {vm.note.case}, which stays its case")
         if self.mode is Isolation.FORENSIC and Capability.COLLECTORS not in hypervisor.capabilities():
             warnings.append("whom it can reach is decided by the isolation network, not by the collectors named here")
+        warnings += unknown_former(vm)
         if not vm.persistent:
             warnings.append("its definition is transient: the cut lasts only while it runs")
         steps = []
@@ -146,6 +148,17 @@ def renewed_note(
     return IsolationNote(case, mode, now, tuple(sorted(wiring.items())), collectors, sessions=running)
 
 
+def unknown_former(vm: Vm) -> list[str]:
+    """Without a note, what our filter already holds has a former wiring that nobody on the VM remembers."""
+    held = [nic.id for nic in vm.nics if nic.isolation is not Isolation.FREE and "filter" in nic.cut_by]
+    if vm.note or not held:
+        return []
+    return [
+        f"NIC {', '.join(held)} was cut already and its undo note is lost: the former wiring is not known to the new "
+        "note. It lies in the ledger, in the undo entry of the case that cut it first"
+    ]
+
+
 def cut_text(mode: Isolation, nics: Sequence[Nic]) -> str:
     names = ", ".join(nic.id for nic in nics)
     return "{} NIC {}, live and persistent".format(
@@ -191,8 +204,11 @@ def again(mode: Isolation, note: IsolationNote, vm: Vm) -> tuple[Step, ...]:
 
 
 def now_of(hypervisor: Hypervisor, vm: Vm) -> Vm:
-    """The VM as it is now; raises what reading it raises."""
+    """The VM as it is now, for a cut; raises what reading it raises."""
     fresh = hypervisor.read([vm.ref.id])[vm.ref.id]
+    if isinstance(fresh, Unjudged):
+        known: Vm = fresh.vm
+        return known
     if isinstance(fresh, Exception):
         raise fresh
     return fresh

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what a user calls a VM (name, id, MAC or IP address) to exactly one VM."""
+"""From what a user or the inventory calls a VM (name, id, MAC or IP address) to exactly one VM."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def is_address(selector: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def long_names(name: str, hypervisor: str, vm_id: str) -> tuple[str, str, str]:
+    """What the inventory calls a VM whose own name is also another's: by its hypervisor, by its id, by both."""
+    return f"{name}_{hypervisor}", f"{name}_{vm_id}", f"{vm_id}_{hypervisor}"
 
 
 def answers_to(vm: Vm, selector: str) -> bool:
@@ -47,6 +52,7 @@ def resolve(
     found: dict[str, VmRef | VmwardError] = {}
     for selector in selectors:
         hits = [ref for ref in refs if selector in (ref.name, ref.id, *ref.aliases)]
+        hits = hits or [ref for ref in refs if selector in long_names(ref.name, ref.hypervisor, ref.id)]
         hits += [vm.ref for vm in read if vm.ref not in hits and answers_to(vm, selector.lower())]
         found[selector] = (
             unsure(selector, unread) if by_address(selector) and unread else exactly_one(selector, hits, refs)

@@ -10,6 +10,9 @@ import itertools
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.inventory.vms import host_names
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous
+from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 
 
 def machine(name: str, hypervisor: str = "kvm1", vm_id: str = "id-1") -> dict[str, str]:
@@ -36,5 +39,18 @@ def test_twins_are_told_apart_whatever_the_order() -> None:
         machine("app1", "kvm1", "e"),
     ]
     expected = {"a_kvm1": "a", "desk1_kvm2": "b", "c_kvm3": "c", "app1_d": "d", "app1_e": "e"}
+    refs = [VmRef(one["vmward_hypervisor"], one["vmward_id"], one["vmward_name"]) for one in machines]
+    for name, ref in resolve([], refs, list(expected)).items():
+        assert isinstance(ref, VmRef), ref
+        assert ref.id == expected[name], "every role names its VM by its host name"
     for order in itertools.permutations(machines):
         assert {name: one["vmward_id"] for name, one in host_names(list(order)).items()} == expected
+
+
+def test_a_long_name_is_taken_only_where_it_is_nobodys_own_and_means_one_vm() -> None:
+    twins = [VmRef("kvm1", "a", "desk1"), VmRef("kvm2", "b", "desk1"), VmRef("kvm3", "c", "desk1_kvm1")]
+    told = resolve([], twins, ["desk1_kvm1", "desk1_kvm2", "desk1_b", "desk1"])
+    assert [told[name] for name in ("desk1_kvm1", "desk1_kvm2", "desk1_b")] == [twins[2], twins[1], twins[1]]
+    assert isinstance(told["desk1"], Ambiguous)
+    same = [VmRef("c", "1", "a_b"), VmRef("b_c", "2", "a")]
+    assert isinstance(resolve([], same, ["a_b_c"])["a_b_c"], Ambiguous)

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, Unsupported
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import filters, xml
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import judged
 from ansible_collections.vmward.remediation.plugins.module_utils._model import (
     Collector,
     Isolation,
@@ -81,11 +84,14 @@ def test_a_filter_that_is_not_ours_holds_nothing() -> None:
     assert xml.nics(golden("domain-out.xml"), None, lambda _name: False, unknown)[0].isolation is Isolation.FREE
 
 
-def test_an_unknown_kind_of_nic_is_an_error() -> None:
+def test_an_unknown_kind_of_nic_is_named_and_counts_as_cut_by_nothing() -> None:
     root = golden("domain-out.xml")
-    root.findall("./devices/interface")[0].set("type", "quantum")
-    with pytest.raises(Unsupported, match="unknown type 'quantum'"):
-        xml.nics(root, None, ours, unknown)
+    root.findall("./devices/interface")[0].set("type", "quantum\n")
+    strange, *others = xml.nics(root, None, ours, unknown)
+    assert (strange.isolation, strange.cut_by, strange.kind) == (Isolation.FREE, (), "quantum\\x0a")
+    assert others == list(xml.nics(golden("domain-out.xml"), None, ours, unknown)[1:])
+    assert xml.unknown_kinds(root) == [f"the type 'quantum\\x0a' of NIC {strange.id} is unknown"]
+    assert xml.unknown_kinds(golden("domain-out.xml")) == []
 
 
 def test_the_note_goes_through_xml_and_back() -> None:
@@ -104,9 +110,43 @@ def test_the_note_goes_through_xml_and_back() -> None:
     element.tag = "{%s}isolation" % xml.NOTE_URI
     ET.SubElement(root, "metadata").append(element)
     assert xml.note_of(xml.parse(xml.text_of(root))) == note
-    element.text = "{}"
-    with pytest.raises(TaskFailed, match="Its case's ledger holds a copy"):
-        xml.note_of(root)
+
+
+GOOD_NOTE = {"case": "1", "mode": "sealed", "since": "", "collectors": [], "wiring": {}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "text",
+        "{}",
+        "[]",
+        '{"wiring": []}',
+        "[" * 100_000,
+        json.dumps({**GOOD_NOTE, "wiring": {"m": {"config": 5, "live": ""}}}),
+        json.dumps({**GOOD_NOTE, "wiring": {"m": {"config": "{}", "live": ""}}}),
+        json.dumps({**GOOD_NOTE, "wiring": {"m": {"config": '{"link": 5, "filterref": null}', "live": ""}}}),
+        json.dumps({**GOOD_NOTE, "wiring": {"m": {"config": '{"link": null, "filterref": "<x"}', "live": ""}}}),
+        json.dumps({**GOOD_NOTE, "mode": []}),
+        json.dumps({**GOOD_NOTE, "collectors": [{"address": "x", "port": 1}]}),
+        json.dumps({**GOOD_NOTE, "collectors": [{"address": "192.0.2.1", "port": 1, "protocol": "x"}]}),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_note_that_cannot_be_read_is_told_and_leaves_the_rest_of_the_vm(text: str) -> None:
+    root = golden("domain-out.xml")
+    element = root.find(f"./metadata/{{{xml.NOTE_URI}}}isolation")
+    assert element is not None
+    element.text = text
+    note, doubts = judged(99, [SimpleNamespace(root=root)])  # type: ignore[list-item]
+    assert note is None
+    assert doubts[0] == "libvirt reports the unknown power state 99"
+    assert "its undo note cannot be read" in doubts[1]
+    assert text[:20] in doubts[1]
+    assert len(doubts[1]) < 600
+    element.text = json.dumps(GOOD_NOTE)
+    assert judged(PowerState.RUNNING, [SimpleNamespace(root=root)])[1] == []  # type: ignore[list-item]
 
 
 def test_a_forensic_filter_counts_only_with_the_collectors_of_the_note() -> None:
@@ -144,6 +184,11 @@ def test_a_snapshot_is_read(state: str, memory: str, disk: str, expected: tuple[
     found = xml.snapshot_of(SNAPSHOT.format(state=state, memory=memory, disk=disk), True)
     assert (found.memory, found.disks, found.power) == expected
     assert (found.id, found.parent, found.created, found.current) == ("one", "zero", "2026-11-22T00:00:00Z", True)
+
+
+def test_a_snapshot_without_a_time_is_not_the_oldest_of_all() -> None:
+    text = SNAPSHOT.format(state="shutoff", memory="no", disk="no")
+    assert xml.snapshot_of(text.replace("<creationTime>1795305600</creationTime>", ""), True).created == ""
 
 
 def test_a_snapshot_in_an_unknown_state_is_an_error() -> None:

@@ -1,0 +1,92 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading VMs that cannot be judged, on libvirt's own driver for tests, which needs no daemon."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, Unjudged
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import xml
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm, VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import execute
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+
+GOLDEN = Path(__file__).with_name("golden") / "domain-out.xml"
+TWIN = "<domain type='test'><name>twin</name><memory>1024</memory><os><type>hvm</type></os></domain>"
+
+
+@pytest.fixture
+def hypervisor() -> Iterator[LibvirtHypervisor]:
+    made = LibvirtHypervisor("kvm1", "test:///default")
+    twin = made.link.conn.createXML(TWIN, 0)
+    yield made
+    twin.destroy()  # the driver keeps its VMs as long as the process lives
+    made.close()
+
+
+def test_a_spoiled_note_hides_no_vm_and_a_cut_writes_it_anew(hypervisor: LibvirtHypervisor) -> None:
+    ids = {ref.name: ref.id for ref in hypervisor.refs()}
+    domain, note = hypervisor.link.conn.lookupByName("test"), '<isolation>{"wiring": []}</isolation>'
+    for flag in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, note, "vmward", xml.NOTE_URI, flag)
+    told = hypervisor.read(list(ids.values()))
+    assert isinstance(told[ids["test"]], Unjudged)
+    assert isinstance(told[ids["twin"]], Vm)
+    # This driver cannot edit a NIC, so the cut itself fails; the note comes before it.
+    (outcome,) = execute(hypervisor, SetIsolation(Isolation.SEALED, "2026-1"), [(ids["test"], "test")], 10, False)
+    assert "it says '{\"wiring\": []}'" in outcome.warnings[0]
+    again = hypervisor.read([ids["test"]])[ids["test"]]
+    assert isinstance(again, Vm), again
+    assert again.note is not None
+    assert (again.note.case, again.note.sessions, len(again.note.wiring)) == ("2026-1", True, 1)
+
+
+class Surprised(LibvirtHypervisor):
+    """Something unforeseen in one VM."""
+
+    def _read(self, ref: VmRef, *more: Any) -> Vm:
+        if ref.id == "odd":
+            raise AttributeError("no such thing")
+        return super()._read(ref, *more)
+
+
+def test_a_surprise_in_one_vm_hides_no_other() -> None:
+    hypervisor = Surprised("kvm1", "test:///default")
+    ref = hypervisor.refs()[0]
+    told = hypervisor.read(["odd", ref.id])
+    assert isinstance(told["odd"], TaskFailed)
+    assert "unexpected AttributeError" in str(told["odd"])
+    assert isinstance(told[ref.id], Vm)
+    hypervisor.close()
+
+
+class Recorded(LibvirtHypervisor):
+    """Its edits are made to a definition at hand."""
+
+    root: ET.Element
+
+    def _edit(self, vm: Vm, what: str, edit: Any) -> None:
+        self.edited = {nic_id: edit(nic_id, interface, True) for nic_id, interface in xml.interfaces(self.root)}
+
+
+def test_the_link_of_a_nic_of_an_unknown_type_is_tried_and_a_passed_through_one_left() -> None:
+    hypervisor = Recorded("kvm1", "test:///default")
+    hypervisor.root = xml.parse(GOLDEN.read_text())
+    strange, direct, passed_through, _twin = hypervisor.root.findall("./devices/interface")
+    xml.rewire(strange, None, None).set("type", "quantum")
+    vm = hypervisor.read([hypervisor.refs()[0].id]).popitem()[1]
+    assert isinstance(vm, Vm)
+    hypervisor.submit_isolate(vm, Isolation.SEALED, ())
+    told = [edited is not None and not xml.link_up(edited) for edited in hypervisor.edited.values()]
+    assert (strange.get("type"), direct.get("type"), passed_through.get("type")) == ("quantum", "direct", "hostdev")
+    assert told == [True, True, False, True]
+    hypervisor.close()
