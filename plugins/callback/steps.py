@@ -44,6 +44,7 @@ SILENT = (
     "validate_argument_spec",
 )
 WIDTH = 52
+HERE = ("localhost", "127.0.0.1", "")
 
 
 class CallbackModule(Default):
@@ -56,9 +57,11 @@ class CallbackModule(Default):
     def __init__(self) -> None:
         super().__init__()
         self._began: dict[str, float] = {}
+        self._fell: set[str] = set()  # hosts that failed at something of their own
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play
+        self._hosts = play.get_variable_manager().get_vars(play=play).get("ansible_play_hosts_all") or []
         self._display.display(f"\n{play.get_name().strip() or 'Play'}", color=C.COLOR_HIGHLIGHT)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
@@ -103,6 +106,8 @@ class CallbackModule(Default):
         return recorded and not any(part.get("warnings") or part.get("spooled") for part in parts)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not ignore_errors and not is_for_all(result._task):
+            self._fell.add(result._host.get_name())
         if "results" not in result._result:  # else each item has told already
             self._line(result, "FAILED", C.COLOR_ERROR)
         if self._display.verbosity:
@@ -110,19 +115,34 @@ class CallbackModule(Default):
             self._display.display(self._dump_results(result._result), color=C.COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._line(result, "UNREACHABLE", C.COLOR_UNREACHABLE)
+        if not is_for_all(result._task):
+            self._fell.add(result._host.get_name())
+        if "results" not in result._result:
+            self._line(result, "UNREACHABLE", C.COLOR_UNREACHABLE)
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
-        self._line(result, "FAILED", C.COLOR_ERROR)
+        unreachable = result._result.get("unreachable")
+        item = self._get_item_label(result._result)
+        state, color = ("UNREACHABLE", C.COLOR_UNREACHABLE) if unreachable else ("FAILED", C.COLOR_ERROR)
+        self._line(result, state, color, item if isinstance(item, str) else "")
 
-    def _line(self, result: Any, state: str, color: str) -> None:
+    def _who(self, result: Any) -> str:
+        """Whom a step was about, and where it ran: ``desk1``, ``desk1 -> kvm1``, ``10 hosts -> app1``."""
+        host = printable(result._host.get_name(), 24)
+        about = f"{len(self._hosts)} hosts" if is_for_all(result._task) and len(self._hosts) > 1 else host
+        told = result._result.get("_ansible_delegated_vars") or {}
+        place = printable(str(told.get("ansible_delegated_host") or result._task.delegate_to or ""), 24)
+        return about if place in (*HERE, host) or "{{" in place else f"{about} -> {place}"
+
+    def _line(self, result: Any, state: str, color: str, item: str = "") -> None:
         """12:34:56  desk1     Dump the memory ......................... done   2.1 s"""
         seconds = time.monotonic() - self._began.get(result._task._uuid, time.monotonic())
-        name = printable(result._task.get_name().rpartition(" : ")[2], WIDTH)
-        host = printable(result._host.get_name(), 24)
-        dots = "." * max(WIDTH - len(name), 2)
+        who = self._who(result)
+        more = f" ({printable(item, 40)})" if item and not who.endswith(f"> {item}") else ""
+        name = printable(result._task.get_name().rpartition(" : ")[2], WIDTH) + more
+        dots = "." * max(WIDTH + 9 - len(name) - max(len(who), 9), 2)
         at = time.strftime("%H:%M:%S")
-        self._display.display(f"{at}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
+        self._display.display(f"{at}  {who:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
         self._handle_warnings(result._result)
         ours = result._task.action.startswith("vmward.") or state not in ("ok", "done", "would")
@@ -135,6 +155,16 @@ class CallbackModule(Default):
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         failed = [host for host in sorted(stats.processed) if stats.failures.get(host) or stats.dark.get(host)]
-        if failed:
-            names = ", ".join(printable(host, 60) for host in failed)
-            self._display.display(f"\nNot everything was done for: {names}", color=C.COLOR_ERROR)
+        if failed:  # a step for all of them is counted for the first, whom it may be the least about
+            own = ", ".join(printable(host, 60) for host in failed if host in self._fell)
+            told = f" for: {own}" if own else ": see what FAILED or is MISSING above"
+            self._display.display(f"\nNot everything was done{told}", color=C.COLOR_ERROR)
+
+
+def is_for_all(task: Any) -> bool:
+    """Does it run once for all hosts of the play, by itself or as a part of what does?"""
+    while task is not None:
+        if task.run_once:
+            return True
+        task = getattr(task, "_parent", None)
+    return False
