@@ -27,9 +27,9 @@ def played(place: Path, *tasks: dict[str, Any], hosts: str = "localhost") -> sub
     play, inventory = place / "play.yml", place / "hosts.json"
     play.write_text(json.dumps([{"hosts": hosts, "gather_facts": False, "tasks": tasks}]))
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    known = {"gone1": {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}}
-    known |= dict.fromkeys(["localhost", *hosts.split(",")], local)
-    inventory.write_text(json.dumps({"all": {"hosts": known}}))
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    known = dict.fromkeys(["localhost", *hosts.split(",")], local)
+    inventory.write_text(json.dumps({"all": {"hosts": {**known, "gone1": gone}}}))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory)]
     return subprocess.run([*command, str(play)], cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -68,3 +68,12 @@ def test_the_last_line_blames_nobody_for_what_was_for_all(tmp_path: Path) -> Non
     assert done.stdout.rstrip().endswith("Not everything was done: see what FAILED or is MISSING above")
     own = {"name": "Own", "ansible.builtin.fail": {"msg": "no"}, "when": "inventory_hostname == 'desk2'"}
     assert played(tmp_path, own, hosts="desk1,desk2").stdout.rstrip().endswith("Not everything was done for: desk2")
+
+
+def test_a_long_step_says_that_it_still_runs(tmp_path: Path) -> None:
+    slow = {"name": "Wait", "ansible.builtin.command": "sleep {{ 7 if inventory_hostname == 'desk2' else 0 }}"}
+    silent = {"name": "Think", "ansible.builtin.assert": {"that": "lookup('ansible.builtin.pipe', 'sleep 6') == ''"}}
+    done = played(tmp_path, slow, {**silent, "when": "inventory_hostname == 'desk1'"}, hosts="desk1,desk2")
+    assert done.returncode == 0, done.stdout
+    still = [re.sub(r"\d+ s$", "", line) for line in done.stdout.splitlines() if "still at it" in line]
+    assert still == [f"{'':>10}desk2     Wait: still at it, "]
