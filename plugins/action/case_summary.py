@@ -56,7 +56,7 @@ class ActionModule(CaseAction):
             more = f" (and {len(missing) - 5} more)" if len(missing) > 5 else ""
             msg = f"Case {options['case']} falls short: {' | '.join(missing[:5])}{more}"
             return {**result, "failed": True, "msg": msg}
-        vms = [{**asdict(machine), "proof": machine.proof} for machine in story.machines]
+        vms = [{**asdict(machine), "proof": machine.proof, "alarm": machine.alarm} for machine in story.machines]
         return {**result, "lines": lines, "vms": vms}
 
     def _print(self, lines: Sequence[Line]) -> list[str]:

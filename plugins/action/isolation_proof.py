@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
             }
         verdict = self.verdict(options, [vm for vm in vms if vm["name"] == options["vm"]])
         line = printable(f"{options['vm']}: {verdict.line}", 700)
-        display.display(line, color="yellow" if verdict.shortfall else "green")
+        display.display(line, color="red" if verdict.against else "yellow" if verdict.shortfall else "green")
         return {"changed": False, "msg": line, **told(verdict)}
 
     def verdict(self, options: Mapping[str, Any], mine: list[Mapping[str, Any]]) -> Verdict:
@@ -86,6 +86,7 @@ def told(verdict: Verdict) -> dict[str, Any]:
         "inbound": verdict.inbound,
         "outbound": verdict.outbound,
         "shortfall": verdict.shortfall,
+        "against": verdict.against,
         "controls": list(verdict.controls),
     }
 

@@ -13,6 +13,7 @@ description:
   - Prints a heading per play and one line per step that touched or asked something, with the time it took, for a person
     who follows a response at night. Steps that only think (facts, checks, includes), and entries that the case's ledger
     takes in, are silent unless something is wrong.
+  - A step that takes longer says so after 5 seconds, and then ever more rarely.
   - A failure is printed as its sentence. For everything else that a result holds, use C(-v) or the case's ledger.
   - Every line is printed through the display, so it goes to the log file too.
 extends_documentation_fragment:
@@ -21,6 +22,7 @@ requirements:
   - set as stdout in the configuration (C(stdout_callback = vmward.remediation.steps))
 """
 
+import threading
 import time
 from typing import Any
 
@@ -43,7 +45,23 @@ SILENT = (
     "set_fact",
     "validate_argument_spec",
 )
+# Long steps that print their own progress.
+TALKATIVE = ("clean_point", "disk_logs", "disk_scan", "golden_index", "vm_disk_export", "vm_memory_dump")
+BEATS = (5, 10, 20, 40, *range(60, 86400, 60))  # seconds after which a running step is told
 WIDTH = 52
+HERE = ("localhost", "127.0.0.1", "")
+
+
+class Step:
+    """The step that runs now, and the hosts that have not come back from it."""
+
+    def __init__(self, task: Any) -> None:
+        action = task.action.rpartition(".")[2]
+        self.name = printable(task.get_name().rpartition(" : ")[2], WIDTH)
+        self.quiet = action in (*SILENT, *TALKATIVE)
+        self.began = time.monotonic()
+        self.waiting: set[str] = set()
+        self.told = 0
 
 
 class CallbackModule(Default):
@@ -56,25 +74,50 @@ class CallbackModule(Default):
     def __init__(self) -> None:
         super().__init__()
         self._began: dict[str, float] = {}
+        self._step: Step | None = None
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._fell: set[str] = set()  # hosts that failed at something of their own
+
+    def _beat(self) -> None:
+        """A thread of its own. It asks for no time of day: a worker forked just then would find that lock taken."""
+        while not self._over.wait(0.5):
+            step, now = self._step, time.monotonic()
+            if step and step.waiting and not step.quiet and now - step.began > BEATS[min(step.told, len(BEATS) - 1)]:
+                step.told += 1
+                hosts = tuple(step.waiting)
+                who = printable(hosts[0], 24) if len(hosts) == 1 else f"{len(hosts)} hosts"
+                text = f"{'':>10}{who:<9} {step.name}: still at it, {now - step.began:.0f} s"
+                self._display.display(text, color=C.COLOR_SKIP)
+
+    def _back(self, result: Any) -> None:
+        if self._step:
+            self._step.waiting.discard(result._host.get_name())
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        if not self._heart.is_alive():
+            self._heart.start()
         self._play = play
+        self._hosts = play.get_variable_manager().get_vars(play=play).get("ansible_play_hosts_all") or []
         self._display.display(f"\n{play.get_name().strip() or 'Play'}", color=C.COLOR_HIGHLIGHT)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         self._began[task._uuid] = time.monotonic()
+        self._step = Step(task)
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         self._began[task._uuid] = time.monotonic()
+        self._step = Step(task)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        pass
+        if self._step:
+            self._step.waiting.add(host.get_name())
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
         pass
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        pass
+        self._back(result)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         self._handle_warnings(result._result)
@@ -83,6 +126,7 @@ class CallbackModule(Default):
         pass
 
     def v2_runner_on_ok(self, result: Any) -> None:
+        self._back(result)
         action = result._task.action.rpartition(".")[2]
         if action in SILENT or self._is_bookkeeping(result, action):
             return
@@ -103,6 +147,9 @@ class CallbackModule(Default):
         return recorded and not any(part.get("warnings") or part.get("spooled") for part in parts)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._back(result)
+        if not ignore_errors and not is_for_all(result._task):
+            self._fell.add(result._host.get_name())
         if "results" not in result._result:  # else each item has told already
             self._line(result, "FAILED", C.COLOR_ERROR)
         if self._display.verbosity:
@@ -110,19 +157,35 @@ class CallbackModule(Default):
             self._display.display(self._dump_results(result._result), color=C.COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._line(result, "UNREACHABLE", C.COLOR_UNREACHABLE)
+        self._back(result)
+        if not is_for_all(result._task):
+            self._fell.add(result._host.get_name())
+        if "results" not in result._result:
+            self._line(result, "UNREACHABLE", C.COLOR_UNREACHABLE)
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
-        self._line(result, "FAILED", C.COLOR_ERROR)
+        unreachable = result._result.get("unreachable")
+        item = self._get_item_label(result._result)
+        state, color = ("UNREACHABLE", C.COLOR_UNREACHABLE) if unreachable else ("FAILED", C.COLOR_ERROR)
+        self._line(result, state, color, item if isinstance(item, str) else "")
 
-    def _line(self, result: Any, state: str, color: str) -> None:
+    def _who(self, result: Any) -> str:
+        """Whom a step was about, and where it ran: ``desk1``, ``desk1 -> kvm1``, ``10 hosts -> app1``."""
+        host = printable(result._host.get_name(), 24)
+        about = f"{len(self._hosts)} hosts" if is_for_all(result._task) and len(self._hosts) > 1 else host
+        told = result._result.get("_ansible_delegated_vars") or {}
+        place = printable(str(told.get("ansible_delegated_host") or result._task.delegate_to or ""), 24)
+        return about if place in (*HERE, host) or "{{" in place else f"{about} -> {place}"
+
+    def _line(self, result: Any, state: str, color: str, item: str = "") -> None:
         """12:34:56  desk1     Dump the memory ......................... done   2.1 s"""
         seconds = time.monotonic() - self._began.get(result._task._uuid, time.monotonic())
-        name = printable(result._task.get_name().rpartition(" : ")[2], WIDTH)
-        host = printable(result._host.get_name(), 24)
-        dots = "." * max(WIDTH - len(name), 2)
+        who = self._who(result)
+        more = f" ({printable(item, 40)})" if item and not who.endswith(f"> {item}") else ""
+        name = printable(result._task.get_name().rpartition(" : ")[2], WIDTH) + more
+        dots = "." * max(WIDTH + 9 - len(name) - max(len(who), 9), 2)
         at = time.strftime("%H:%M:%S")
-        self._display.display(f"{at}  {host:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
+        self._display.display(f"{at}  {who:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
         self._handle_warnings(result._result)
         ours = result._task.action.startswith("vmward.") or state not in ("ok", "done", "would")
@@ -134,7 +197,18 @@ class CallbackModule(Default):
             self._display.display(f"{'':>20}{printable(message, 2000)}", color=color)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._over.set()
         failed = [host for host in sorted(stats.processed) if stats.failures.get(host) or stats.dark.get(host)]
-        if failed:
-            names = ", ".join(printable(host, 60) for host in failed)
-            self._display.display(f"\nNot everything was done for: {names}", color=C.COLOR_ERROR)
+        if failed:  # a step for all of them is counted for the first, whom it may be the least about
+            own = ", ".join(printable(host, 60) for host in failed if host in self._fell)
+            told = f" for: {own}" if own else ": see what FAILED or is MISSING above"
+            self._display.display(f"\nNot everything was done{told}", color=C.COLOR_ERROR)
+
+
+def is_for_all(task: Any) -> bool:
+    """Does it run once for all hosts of the play, by itself or as a part of what does?"""
+    while task is not None:
+        if task.run_once:
+            return True
+        task = getattr(task, "_parent", None)
+    return False

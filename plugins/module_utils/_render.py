@@ -92,7 +92,8 @@ def remark(kind: str, text: Any) -> list[Line]:
 
 
 def machine_rows(machine: Machine) -> list[Line]:
-    lines = [Line(part, "head") for part in folded(f"{shown(machine.name, 60)}   {state_words(machine)}", WIDTH)]
+    how = "bad" if machine.alarm or not machine.isolation else "head"
+    lines = [Line(part, how) for part in folded(f"{shown(machine.name, 60)}   {state_words(machine)}", WIDTH)]
     empty: dict[str, list[str]] = {}
     for phase in machine.phases:
         if phase.state == "not_done" and not phase.facts:
@@ -125,10 +126,13 @@ def row(state: str, name: str, seconds: float | None, text: Any) -> list[Line]:
 
 def state_words(machine: Machine) -> str:
     if not machine.isolation:
+        if machine.alarm:
+            return f"{machine.alarm}: its isolation is not known{now_words(machine)}"
         return f"ISOLATION UNKNOWN: no entry says that it was cut off{now_words(machine)}"
     since = shown(clock(machine.since), 40)
-    told = f"{shown(machine.isolation, 20).upper()} since {since}, proof of the cut: {machine.proof}"
-    return told + now_words(machine)
+    isolation = shown(machine.isolation, 20)
+    state = f"{machine.alarm}: {isolation}" if machine.alarm else isolation.upper()
+    return f"{state} since {since}, proof of the cut: {machine.proof}{now_words(machine)}"
 
 
 def now_words(machine: Machine) -> str:
@@ -142,9 +146,9 @@ def now_words(machine: Machine) -> str:
 
 def brief(machine: Machine) -> str:
     done = [phase.name for phase in machine.phases if phase.state == "done"]
-    return shown(
-        f"{machine.isolation or 'isolation unknown'}, {machine.proof}; done: {', '.join(done) or 'nothing'}", 70
-    )
+    alarm = f"{machine.alarm}: " if machine.alarm else ""
+    isolation = machine.isolation or "isolation unknown"
+    return shown(f"{alarm}{isolation}, {machine.proof}; done: {', '.join(done) or 'nothing'}", 70)
 
 
 def tone(machine: Machine) -> str:
@@ -200,33 +204,42 @@ def labelled(label: str, text: str, tone: str = "") -> list[Line]:
 
 def next_steps(story: Story) -> list[tuple[str, str]]:
     """What can be done now, as commands to copy."""
-    groups: dict[str, list[str]] = {"open": [], "cut": [], "free": []}
-    for machine in story.machines:
-        kind = {"sealed": "cut", "forensic": "cut", "free": "free"}.get(machine.isolation, "open")
-        groups[kind].append(machine.name)
+    machines = story.machines
+    leaking = [m.name for m in machines if m.leak and not (m.now and m.now.power in ("paused", "stopped"))]
+    exposed = [m.name for m in machines if m.alarm or not m.isolation]
+    cut = [m.name for m in machines if m.isolation in ("sealed", "forensic")]
+    sound = [name for name in cut if name not in exposed]
     steps = []
-    if groups["open"]:
-        steps.append(("Cut off now", command("contain", groups["open"], story.case)))
-    if groups["cut"]:
-        steps.append(("Go on (what is done already is not done again)", command("respond", groups["cut"], story.case)))
-        undo = command(
-            "release", groups["cut"], story.case, "-e vmward_false_alarm_by=NAME", "-e vmward_false_alarm_reason=WHY"
-        )
-        steps.append(("Undo the cut, if it was a false alarm", undo))
-    if not groups["open"] and not groups["cut"]:
-        steps.append(("See this again", command("status", (), story.case)))
-    return steps
+    if leaking:
+        steps.append(("It leaks: cut it off at the switch, or pause it (its memory stays)", pause(leaking)))
+    if exposed:
+        steps.append(("Cut off now", command("contain", exposed, story.case)))
+    if sound:
+        steps.append(("Go on (what is done already is not done again)", command("respond", sound, story.case)))
+    if cut:
+        why = ("-e vmward_false_alarm_by=NAME", "-e vmward_false_alarm_reason=WHY")
+        steps.append(("Undo the cut, if it was a false alarm", command("release", cut, story.case, *why)))
+    return steps or [("See this again", command("status", (), story.case))]
+
+
+def pause(vms: Sequence[str]) -> str:
+    options = f"hypervisors={{{{ vmward_hypervisors }}}} vms={','.join(filter(is_plain, vms))} state=paused"
+    return pasteable(vms, f"ansible localhost -m vmward.remediation.vm_power -a '{options}'")
 
 
 def command(playbook: str, vms: Sequence[str], case: str, *more: str) -> str:
     """The command, without VMs whose name the shell or a template could take for something else."""
-    if vms and not any(map(is_plain, vms)):
-        return f"(no command to copy: the names of {len(vms)} VMs are not safe to paste)"
-    safe = [vm for vm in vms if is_plain(vm)]
-    chosen = ["-e", f"vmward_vms={','.join(safe)}"] if safe else []
+    chosen = ["-e", f"vmward_vms={','.join(filter(is_plain, vms))}"] if vms else []
     words = ["ansible-playbook", f"vmward.remediation.{playbook}", *chosen, "-e", f"vmward_case={case}", *more]
-    odd = len(vms) - len(safe)
-    return " ".join(words) + (f"   # and {odd} more, whose names are not safe to paste" if odd else "")
+    return pasteable(vms, " ".join(words))
+
+
+def pasteable(vms: Sequence[str], text: str) -> str:
+    """A command for those of the VMs whose names are plain, with a word on the others."""
+    odd = len(vms) - len(list(filter(is_plain, vms)))
+    if odd and odd == len(vms):
+        return f"(no command to copy: the names of {odd} VMs are not safe to paste)"
+    return text + (f"   # and {odd} more, whose names are not safe to paste" if odd else "")
 
 
 def is_plain(name: str) -> bool:

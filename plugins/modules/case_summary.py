@@ -151,7 +151,8 @@ anchor:
   returned: for a summary
 vms:
   description:
-    - Per VM its C(name), its C(isolation) as last recorded, C(since) when in UTC, the C(proof) of its cut, its
+    - Per VM its C(name), its C(isolation) as last recorded, C(since) when in UTC, the C(proof) of its cut, C(alarm)
+      (V(LEAKING), V(CUT FAILED) or empty), its
       C(shortfalls) and its C(phases). C(now) has C(hypervisor), C(power), C(isolation) and C(problem) as given in
       O(now).
     - A phase has C(name), C(state) (C(done), C(failed) or C(not_done)), C(msg), C(seconds) and C(facts), the newest

@@ -136,8 +136,12 @@ controls:
   returned: to judge
   type: list
   elements: str
+against:
+  description: What contradicts the cut, such as a witness that still reaches the VM. Empty when nothing does.
+  returned: to judge
+  type: str
 shortfall:
-  description: What is missing for the required proof, empty when it is reached.
+  description: What is missing for the required proof, or contradicts the cut, with advice. Empty when it is reached.
   returned: to judge
   type: str
 msg:

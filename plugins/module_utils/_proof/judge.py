@@ -17,6 +17,7 @@ from .._model import printable
 
 Data = Mapping[str, Any]
 REPAIR = "Restart libvirtd on the KVM host, which builds it anew while the VMs run on, and run contain again"
+STOP_IT = "Cut it off at the switch, or pause it (vm_power; its memory stays). Close the way around, and contain again"
 
 
 class Proof(IntEnum):
@@ -50,6 +51,7 @@ class Verdict:
     outbound: str
     shortfall: str  # empty: as proven as required
     controls: tuple[str, ...]
+    against: str = ""  # what contradicts the cut; "not measured" is no contradiction
 
     @property
     def line(self) -> str:
@@ -102,13 +104,12 @@ def unread(cut: Data, mode: str, why: str, required: Proof) -> Verdict:
 
 def summed_up(taps: Sequence[Finding], seen: Sequence[Finding], controls: tuple[str, ...], required: Proof) -> Verdict:
     """All findings together. One good witness is enough; every tap must be shown."""
-    against = [one.against for one in (*taps, *seen) if one.against]
+    against = "; ".join(one.against for one in (*taps, *seen) if one.against)
     inbound = next((one.shown for one in seen if one.shown), "not shown")
     outbound = "; ".join(sorted({one.shown for one in taps if one.shown})) or "not shown"
     if against:
-        return Verdict(
-            Proof.NONE, required, inbound, outbound, "THE CUT DOES NOT HOLD: " + "; ".join(against), controls
-        )
+        short = f"THE CUT DOES NOT HOLD: {against}. {STOP_IT}"
+        return Verdict(Proof.NONE, required, inbound, outbound, short, controls, against)
     missing = [one.missing for one in taps if one.missing]
     if inbound == "not shown":
         missing += [one.missing for one in seen if one.missing]

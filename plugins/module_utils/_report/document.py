@@ -49,7 +49,7 @@ def document(
         "covered_until": str(entries[-1]["time"]) if entries else "",
         "directory": keeper["directory"],
         "missing": list(story.shortfalls),
-        "vms": [{**asdict(machine), "proof": machine.proof} for machine in story.machines],
+        "vms": [{**asdict(machine), "proof": machine.proof, "alarm": machine.alarm} for machine in story.machines],
         "other_vms": list(story.others),
         "proven": proven(facts, verification),
         "claimed_by_guest": [statement(vm, fact) for vm, fact in facts if fact.claimed],

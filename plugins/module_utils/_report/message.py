@@ -27,7 +27,9 @@ def compose(story: Story, occasion: str, anchor: str, trouble: str = "") -> Mess
     """`anchor` is the ledger's head; `trouble` says why there is none."""
     names = ", ".join(shown(machine.name, 60) for machine in story.machines[:IN_FULL])
     more = f" and {len(story.machines) - IN_FULL} more" if len(story.machines) > IN_FULL else ""
-    subject = shown(f"[vmward] case {story.case}: {occasion}: {names}{more}", 200)
+    exposed = [shown(machine.name, 60) for machine in story.machines if machine.alarm or not machine.isolation]
+    headline = f"NOT CUT OFF: {', '.join(exposed)}" if exposed else f"{occasion}: {names}{more}"
+    subject = shown(f"[vmward] case {story.case}: {headline}", 200)
     anchored = f"Ledger anchor, keep this mail for it: {anchor}" if anchor else f"No ledger anchor: {shown(trouble)}"
     paragraphs = [
         f"An infection is suspected on {names}{more}.",
@@ -44,7 +46,8 @@ def compose(story: Story, occasion: str, anchor: str, trouble: str = "") -> Mess
         "occasion": occasion,
         "anchor": anchor,
         "vms": [
-            {"name": machine.name, "isolation": machine.isolation, "proof": machine.proof} for machine in story.machines
+            {"name": one.name, "isolation": one.isolation, "proof": one.proof, "alarm": one.alarm}
+            for one in story.machines
         ],
         "text": f"{subject}\n\n{body}",
     }
@@ -54,6 +57,10 @@ def compose(story: Story, occasion: str, anchor: str, trouble: str = "") -> Mess
 def sentence(machine: Machine) -> str:
     """The state of one VM for somebody who has never heard of the case."""
     name = shown(machine.name, 60)
+    if machine.uncut:
+        return f"- {name} is NOT CUT OFF, the cut failed. Treat it as connected. {shown(machine.uncut)}"
+    if machine.leak:
+        return f"- {name} is NOT CUT OFF, its cut leaks. Treat it as connected. Seen: {shown(machine.leak)}"
     cut = {
         "sealed": "is cut off from every network",
         "forensic": "is cut off, except for the investigators",
@@ -71,4 +78,7 @@ def sentence(machine: Machine) -> str:
 
 def news(story: Story) -> dict[str, str]:
     """What makes a message new: told again only when a VM's state or proof has changed."""
-    return {machine.name: f"{machine.isolation or 'unknown'}, {machine.proof}" for machine in story.machines}
+    return {
+        machine.name: ", ".join(filter(None, [machine.isolation or "unknown", machine.proof, machine.alarm]))
+        for machine in story.machines
+    }

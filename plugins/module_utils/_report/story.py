@@ -90,6 +90,31 @@ class Machine:
         return proof_of(self.fact("contain", "prove"))
 
     @property
+    def leak(self) -> str:
+        """What was seen to pass a cut that is in place. A cut that was merely not measured is no leak."""
+        prove = self.fact("contain", "prove")
+        return str(prove.result.get("against") or "") if prove and self.isolation != "free" else ""
+
+    @property
+    def uncut(self) -> str:
+        """Why the newest cut failed."""
+        cut = self.fact("contain", "isolate")
+        if not cut or cut.state != "failed" or cut.seq < self.freed:
+            return ""
+        return cut.msg or "no reason is recorded"
+
+    @property
+    def freed(self) -> int:
+        """The entry that last gave the VM back; 0 if none did."""
+        back = [self.fact("release", name) for name in ("reconnect", "false_alarm")]
+        return max((fact.seq for fact in back if fact and fact.state == "done"), default=0)
+
+    @property
+    def alarm(self) -> str:
+        """Why it is to be taken as connected whatever its isolation says; empty when it is not."""
+        return "CUT FAILED" if self.uncut else "LEAKING" if self.leak else ""
+
+    @property
     def verdicts(self) -> tuple[Fact, ...]:
         return tuple(fact for phase in self.phases for fact in phase.facts if fact.result.get("verdict"))
 
@@ -231,7 +256,7 @@ def shortfalls(machine: Machine, proof: str, needed: Sequence[str]) -> list[str]
     own = [phase for phase in machine.phases if phase.name not in ("notify", "report")]
     if not any(phase.facts or phase.ended for phase in own):
         return [f"{machine.name}: nothing is recorded about it. It may not be cut off. Contain it."]
-    unproven = proof_shortfalls(machine, proof)
+    unproven = cut_shortfalls(machine, proof)
     found = [*now_shortfalls(machine), *unproven]
     for phase in machine.phases:
         if phase.state == "failed" and not (phase.name == "contain" and unproven):  # the proof says it better
@@ -258,7 +283,9 @@ def now_shortfalls(machine: Machine) -> list[str]:
     ]
 
 
-def proof_shortfalls(machine: Machine, required: str) -> list[str]:
+def cut_shortfalls(machine: Machine, required: str) -> list[str]:
+    if machine.uncut:
+        return [f"{machine.name}: the cut FAILED: {machine.uncut}"]
     isolate, prove = machine.fact("contain", "isolate"), machine.fact("contain", "prove")
     if not prove:
         return [f"{machine.name}: the cut is not proven, {required} proof is required. Contain it again."]
@@ -266,6 +293,9 @@ def proof_shortfalls(machine: Machine, required: str) -> list[str]:
         return [f"{machine.name}: it was cut off again at {clock(isolate.time)} and the cut is not proven since."]
     if PROOFS.index(machine.proof) < PROOFS.index(required):
         why = str(prove.result.get("shortfall") or prove.msg)
+        if machine.leak:
+            return [f"{machine.name}: {why}"]
+        why = str(prove.result.get("against") or why)  # what to do against a leak is no news once the VM is back
         return [f"{machine.name}: the proof of the cut is {machine.proof}, required is {required}: {why}"]
     return []
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,15 @@ def ledger(store: Path, **options: Any) -> dict[str, Any]:
     return {"name": "Note the cut", "vmward.remediation.case_ledger": {**told, **options}}
 
 
-def played(place: Path, *tasks: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """What a responder sees of these tasks."""
-    play = place / "play.yml"
-    play.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+def played(place: Path, *tasks: dict[str, Any], hosts: str = "localhost") -> subprocess.CompletedProcess[str]:
+    """What a responder sees of these tasks. The host gone1 cannot be reached."""
+    play, inventory = place / "play.yml", place / "hosts.json"
+    play.write_text(json.dumps([{"hosts": hosts, "gather_facts": False, "tasks": tasks}]))
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-e", json.dumps(local)]
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    known = dict.fromkeys(["localhost", *hosts.split(",")], local)
+    inventory.write_text(json.dumps({"all": {"hosts": {**known, "gone1": gone}}}))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory)]
     return subprocess.run([*command, str(play)], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -46,3 +50,30 @@ def test_what_the_ledger_could_not_take_is_told(tmp_path: Path, looped: bool) ->
     assert done.returncode == 0, done.stdout
     assert "Note the cut" in done.stdout
     assert "The ledger did not take 2 entries" in done.stdout + done.stderr
+
+
+def test_a_host_that_fails_for_another_is_named(tmp_path: Path) -> None:
+    asked = {"delegate_to": "{{ item }}", "loop": ["gone1", "localhost"], "ansible.builtin.command": "true"}
+    wrong = {"ansible.builtin.command": "false", "loop": ["one", "two"], "name": "Try", "ignore_errors": True}
+    done = played(tmp_path, wrong, {"name": "Ask", "run_once": True, **asked}, hosts="desk1,desk2")
+    lines = [re.sub(r" \.\.+ ", " ", line[10:]) for line in done.stdout.splitlines()]
+    assert any(line.startswith("2 hosts -> gone1 Ask UNREACHABLE") for line in lines), done.stdout
+    assert any(line.startswith("desk1     Try (one) FAILED") for line in lines), done.stdout
+    assert not any(line.startswith("desk1     Ask UNREACHABLE") for line in lines)
+
+
+def test_the_last_line_blames_nobody_for_what_was_for_all(tmp_path: Path) -> None:
+    report = {"name": "Report", "ansible.builtin.fail": {"msg": "desk2 falls short"}, "run_once": True}
+    done = played(tmp_path, report, hosts="desk1,desk2")
+    assert done.stdout.rstrip().endswith("Not everything was done: see what FAILED or is MISSING above")
+    own = {"name": "Own", "ansible.builtin.fail": {"msg": "no"}, "when": "inventory_hostname == 'desk2'"}
+    assert played(tmp_path, own, hosts="desk1,desk2").stdout.rstrip().endswith("Not everything was done for: desk2")
+
+
+def test_a_long_step_says_that_it_still_runs(tmp_path: Path) -> None:
+    slow = {"name": "Wait", "ansible.builtin.command": "sleep {{ 7 if inventory_hostname == 'desk2' else 0 }}"}
+    silent = {"name": "Think", "ansible.builtin.assert": {"that": "lookup('ansible.builtin.pipe', 'sleep 6') == ''"}}
+    done = played(tmp_path, slow, {**silent, "when": "inventory_hostname == 'desk1'"}, hosts="desk1,desk2")
+    assert done.returncode == 0, done.stdout
+    still = [re.sub(r"\d+ s$", "", line) for line in done.stdout.splitlines() if "still at it" in line]
+    assert still == [f"{'':>10}desk2     Wait: still at it, "]

@@ -26,8 +26,10 @@ from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._rep
     contained,
     end,
     entry,
+    leaking,
     preserved,
     remediated,
+    uncuttable,
 )
 
 GOLDEN = Path(__file__).parent / "_report" / "golden"
@@ -80,6 +82,11 @@ def short() -> list[Line]:
     return summary(tell("2026-0142", written.entries, ["desk1", "desk2", "ghost", HOSTILE]), place(written, waiting=3))
 
 
+def exposed() -> list[Line]:
+    written = book(*leaking(), uncuttable("desk2"), uncuttable("desk3", "unknown"), *contained("desk4"))
+    return summary(tell("2026-0142", written.entries), place(written))
+
+
 def many() -> list[Line]:
     entries = [one for number in range(8) for one in contained(f"desk{number}", "witnessed" if number else "readback")]
     written = book(*entries)
@@ -104,7 +111,7 @@ def planned() -> list[Line]:
     )
 
 
-@pytest.mark.parametrize("screen", [whole, short, many, unreadable, planned])
+@pytest.mark.parametrize("screen", [whole, short, exposed, many, unreadable, planned])
 def test_screen_is_as_it_was_approved(screen: Any) -> None:
     path = GOLDEN / f"{screen.__name__}.txt"
     text = "".join(line.text + "\n" for line in screen())
@@ -113,12 +120,12 @@ def test_screen_is_as_it_was_approved(screen: Any) -> None:
     assert text == path.read_text()
 
 
-@pytest.mark.parametrize("screen", [whole, short, many, unreadable, planned])
+@pytest.mark.parametrize("screen", [whole, short, exposed, many, unreadable, planned])
 def test_screen_is_plain_ascii_and_fits(screen: Any) -> None:
     for line in screen():
         assert line.text.isascii()
         assert line.text.isprintable()
-        assert len(line.text) <= WIDTH or "ansible-playbook" in line.text
+        assert len(line.text) <= WIDTH or line.text.startswith("  ansible")
 
 
 def test_a_name_that_could_be_code_is_in_no_command() -> None:
@@ -130,10 +137,27 @@ def test_a_name_that_could_be_code_is_in_no_command() -> None:
 
 
 def test_what_is_missing_is_never_told_as_nothing() -> None:
-    for screen in (short, many, unreadable):
+    for screen in (short, exposed, many, unreadable):
         texts = [line.text for line in screen()]
         assert not [text for text in texts if "nothing that was required" in text]
         assert [line for line in screen() if line.text.startswith("MISSING") and line.tone == "bad"]
+
+
+def test_a_cut_that_is_none_is_red_and_is_not_gone_on_with() -> None:
+    lines = exposed()
+    for text in ("desk1   LEAKING: sealed", "desk2   CUT FAILED: free", "desk3   CUT FAILED: its isolation is not"):
+        assert [line for line in lines if line.text.startswith(text) and line.tone == "bad"], text
+    commands = [line.text for line in lines]
+    assert commands[commands.index("Cut off now:") + 1].split()[3] == "vmward_vms=desk1,desk2,desk3"
+    assert any("respond" in text and "vmward_vms=desk4 " in text for text in commands)
+
+
+def test_a_leaking_vm_that_stands_still_is_not_to_be_paused() -> None:
+    written = book(*leaking())
+    for power, offered in (("running", True), ("stopped", False)):
+        now = Now("kvm1", power, "sealed")
+        story = tell("2026-0142", written.entries, now={"desk1": now}.get)
+        assert any("vms=desk1 state=paused" in line.text for line in summary(story, place(written))) is offered
 
 
 def test_numbers_for_people() -> None:

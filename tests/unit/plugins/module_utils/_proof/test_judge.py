@@ -100,6 +100,8 @@ def test_a_contradiction_is_no_proof_even_if_readback_is_enough(changes: dict[st
     assert found.proof is Proof.NONE
     assert found.shortfall.startswith("THE CUT DOES NOT HOLD")
     assert why in found.shortfall
+    assert why in found.against
+    assert "Cut it off at the switch, or pause it" in found.shortfall
 
 
 def test_one_good_witness_is_enough_but_one_that_gets_through_spoils_it() -> None:
@@ -117,7 +119,7 @@ def test_what_the_hosts_own_ipv6_sends_ends_at_the_link_and_is_told() -> None:
 def test_a_failed_cut_is_never_proven() -> None:
     for cut in ({"failed": True, "msg": "no\x1b[31m"}, {"failed": False, "after": {"isolation": "free"}}, {}):
         found = verdict(cut=cut)
-        assert found.proof is Proof.NONE
+        assert (found.proof, found.against) == (Proof.NONE, "")
         assert "\x1b" not in found.shortfall
     assert unread(CUT, "sealed", "gone", Proof.WITNESSED).proof is Proof.READBACK
     assert unread({"failed": True}, "sealed", "gone", Proof.READBACK).proof is Proof.NONE

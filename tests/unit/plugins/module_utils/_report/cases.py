@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.vmward.remediation.plugins.module_utils._case.book import Book, plan_append
 from ansible_collections.vmward.remediation.plugins.module_utils._case.entry import check_entry, timestamp
 from ansible_collections.vmward.remediation.plugins.module_utils._case.lease import Claim
+from ansible_collections.vmward.remediation.plugins.module_utils._proof.judge import STOP_IT
 
 START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 HOSTILE = "x\"'\n<script>alert(1)</script>{{ lookup('env','HOME') }}\u202edesk\x1b[31m"
@@ -73,6 +74,19 @@ def contained(vm: str = "desk1", proof: str = "witnessed") -> list[dict[str, Any
         entry("contain", "vpn", vm, "not_done", "no VPN hook is configured (contain_vpn_hook)"),
         end("contain", vm, msg="sealed and proven" if proof == "witnessed" else "sealed", seconds=0.94),
     ]
+
+
+def leaking(vm: str = "desk1") -> list[dict[str, Any]]:
+    cut, prove, *_rest = contained(vm)
+    against = "witness app1 still reaches 52:54:00:86:00:11 (arp; heard 3 frames)"
+    msg = f"THE CUT DOES NOT HOLD: {against}. {STOP_IT}"
+    seen = {"state": "failed", "proof": "none", "msg": f"{vm}: {msg}", "shortfall": msg, "against": against}
+    return [cut, {**prove, "result": {**prove["result"], **seen}}, end("contain", vm, "failed", f"sealed, {vm}: {msg}")]
+
+
+def uncuttable(vm: str = "desk1", isolation: str = "free") -> dict[str, Any]:
+    msg = f"{vm} is NOT wholly isolated: 0000:3b:00.1 (hostdev) cannot be cut from outside by kvm1. Detach it at once."
+    return entry("contain", "isolate", vm, "failed", msg, isolation=isolation)
 
 
 def preserved(vm: str = "desk1") -> list[dict[str, Any]]:

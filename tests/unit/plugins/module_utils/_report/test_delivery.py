@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._report.delivery import Delivery, deliver, jobs
-from ansible_collections.vmward.remediation.plugins.module_utils._report.message import Message, compose
+from ansible_collections.vmward.remediation.plugins.module_utils._report.message import Message, compose, news
 from ansible_collections.vmward.remediation.plugins.module_utils._report.story import tell
 from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._report.cases import (
     HOSTILE,
     book,
     contained,
+    leaking,
+    uncuttable,
 )
 from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._report.servers import (
     Mail,
@@ -64,6 +66,23 @@ def test_mail_arrives_with_state_and_anchor() -> None:
     body = letter.get_content()
     assert ANCHOR in body
     assert "desk1 is cut off from every network since 12:00:01 UTC. That was measured from another host." in body
+
+
+@pytest.mark.parametrize(
+    ("entries", "alarm", "said"),
+    [
+        (leaking(), "LEAKING", "its cut leaks. Treat it as connected. Seen: witness app1 still reaches"),
+        ([uncuttable()], "CUT FAILED", "the cut failed. Treat it as connected. desk1 is NOT wholly isolated"),
+    ],
+)
+def test_a_cut_that_is_none_is_announced_as_none(entries: list[dict[str, Any]], alarm: str, said: str) -> None:
+    story = tell("2026-0142", book(*entries, *contained("desk2")).entries)
+    told = compose(story, "machines were cut off", ANCHOR)
+    assert told.subject == "[vmward] case 2026-0142: NOT CUT OFF: desk1"
+    assert f"- desk1 is NOT CUT OFF, {said}" in told.body
+    assert "desk1 is cut off" not in told.body
+    assert [vm["alarm"] for vm in told.payload["vms"]] == [alarm, ""]
+    assert news(story)["desk1"].endswith(alarm)  # so that it is told again once it holds
 
 
 def test_a_hostile_name_adds_no_header_and_no_line() -> None:
@@ -149,7 +168,8 @@ def test_webhook_gets_the_state_and_its_secret_stays_secret() -> None:
     ((path, headers, body),) = server.posts
     assert (path, headers["Authorization"]) == (f"/{SECRET}", SECRET)
     told = json.loads(body)
-    assert (told["anchor"], told["vms"]) == (ANCHOR, [{"name": "desk1", "isolation": "sealed", "proof": "witnessed"}])
+    seen = {"name": "desk1", "isolation": "sealed", "proof": "witnessed", "alarm": ""}
+    assert (told["anchor"], told["vms"]) == (ANCHOR, [seen])
     assert delivery.state == "done"
     assert SECRET not in str(delivery)
 

@@ -14,8 +14,10 @@ from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._rep
     contained,
     end,
     entry,
+    leaking,
     preserved,
     remediated,
+    uncuttable,
 )
 
 
@@ -54,6 +56,29 @@ def test_a_proof_that_is_none_is_none(proof: Any) -> None:
     machine = told(entry("contain", "prove", proof=proof), end("contain"))
     assert machine.proof == "none"
     assert "required is witnessed" in machine.shortfalls[0]
+
+
+def test_a_leak_is_an_alarm_until_it_is_measured_away_or_the_vm_is_back() -> None:
+    machine = told(*leaking())
+    assert machine.alarm == "LEAKING"
+    (shortfall,) = machine.shortfalls
+    assert shortfall.startswith("desk1: THE CUT DOES NOT HOLD: witness app1 still reaches")
+    assert told(*contained(proof="none")).alarm == ""  # not measured
+    assert told(*leaking(), *contained()).alarm == ""
+    back = told(*leaking(), entry("release", "reconnect", isolation="free"), end("release"))
+    assert back.alarm == ""
+    assert "Cut it off" not in back.shortfalls[0]
+
+
+def test_a_failed_cut_is_missing_with_its_own_reason_until_it_is_cut_or_back() -> None:
+    for before in ([], contained()):
+        machine = told(*before, uncuttable())
+        assert machine.alarm == "CUT FAILED"
+        (shortfall,) = machine.shortfalls
+        assert shortfall.startswith("desk1: the cut FAILED: desk1 is NOT wholly isolated: 0000:3b:00.1 (hostdev)")
+    assert told(uncuttable(), *contained()).alarm == ""
+    assert told(uncuttable(), entry("release", "false_alarm"), end("release")).alarm == ""
+    assert told(entry("release", "false_alarm"), end("release"), uncuttable()).alarm == "CUT FAILED"
 
 
 def test_a_later_cut_needs_a_later_proof() -> None:
