@@ -77,9 +77,17 @@ class Vms(ABC):
     def capabilities(self) -> frozenset[Capability]:
         """What this endpoint, in its version, can do."""
 
+    def why_not(self, capability: Capability) -> str:
+        """Why it lacks what it could have, and what to correct; empty when there is nothing to say."""
+        return ""
+
     @abstractmethod
     def refs(self) -> tuple[VmRef, ...]:
         """Every VM, from one cheap list. A list that cannot be read whole raises; it is never shortened."""
+
+    def unnamed(self) -> str:
+        """Which VMs ``refs`` lists by their id alone, and why; empty when every name is known."""
+        return ""
 
     @abstractmethod
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:

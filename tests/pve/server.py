@@ -10,8 +10,10 @@ recorded is made from PVE's published API and source, and says "simulated".
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -36,6 +38,7 @@ class Pve(FakePve):
         self.warnings: dict[str, str] = {}
         self.truncate: dict[str, int] = {}
         self.hang: dict[str, float] = {}
+        self.meanwhile: dict[str, Callable[[], object]] = {}  # by the end of a path: done once, before its next call
         self.service = "running"
         self.links: dict[tuple[int, str], str] = {}  # set over the monitor, by VM and NIC
         self.storages["local"]["content"] = "iso,vztmpl,backup,images"
@@ -52,6 +55,8 @@ class Pve(FakePve):
 
     @web.middleware
     async def _spoil(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        for end in [end for end in self.meanwhile if request.path.endswith(end)]:
+            self.meanwhile.pop(end)()
         for end, seconds in self.hang.items():
             if request.path.endswith(end):
                 await asyncio.sleep(seconds)
@@ -200,8 +205,12 @@ class Pve(FakePve):
         if kind not in (None, "vm", "storage", "node", "sdn"):
             wrong = f"value '{kind}' does not have a value in the enumeration 'vm, storage, node, sdn'"
             raise PveError(400, "Parameter verification failed.", {"type": wrong})
-        answer: web.Response = await super()._resources(request)
-        return answer
+        rows = json.loads((await super()._resources(request)).text or "")["data"]
+        return ok([
+            {key: row[key] for key in ("id", "vmid", "type", "status", "node")}
+            if row["type"] == "qemu" and not self.nodes.get(row["node"], {}).get("online", True) else row
+            for row in rows
+        ])  # fmt: skip
 
     # Configuration: NICs change at once, plain GET config shows what is pending
 
@@ -217,8 +226,6 @@ class Pve(FakePve):
 
     async def _pending(self, request: web.Request) -> web.Response:
         answer: web.Response = await super()._pending(request)
-        import json
-
         rows = json.loads(answer.text or "")["data"]
         vm = self._vm(request)
         return ok([*rows, {"key": "digest", "value": vm.digest()}])
@@ -339,7 +346,14 @@ class Pve(FakePve):
             return {"name": v["service"], "service": v["service"], "desc": "", "state": self.service,
                     "active-state": "active", "unit-state": "enabled"}  # fmt: skip
 
-        return [("GET", "/nodes/{node}/services/{service}/state", state)]
+        async def network(v: Data, user: str) -> list[Data]:
+            """Simulated: bridges and VNets, as ``type=any_bridge`` lists them."""
+            return [{"iface": name, "type": "bridge", "active": 1} for name in sorted(self.bridges)]
+
+        return [
+            ("GET", "/nodes/{node}/services/{service}/state", state),
+            ("GET", "/nodes/{node}/network", network),
+        ]
 
 
 def fields(value: str) -> dict[str, str]:

@@ -101,12 +101,12 @@ def test_a_revert(bench: ProxmoxBench) -> None:
     assert sum(number for call, number in calls.items() if "/tasks" in call) <= 6
 
 
-def test_a_list_of_all_vms_is_one_call(bench: ProxmoxBench) -> None:
+def test_a_list_of_all_vms_is_one_call_and_one_for_the_nodes(bench: ProxmoxBench) -> None:
     for number in range(MANY):
         bench.create(f"desk{number}")
     with bench.cluster.counted() as calls:
         assert len(bench.hypervisor.refs()) == MANY
-    assert dict(calls) == {"GET /cluster/resources": 1}
+    assert dict(calls) == {"GET /cluster/resources": 1, "GET /nodes": 1}
 
 
 def test_a_session_logs_in_once(bench: ProxmoxBench) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import TimedOut, Unsupported
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut, Unsupported
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
@@ -84,11 +84,28 @@ def test_memory_is_the_state_volume_of_a_snapshot_that_is_gone_afterwards(
     assert not [name for name in bench.pve.storages["local"]["volumes"] if "state" in name]
 
 
-def test_what_a_dead_run_left_is_taken_away_first(bench: ProxmoxBench, guest: str, node: Path) -> None:
+def test_what_an_earlier_run_left_is_evidence_and_stays(bench: ProxmoxBench, guest: str, node: Path) -> None:
     vm = bench.vm(guest)
     bench.hypervisor.wait([bench.hypervisor.submit_snapshot(vm, "vmward-memory-1", "", True)], 10)
     dumped(bench, guest, node / "memory")
-    assert bench.pve.vm(int(guest)).snapshots == {}
+    assert (node / "memory").read_bytes() == STATE
+    assert list(bench.pve.vm(int(guest)).snapshots) == ["vmward-memory-1"]
+    (remark,) = bench.hypervisor.remarks(guest)
+    assert "an earlier run left its memory in snapshot vmward-memory-1" in remark
+
+
+@pytest.mark.parametrize("how", ["no room", "no volume"])
+def test_a_copy_that_fails_leaves_the_snapshot_that_holds_the_memory(
+    bench: ProxmoxBench, guest: str, node: Path, how: str
+) -> None:
+    if how == "no volume":
+        (node / "state.raw").unlink()
+    else:
+        (node / "memory").write_text("somebody's")  # a file that is there is never written over
+    with pytest.raises(TaskFailed, match="The memory is kept in snapshot vmward-memory-"):
+        dumped(bench, guest, node / "memory")
+    (kept,) = bench.pve.vm(int(guest)).snapshots
+    assert kept.startswith("vmward-memory-")
 
 
 def test_another_node_than_the_vms_is_refused_before_anything_is_touched(bench: ProxmoxBench, node: Path) -> None:

@@ -21,7 +21,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     TimedOut,
     VmwardError,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import connection
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
@@ -33,7 +33,6 @@ from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET, Cluster, make_certificates
 
 SEAL = SetIsolation(Isolation.SEALED, "2026-1")
-FORENSIC_MODE = Isolation.FORENSIC
 WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
 OFF = SetPower("stopped", True, 0, {})
 
@@ -342,10 +341,33 @@ def test_a_template_is_no_vm(bench: ProxmoxBench) -> None:
 def test_a_node_that_is_down_hides_no_vm(bench: ProxmoxBench) -> None:
     near, far = bench.create("near"), bench.create("far", node="pve2")
     bench.pve.set_node_offline("pve2")
-    assert {ref.id for ref in bench.hypervisor.refs()} == {near, far}
+    refs = bench.hypervisor.refs()
+    assert {ref.id for ref in refs} == {near, far}
+    began = time.monotonic()
     outcomes = bench.do(SEAL, near, far)
     assert [outcome.failed for outcome in outcomes] == [False, True]
-    assert "HTTP 595" in outcomes[1].msg
+    assert "Cannot read 101 (101) on hv1: its node pve2 is offline" in outcomes[1].msg
+    assert "Block its switch port" in outcomes[1].msg
+    assert time.monotonic() - began < 5
+    lost = resolve([bench.hypervisor], refs, ["far", "near", far])
+    assert "hv1 does not know the names of all its VMs" in str(lost["far"])
+    assert "101 on node pve2. Name such a VM by its id." in str(lost["far"])
+    assert [lost[key].id for key in ("near", far)] == [near, far]  # type: ignore[union-attr]
+
+
+def test_a_node_that_stops_answering_is_not_waited_for_by_every_vm(bench: ProxmoxBench) -> None:
+    near = bench.create("near")
+    far = [bench.create(f"far{number}", node="pve2") for number in range(40)]
+    bench.hypervisor.refs()
+    for vm_id in far:
+        bench.pve.fail("GET", f"/qemu/{vm_id}/pending", 595, "No route to host")
+        bench.pve.hang[f"/qemu/{vm_id}/pending"] = 1.0
+    began = time.monotonic()
+    answer = bench.hypervisor.read([*far, near])
+    assert time.monotonic() - began < 2.5, "40 VMs on 16 threads would take 3 s"
+    assert not isinstance(answer[near], Exception)
+    assert all(isinstance(answer[vm_id], TimedOut) for vm_id in far)
+    assert any("its node pve2 does not answer" in str(answer[vm_id]) for vm_id in far)
 
 
 # Locks
@@ -480,13 +502,28 @@ def test_rules_of_others_stand_behind_ours_and_stay(bench: ProxmoxBench) -> None
     assert [rule["action"] for rule in rules] == ["ACCEPT"]
 
 
-def test_a_quarantine_bridge_that_is_missing_leaves_nothing_pending(bench: ProxmoxBench) -> None:
-    from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector
+FORENSIC = SetIsolation(Isolation.FORENSIC, "2026-1", [Collector("192.0.2.1", 22)])
 
+
+def test_a_quarantine_that_is_misspelt_is_named_before_anything_is_touched(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.pve.bridges.discard("quarantine")
+    (outcome,) = bench.do(FORENSIC, vm_id)
+    assert "the quarantine of hv1, 'quarantine', is no bridge or VNet of node pve1" in outcome.msg
+    assert "There are: vmbr0, vmbr1. Nothing was touched." in outcome.msg
+    assert [m for m, _path, _body in bench.pve.requests if m != "GET"] == []
+    del bench.hypervisor.link.options["quarantine"]  # type: ignore[attr-defined]
+    (outcome,) = bench.do(FORENSIC, vm_id)
+    assert "hv1 cannot do it here: no quarantine bridge is named for hv1. Set quarantine" in outcome.msg
+
+
+def test_a_quarantine_bridge_that_is_missing_leaves_nothing_pending(bench: ProxmoxBench) -> None:
+    """Where the log-in may not read the node's bridges."""
     vm_id = bench.create("desk1")
     before = bench.wiring(vm_id)
     bench.pve.bridges.discard("quarantine")
-    (outcome,) = bench.do(SetIsolation(FORENSIC_MODE, "2026-1", [Collector("192.0.2.1", 22)]), vm_id)
+    bench.pve.fail("GET", "/nodes/pve1/network", 403, "Permission check failed")
+    (outcome,) = bench.do(FORENSIC, vm_id)
     assert "interface quarantine does not exist" in outcome.msg
     assert "See that the bridge exists on node pve1" in outcome.msg
     assert bench.wiring(vm_id) == before
@@ -547,6 +584,119 @@ def test_a_note_that_somebody_spoilt_is_never_taken_for_none(bench: ProxmoxBench
     bench.pve.firewall_config("vm", vmid=int(vm_id))["ipset_comments"]["vmward-undo"] = "{"
     (outcome,) = bench.do(SetIsolation(Isolation.FREE), vm_id)
     assert "its undo note cannot be read" in outcome.msg
+
+
+def test_a_note_too_deep_to_be_read_is_its_vms_error_alone(bench: ProxmoxBench) -> None:
+    vm_id, other = bench.create("desk1"), bench.create("desk2")
+    bench.one(SEAL, vm_id)
+    bench.pve.firewall_config("vm", vmid=int(vm_id))["ipset_comments"]["vmward-undo"] = "[" * 100_000
+    outcomes = bench.do(Info(), vm_id, other)
+    assert [outcome.failed for outcome in outcomes] == [True, False]
+    assert "its undo note cannot be read (RecursionError" in outcomes[0].msg
+
+
+def test_rules_are_removed_by_place_only_while_the_list_is_as_it_was_read(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    rules = bench.pve.firewall_config("vm", vmid=int(vm_id))["rules"]
+    rules.append({"type": "in", "action": "ACCEPT", "enable": 1, "comment": "theirs"})
+    bench.one(SEAL, vm_id)
+
+    def somebody_inserts() -> None:
+        rules.insert(0, {"type": "in", "action": "ACCEPT", "enable": 1, "comment": "new"})
+
+    bench.pve.meanwhile["/firewall/rules/1"] = somebody_inserts
+    bench.one(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+    assert [rule["comment"] for rule in rules] == ["new", "theirs"]
+
+
+def test_new_rules_stand_before_old_ones_go(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    rules = bench.pve.firewall_config("vm", vmid=int(vm_id))["rules"]
+    rules.append({"type": "in", "action": "ACCEPT", "enable": 1})
+    bench.one(FORENSIC, vm_id)
+    counts: list[int] = []
+    bench.pve.meanwhile["/firewall/rules/4"] = lambda: counts.append(
+        sum(rule.get("comment") == "vmward" for rule in rules)
+    )
+    bench.one(SEAL, vm_id)
+    assert counts == [5], "two new ones before the three old ones"
+    assert [(rule["action"], rule.get("comment")) for rule in rules] == [
+        ("DROP", "vmward"), ("DROP", "vmward"), ("ACCEPT", None),
+    ]  # fmt: skip
+
+
+# Is it a cold start?
+
+
+def freed(bench: ProxmoxBench, vm_id: str) -> Outcome:
+    (outcome,) = bench.do(SetIsolation(Isolation.FREE), vm_id)
+    return outcome
+
+
+def cold(bench: ProxmoxBench, vm_id: str) -> None:
+    """Somebody stops it and starts it again."""
+    bench.pve.vm(int(vm_id)).status = "stopped"
+    bench.pve.boot(bench.pve.vm(int(vm_id)))
+
+
+def test_a_cold_start_behind_our_back_ends_the_sessions(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    assert "open sessions would resume" in freed(bench, vm_id).msg
+    cold(bench, vm_id)
+    assert not freed(bench, vm_id).failed
+
+
+@pytest.mark.parametrize("kind", ["qmsuspend", "qmigrate", "qmrollback"])
+def test_memory_that_may_have_come_back_is_no_cold_start(bench: ProxmoxBench, kind: str) -> None:
+    """Saved to disk and resumed; moved away and back; rolled back with memory: another process, the old sessions."""
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+
+    async def nothing() -> None:
+        return None
+
+    bench.cluster.run(bench.pve.task("pve1", kind, int(vm_id), "root@pam", nothing))
+    cold(bench, vm_id)
+    outcome = freed(bench, vm_id)
+    assert "open sessions would resume" in outcome.msg
+    assert any(f"a task {kind} since its cut may have brought its memory back" in one for one in outcome.warnings)
+
+
+def test_a_vm_saved_to_disk_and_resumed_keeps_its_sessions(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    bench.hypervisor.link.call("", None, "post", f"nodes/pve1/qemu/{vm_id}/status/suspend", todisk=1)  # type: ignore[attr-defined]
+    assert bench.vm(vm_id).power is PowerState.SUSPENDED
+    bench.pve.unlock(int(vm_id))
+    bench.pve.boot(bench.pve.vm(int(vm_id)))
+    note = bench.vm(vm_id).note
+    assert note is not None
+    assert note.sessions
+
+
+def test_without_the_tasks_of_others_no_cold_start_is_proven(bench: ProxmoxBench) -> None:
+    bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.Config.Network")
+    bench.pve.grant("ir@pve", "/sdn", "SDN.Use")
+    bench.hypervisor = bench.connect()
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    cold(bench, vm_id)
+    outcome = freed(bench, vm_id)
+    assert outcome.failed
+    assert any("Sys.Audit on /nodes/pve1 is missing" in one for one in outcome.warnings)
+
+
+# Surprises
+
+
+def test_a_surprise_in_what_is_read_once_hangs_nobody(bench: ProxmoxBench) -> None:
+    def surprise() -> None:
+        raise KeyError("volid")
+
+    for _again in range(2):
+        with pytest.raises(KeyError):
+            bench.hypervisor.one_time("x", surprise)  # type: ignore[attr-defined]
 
 
 def test_an_unanswered_read_is_no_state(bench: ProxmoxBench, quick: None) -> None:

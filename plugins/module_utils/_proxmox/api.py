@@ -47,6 +47,11 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             have.discard(Capability.FORENSIC)
         return frozenset(have)
 
+    def why_not(self, capability: Capability) -> str:
+        if capability is Capability.FORENSIC and not self.link.options.get("quarantine"):
+            return f"no quarantine bridge is named for {self.name}. Set quarantine in its entry, or seal the VM."
+        return ""
+
     def close(self) -> None:
         self.link.close()
 

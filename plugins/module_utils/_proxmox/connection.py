@@ -62,6 +62,10 @@ class NoAnswer(TimedOut):
     """No answer came: whether the request was taken is unknown until it is read back."""
 
 
+class NodeAway(NoAnswer):
+    """The node that was asked cannot reach the VM's node."""
+
+
 class Crew:
     """Threads for many calls at once. A process that ends does not wait for them."""
 
@@ -218,7 +222,7 @@ class Connection:
             who = self.options.get("token_id") or self.login["user"]
             return AuthFailed(f"{cause}. Give {who} the privilege that it names.")
         if exc.status_code in NODE_AWAY:
-            return NoAnswer(f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}.")
+            return NodeAway(f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}.")
         return Rejected(f"{cause}.", exc.status_code, text)
 
     def close(self) -> None:

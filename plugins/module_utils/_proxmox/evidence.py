@@ -9,13 +9,14 @@ U(https://www.qemu.org/docs/master/devel/migration/main.html).
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any
 
-from .._errors import NotFound, TaskFailed, TimedOut, Unsupported
+from .._errors import NotFound, NotVerified, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
 from .._model import Vm, VmRef, printable
 from .._wait import poll_all
@@ -23,6 +24,7 @@ from . import rights
 from .connection import Rejected
 from .work import Work
 
+KEPT = "vmward-memory-"  # and a time: our snapshots with RAM
 CHUNK = 1 << 20
 PATHS = 60  # seconds that pvesm may take
 
@@ -36,27 +38,32 @@ class EvidenceVerbs(Work):
         return "qemu-state"
 
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
-        """A snapshot with RAM, its state volume copied to the file, the snapshot removed again.
+        """A snapshot with RAM, its state volume copied to the file, and only then the snapshot removed again.
 
-        One that a dead run left is taken away first: it would hold an older memory.
+        One that an earlier run left holds an earlier memory: it is evidence, so it stays and is told.
         """
-        what, name = "take the memory of", f"vmward-memory-{int(time.time())}"
+        what, name = "take the memory of", f"{KEPT}{int(time.time())}"
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
         self._on_its_node(vm.ref, what)
         self._copied = {}
-
-        def copy() -> Pending:
-            return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path))
-
-        def remove(one: str) -> Callable[[], Pending]:
-            return lambda: self.remove_snapshot(vm.ref, what, one)
-
-        left = sorted(one for one in self.snapshot_names(vm.ref) if one.startswith("vmward-memory-"))
+        self._tell_left(vm.ref)
 
         def take() -> Pending:
             return self.take_snapshot(vm.ref, what, name, "Memory as evidence", True)
 
-        return self.after(vm, what, *map(remove, left), take, copy, remove(name))
+        def copy() -> Pending:
+            return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path))
+
+        return self.after(vm, what, take, copy, lambda: self.remove_snapshot(vm.ref, what, name))
+
+    def _tell_left(self, vm: VmRef) -> None:
+        left = sorted(name for name in self.snapshot_names(vm) if name.startswith(KEPT))
+        if left:
+            self.tell(
+                vm,
+                f"an earlier run left its memory in snapshot {', '.join(left)}: it is of an earlier moment, and was "
+                "not touched. Keep it as evidence, or remove it (vm_snapshot), since it may block older snapshots",
+            )
 
     def _on_its_node(self, vm: VmRef, what: str) -> None:
         here, node = platform.node().split(".")[0], self.node(vm.id)
@@ -70,13 +77,21 @@ class EvidenceVerbs(Work):
         volume = str(self.at(vm, what, "get", f"/snapshot/{name}/config").get("vmstate", ""))
         if not volume:
             raise TaskFailed(f"Cannot {what} {vm.name} ({vm.id}): snapshot {name} has no state volume. Run again.")
-        with open(source_of(volume), "rb", buffering=0) as source, open(path, "xb") as target:
-            total, done = source.seek(0, 2), 0
-            source.seek(0)
-            while data := source.read(CHUNK):
-                target.write(data)
-                done += len(data)
-                self._copied[vm.id] = (done, total)
+        try:
+            with open(source_of(volume), "rb", buffering=0) as source, open(path, "xb") as target:
+                total, done = source.seek(0, 2), 0
+                source.seek(0)
+                while data := source.read(CHUNK):
+                    target.write(data)
+                    done += len(data)
+                    self._copied[vm.id] = (done, total)
+                target.flush()
+                os.fsync(target.fileno())
+                held = os.fstat(target.fileno()).st_size
+        except (OSError, VmwardError) as exc:
+            raise TaskFailed(f"{exc}. The memory is kept in snapshot {name} of the VM") from exc
+        if held != total:
+            raise NotVerified(f"{held} of {total} bytes were copied. The memory is kept in snapshot {name} of the VM")
 
     def tools(self) -> dict[str, str]:
         return {"proxmox-ve": str(self.link.call("ask the version", None, "get", "version").get("version", "unknown"))}

@@ -149,7 +149,7 @@ class Job:
             self._fire(min(AGAIN, self.work.patience / 10))
             return False
         if told not in ("", "OK"):
-            self.work.told.setdefault(self.vm.id, []).append(told)
+            self.work.tell(self.vm, told)
         if told and upid.split(":")[5].startswith("ha"):  # the task only asks the HA manager
             return self.seen_slowly()
         return bool(told)
