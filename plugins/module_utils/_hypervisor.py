@@ -198,6 +198,10 @@ class Evidence(ABC):
         Works on a running or paused VM (from a frozen point) and on a stopped one.
         """
 
+    def disk_method(self, live: bool) -> str:
+        """How a disk is exported, for its certificate."""
+        return "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
+
     def tools(self) -> dict[str, str]:
         """The programs that make the evidence, with their versions, for its certificate."""
         return {}

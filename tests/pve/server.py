@@ -40,6 +40,7 @@ class Pve(FakePve):
         self.hang: dict[str, float] = {}
         self.meanwhile: dict[str, Callable[[], object]] = {}  # by the end of a path: done once, before its next call
         self.service = "running"
+        self.images: Callable[[str, int, str], object] = lambda verb, vmid, name: None  # takes, removes on real images
         self.links: dict[tuple[int, str], str] = {}  # set over the monitor, by VM and NIC
         self.storages["local"]["content"] = "iso,vztmpl,backup,images"
         self.pid = 20000
@@ -266,6 +267,8 @@ class Pve(FakePve):
     async def _qm_snapshot(self, v: Data, user: str) -> str:
         upid: str = await super()._qm_snapshot(v, user)
         vm, name = self.find(v["node"], v["vmid"]), v["snapname"]
+        if name in vm.snapshots:
+            self.images("take", vm.vmid, name)
         if name in vm.snapshots and vm.snapshots[name].get("vmstate"):
             vm.snapshots[name]["vmstate"] = self._state_volume(vm, name)
             vm.snapshots[name].update(**RUNNING)
@@ -275,6 +278,8 @@ class Pve(FakePve):
         vm = self.vm(int(v["vmid"]))
         state = vm.snapshots.get(v["snapname"], {}).get("vmstate") if vm else None
         upid: str = await super()._qm_snapshot_delete(v, user)
+        if vm and v["snapname"] not in vm.snapshots:
+            self.images("remove", vm.vmid, v["snapname"])
         if state and v["snapname"] not in vm.snapshots:
             self._qm_free(state)
         return upid

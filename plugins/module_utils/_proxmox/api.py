@@ -28,8 +28,6 @@ LACKS = {
     Capability.ISOLATE_SUSPENDED,
     Capability.DISK_RESET,
     Capability.REVERT_EXTERNAL,
-    Capability.DISK_EXPORT_LIVE,
-    Capability.DISK_EXPORT_STOPPED,
 }
 RESERVED = ("current", "pending")
 

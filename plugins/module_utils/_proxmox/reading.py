@@ -172,17 +172,17 @@ class Reading(Places):
             f"{', '.join(sorted(up))} connected. Use a snapshot without memory",
         )
 
+    def storage(self, name: str) -> Mapping[str, Any]:
+        """What the cluster tells of a storage; nothing where it hides it."""
+        rows = self._hidden("storages", "storage") or ()
+        return next((row for row in rows if row["storage"] == name), {})
+
     def _newest_only(self, seen: convert.Seen) -> bool:
         """Do the disks lie where only the newest snapshot can be gone back to? Storages that hide are not judged."""
-        try:
-            rows = self.one_time("storages", lambda: self.link.call("read the storages", None, "get", "storage"))
-        except VmwardError:
-            return False
-        only = {
-            row["storage"] for row in rows
-            if row.get("type") in convert.NEWEST_ONLY or str(row.get("snapshot-as-volume-chain", 0)) == "1"
-        }  # fmt: skip
-        return any(drive["volume"].split(":")[0] in only for drive in convert.drives_of(seen).values())
+        used = [self.storage(drive["volume"].split(":")[0]) for drive in convert.drives_of(seen).values()]
+        return any(
+            row.get("type") in convert.NEWEST_ONLY or str(row.get("snapshot-as-volume-chain", 0)) == "1" for row in used
+        )
 
     def _disks(self, ref: VmRef, seen: convert.Seen) -> tuple[Disk, ...]:
         drives = convert.drives_of(seen)

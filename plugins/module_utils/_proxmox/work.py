@@ -79,7 +79,11 @@ class Work(Reading):
             now[0] = left.pop(0)()
             return False
 
-        return Pending(vm.ref, what, poll)
+        def abort() -> None:
+            if now[0].abort:
+                now[0].abort()
+
+        return Pending(vm.ref, what, poll, abort=abort)
 
     def snapshot_names(self, vm: VmRef) -> set[str]:
         """Those that are whole."""
