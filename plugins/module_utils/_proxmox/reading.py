@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable
 
 from .._errors import AuthFailed, TaskFailed, TimedOut, Unsupported, VmwardError, attempt
@@ -19,6 +20,12 @@ from . import convert, note, rights
 from .connection import Connection, Rejected
 from .places import Places
 
+PARTS = {
+    "/pending": "read",
+    "/firewall/options": "read the firewall of",
+    "/firewall/ipset": "read the undo note of",
+}
+STATUS = "/status/current"
 READ_AT_MOST = 120.0  # seconds for one bulk read
 SKEW = 300  # seconds by which the clocks of controller and node may differ
 CARRYING = ("qmsuspend", "qmigrate", "qmremotemigrate", "hamigrate", "qmrollback")  # tasks that may bring memory back
@@ -32,6 +39,7 @@ class Reading(Places):
         self.seen: dict[str, convert.Seen] = {}
         self.told: dict[str, list[str]] = {}  # warnings of tasks, by VM
         self.layers: dict[str, tuple[str, ...]] = {}  # what is not confirmed of the present cut, by VM
+        self.rules: dict[str, Sequence[convert.Data]] = {}  # of the firewall, as they were read after they were set
         self.doubts: dict[str, str] = {}  # why the old sessions of a VM count as alive without proof
 
     # How
@@ -45,7 +53,8 @@ class Reading(Places):
             for key in [key for key in self.once if key.startswith("now ")]:
                 del self.once[key]
         statuses = {node: self.link.crew.submit(listed) for node, listed in self._listings(ids).items()}
-        jobs = {vm_id: self.link.crew.submit(self._job(vm_id, detail, statuses)) for vm_id in ids}
+        parts = {vm_id: self._parts(vm_id, statuses) for vm_id in ids}
+        jobs = {vm_id: self.link.crew.submit(partial(self._read, vm_id, detail, parts[vm_id])) for vm_id in ids}
         answer: dict[str, Vm | VmwardError] = {}
         for vm_id, job in jobs.items():
             try:
@@ -74,22 +83,32 @@ class Reading(Places):
 
         return {node: listing(node) for node in set(nodes) if nodes.count(node) > 1}
 
-    def _job(self, vm_id: str, detail: frozenset[Detail], statuses: Mapping[str, Future[Any]]) -> Callable[[], Vm]:
-        return lambda: self._read(vm_id, detail, statuses)
+    def _parts(self, vm_id: str, statuses: Mapping[str, Future[Any]]) -> dict[str, Future[Any]]:
+        """What every reading needs, asked side by side. The crew takes these before the jobs that wait for them."""
+        row = self.rows.get(vm_id, {"template": 1})
+        if row.get("template"):
+            return {}
+        listed = statuses.get(str(row["node"]))
+        wanted = PARTS if listed else {**PARTS, STATUS: "read"}
+        parts = {path: self.link.crew.submit(partial(self._part, vm_id, what, path)) for path, what in wanted.items()}
+        return {**parts, **({"listed": listed} if listed else {})}
 
-    def _read(self, vm_id: str, detail: frozenset[Detail], statuses: Mapping[str, Future[Any]]) -> Vm:
+    def _part(self, vm_id: str, what: str, path: str) -> Any:
         ref = self.ref(vm_id)
-        node = self.reachable(ref)
+        self.reachable(ref)
+        return self.at(ref, what, "get", path)
+
+    def _read(self, vm_id: str, detail: frozenset[Detail], parts: Mapping[str, Future[Any]]) -> Vm:
+        ref = self.ref(vm_id)
+        self.reachable(ref)
         if self.rows[vm_id].get("template"):
             raise Unsupported(
                 f"Cannot use {ref.name} ({vm_id}) on {self.name}: it is a template, not a VM. Name a VM made from it."
             )
-        rows = self.at(ref, "read", "get", "/pending")
+        rows, firewall, sets = (parts[path].result() for path in PARTS)
         node = self.node(vm_id)
-        status = statuses[node].result().get(vm_id) if node in statuses else None
-        status = status or self.at(ref, "read", "get", "/status/current")
-        firewall = self.at(ref, "read the firewall of", "get", "/firewall/options")
-        sets = self.at(ref, "read the undo note of", "get", "/firewall/ipset")
+        status = parts[STATUS].result() if STATUS in parts else parts["listed"].result().get(vm_id)
+        status = status or self.at(ref, "read", "get", STATUS)  # it has left the node that was listed
         comment = next((one.get("comment", "") for one in sets if one["name"] == note.NAME), None)
         hardware = self._hardware(node, rows)
         seen = self.seen[vm_id] = convert.Seen(node, status, rows, firewall, comment, hardware)
@@ -226,7 +245,9 @@ class Reading(Places):
         if not nics or any(nic.isolation is Isolation.FREE for nic in nics):
             return ()
         try:
-            rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
+            rules = self.rules.pop(ref.id, None)
+            if rules is None:
+                rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
         except VmwardError as exc:
             return (f"its firewall rules cannot be read ({exc})",)
         cluster = self._hidden("now the cluster's firewall", "cluster/firewall/options")

@@ -133,6 +133,7 @@ class WiringVerbs(Work):
             old = [rule for rule in rules[len(goal) :] if note.mine(rule)]
             there = [note.plain(rule) for rule in rules[: len(goal)]] == goal
             if there and not old:
+                self.rules[vm.id] = rules
                 return
             if not there and not tries:
                 raise NotVerified(f"Cannot {what} {vm.name}: they read back otherwise than they were set. Run again.")
