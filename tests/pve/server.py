@@ -58,9 +58,10 @@ class Pve(FakePve):
     async def _spoil(self, request: web.Request, handler: Any) -> web.StreamResponse:
         for end in [end for end in self.meanwhile if request.path.endswith(end)]:
             self.meanwhile.pop(end)()
-        for end, seconds in self.hang.items():
-            if request.path.endswith(end):
-                await asyncio.sleep(seconds)
+        for end, seconds in list(self.hang.items()):
+            until = time.monotonic() + seconds
+            while request.path.endswith(end) and end in self.hang and time.monotonic() < until:
+                await asyncio.sleep(0.05)
         answer: web.Response = await handler(request)
         for end, times in self.truncate.items():
             if times > 0 and request.path.endswith(end):

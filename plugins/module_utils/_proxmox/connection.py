@@ -8,6 +8,7 @@ Sources: U(https://pve.proxmox.com/wiki/Proxmox_VE_API), U(https://proxmoxer.git
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
@@ -135,6 +136,11 @@ class Connection:
         verify: Any = self.options.get("ca_path") or True
         if not self.options.get("validate_certs", True):
             verify = False
+        elif isinstance(verify, str) and not os.access(verify, os.R_OK):
+            raise AuthFailed(
+                f"Cannot log in to {self.name}: the file of ca_path, {verify}, cannot be read here. Copy the cluster's "
+                "CA (/etc/pve/pve-root-ca.pem) to it."
+            )
 
         def connect() -> Any:
             api = ProxmoxAPI(
