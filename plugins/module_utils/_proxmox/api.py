@@ -74,7 +74,7 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             return self.fired(vm.ref, what, lambda: self.at(vm.ref, what, "put", "/config", **drop))
 
         return self.after(
-            vm, what, set_freeze, lambda: self._power(vm, "start", "qmstart", "start", True), forget_freeze
+            vm.ref, what, set_freeze, lambda: self._power(vm, "start", "qmstart", "start", True), forget_freeze
         )
 
     def submit_pause(self, vm: Vm) -> Pending:
@@ -155,9 +155,9 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             return self.fired(vm.ref, what, lambda: self.links_down(vm.ref))
 
         if not holds_memory:
-            return self.after(vm, what, roll_back)
+            return self.after(vm.ref, what, roll_back)
         hold = self.submit_pause if memory else self.submit_power_off
-        return self.after(vm, what, roll_back, *([cut_links] if vm.note else []), lambda: hold(vm))
+        return self.after(vm.ref, what, roll_back, *([cut_links] if vm.note else []), lambda: hold(vm))
 
     # Disks given up
 

@@ -60,7 +60,7 @@ class EvidenceVerbs(Work):
         def copy() -> Pending:
             return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path, copied))
 
-        return self.after(vm, what, take, copy, lambda: self.remove_snapshot(vm.ref, what, name))
+        return self.after(vm.ref, what, take, copy, lambda: self.remove_snapshot(vm.ref, what, name))
 
     def _tell_left(self, vm: VmRef) -> None:
         left = sorted(name for name in self.snapshot_names(vm) if name.startswith((KEPT, FROZEN)))
@@ -109,13 +109,14 @@ class EvidenceVerbs(Work):
             there = ", ".join(one.id for one in vm.disks) or "none"
             raise NotFound(f"Cannot export disk {disk_id} of {vm.ref.name}: it has no such disk (there are: {there}).")
         what = f"export disk {disk_id} of"
+        live = vm.power in (PowerState.RUNNING, PowerState.PAUSED)
+        if live:
+            self._require_frozen_point(vm, disk)
         self._on_its_node(vm.ref, what)
         found = replace(
             disk, allocated=0, layers=tuple(Layer(source_of(layer.path), layer.format) for layer in disk.layers)
         )
-        if vm.power in (PowerState.RUNNING, PowerState.PAUSED):
-            return self._export_live(vm, what, disk, found, path)
-        return self._converted(vm.ref, what, found, path)
+        return (self._export_live if live else self._converted)(vm.ref, what, found, path)
 
     def _converted(self, vm: VmRef, what: str, disk: Disk, path: str, snapshot: str = "") -> Pending:
         made = self._converting = Conversion(vm, disk, path, snapshot)
@@ -129,17 +130,16 @@ class EvidenceVerbs(Work):
 
         return Pending(vm, what, poll, task=f"process {made.process.pid}", abort=made.abort)
 
-    def _export_live(self, vm: Vm, what: str, disk: Disk, found: Disk, path: str) -> Pending:
-        self._require_frozen_point(vm, disk)
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
-        self._tell_left(vm.ref)
+    def _export_live(self, vm: VmRef, what: str, disk: Disk, path: str) -> Pending:
+        self.require(what, vm, rights.on_vm(vm.id, "VM.Snapshot"))
+        self._tell_left(vm)
         name = f"{FROZEN}{int(time.time())}"
         return self.after(
             vm,
             what,
-            lambda: self.take_snapshot(vm.ref, what, name, f"Disk {disk.id} as evidence", False),
-            lambda: self._converted(vm.ref, what, found, path, name),
-            lambda: self.remove_snapshot(vm.ref, what, name),
+            lambda: self.take_snapshot(vm, what, name, f"Disk {disk.id} as evidence", False),
+            lambda: self._converted(vm, what, disk, path, name),
+            lambda: self.remove_snapshot(vm, what, name),
         )
 
     def _require_frozen_point(self, vm: Vm, disk: Disk) -> None:

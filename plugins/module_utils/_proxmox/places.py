@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Callable, TypeVar
@@ -15,6 +16,7 @@ from .._model import VmRef
 from .connection import Connection, NoAnswer, NodeAway, Rejected
 
 T = TypeVar("T")
+SILENT = 8  # calls in a row; half of those that are under way at once
 
 
 class Places:
@@ -24,7 +26,7 @@ class Places:
         self.name, self.link = name, link
         self.rows: dict[str, dict[str, Any]] = {}
         self.offline: set[str] = set()  # nodes that the cluster has lost
-        self.away: set[str] = set()  # nodes that did not answer during the present bulk read
+        self.silent: Counter[str] = Counter()  # by node, calls without an answer since its last one
         self.once: dict[str, Future[Any]] = {}
         self.lock = threading.Lock()
 
@@ -80,7 +82,7 @@ class Places:
     def reachable(self, vm: VmRef) -> str:
         """The VM's node; one that is down is not waited for again and again."""
         node = self.node(vm.id)
-        if node in self.offline or node in self.away:
+        if node in self.offline or self.silent[node] >= SILENT:
             why = "is offline" if node in self.offline else "does not answer"
             raise NodeAway(
                 f"Cannot read {vm.name} ({vm.id}) on {self.name}: its node {node} {why}, so that nothing of this VM "
@@ -96,9 +98,11 @@ class Places:
         node = self.node(vm.id)
         for last in (False, True):
             try:
-                return self.link.call(what, vm, method, f"nodes/{node}/qemu/{vm.id}{path}", **values)
+                answer = self.link.call(what, vm, method, f"nodes/{node}/qemu/{vm.id}{path}", **values)
+                self.silent.pop(node, None)
+                return answer
             except NodeAway:
-                self.away.add(node)
+                self.silent[node] += 1
                 raise
             except Rejected as exc:
                 if not exc.gone or last:

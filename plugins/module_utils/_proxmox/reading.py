@@ -19,6 +19,7 @@ from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, 
 from . import convert, note, rights
 from .connection import Connection, Rejected
 from .places import Places
+from .tasks import LIMIT
 
 PARTS = {
     "/pending": "read",
@@ -49,7 +50,7 @@ class Reading(Places):
         if any(vm_id not in self.rows for vm_id in ids):
             self.locate()
         with self.lock:
-            self.away.clear()
+            self.silent.clear()
             for key in [key for key in self.once if key.startswith("now ")]:
                 del self.once[key]
         statuses = {node: self.link.crew.submit(listed) for node, listed in self._listings(ids).items()}
@@ -157,10 +158,18 @@ class Reading(Places):
         why = f"{lacking[0]} is missing, which shows the tasks of others" if lacking else ""
         try:
             rows = self.link.call(
-                "list the tasks of", ref, "get", f"nodes/{node}/tasks", source="all", vmid=ref.id, since=since
+                "list the tasks of",
+                ref,
+                "get",
+                f"nodes/{node}/tasks",
+                source="all",
+                vmid=ref.id,
+                since=since,
+                limit=LIMIT,
             )
         except VmwardError as exc:
             rows, why = [], str(exc)
+        why = why or ("the list of its tasks is too long" if len(rows) >= LIMIT else "")
         tasks = [row for row in rows if str(row.get("id")) == ref.id and row.get("type") in CARRYING]
         if tasks or why:
             told = f"a task {tasks[0]['type']} since its cut may have brought its memory back" if tasks else why

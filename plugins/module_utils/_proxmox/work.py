@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from .._errors import TaskFailed, TimedOut, VmwardError
 from .._hypervisor import Pending
-from .._model import Vm, VmRef
+from .._model import VmRef
 from .._wait import poll_all, still_running
 from .connection import Connection, NoAnswer, Rejected
 from .reading import Reading
@@ -66,7 +66,7 @@ class Work(Reading):
         job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)))
         return Pending(vm, what, job.poll)
 
-    def after(self, vm: Vm, what: str, *steps: Callable[[], Pending]) -> Pending:
+    def after(self, vm: VmRef, what: str, *steps: Callable[[], Pending]) -> Pending:
         """One step after the other."""
         left = list(steps)
         now = [left.pop(0)()]
@@ -83,7 +83,7 @@ class Work(Reading):
             if now[0].abort:
                 now[0].abort()
 
-        return Pending(vm.ref, what, poll, abort=abort)
+        return Pending(vm, what, poll, abort=abort)
 
     def snapshot_names(self, vm: VmRef) -> set[str]:
         """Those that are whole."""
