@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,19 @@ def test_what_an_earlier_run_left_is_evidence_and_stays(bench: ProxmoxBench, gue
     assert list(bench.pve.vm(int(guest)).snapshots) == ["vmward-memory-1"]
     (remark,) = bench.hypervisor.remarks(guest)
     assert "an earlier run left its evidence in snapshot vmward-memory-1" in remark
+
+
+def test_a_snapshot_that_an_earlier_run_still_takes_is_waited_for_and_stays(
+    bench: ProxmoxBench, guest: str, node: Path
+) -> None:
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmsnapshot": 1.5}
+    first = bench.hypervisor.submit_memory_dump(bench.vm(guest), str(node / "first"))
+    assert isinstance(bench.hypervisor.wait([first], 0.3)[guest], TimedOut)
+    time.sleep(1.0)  # names have the second in them
+    bench.hypervisor = bench.connect()
+    dumped(bench, guest, node / "memory")
+    assert (node / "memory").read_bytes() == STATE
+    assert len(bench.pve.vm(int(guest)).snapshots) == 1
 
 
 @pytest.mark.parametrize("how", ["no room", "no volume"])

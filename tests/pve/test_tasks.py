@@ -76,6 +76,15 @@ def test_what_outlives_the_deadline_is_taken_up_by_the_next_run(bench: ProxmoxBe
     assert [task["upid"] for task in bench.pve.tasklog] == [upid], "no second task was started"
 
 
+def test_a_running_snapshot_of_somebody_else_is_waited_for_and_not_taken_for_ours(bench: ProxmoxBench) -> None:
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmsnapshot": 1.0}
+    vm_id = bench.create("desk1")
+    bench.do(take("theirs"), vm_id, deadline=0.2)
+    bench.hypervisor = bench.connect()
+    bench.one(take("ours"), vm_id)
+    assert sorted(bench.pve.vm(int(vm_id)).snapshots) == ["ours", "theirs"]
+
+
 def test_warnings_of_a_task_are_told(bench: ProxmoxBench) -> None:
     bench.pve.warnings["qmsnapshot"] = "guest-fsfreeze failed"
     done = bench.one(take("clean"), bench.create("desk1"))

@@ -23,6 +23,7 @@ from .tasks import Tasks
 Reached = Callable[[], bool]
 PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory one is held for about 30
 AGAIN = 2.0  # seconds between two tries
+UNNAMED = ("qmsnapshot", "qmdelsnapshot")  # tasks that do not say on which snapshot they work
 SLOWLY = 1.0  # seconds between looks at a state that no task tells
 
 
@@ -110,7 +111,7 @@ class Job:
         self.work, self.vm, self.what, self.kind = work, vm, what, kind
         self.reached, self.start = reached, start
         self.end = time.monotonic() + work.patience
-        self.looked = 0.0
+        self.looked, self.taken_up = 0.0, False
         self._fire()
 
     def _fire(self, pause: float = 0.0) -> None:
@@ -124,6 +125,7 @@ class Job:
             if self.reached():
                 return ""
         upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind)
+        self.taken_up = bool(upid)
         while not upid:
             try:
                 upid = self.start()
@@ -151,6 +153,9 @@ class Job:
             if "can't lock file" not in str(self.work.tasks.ends[upid]) or time.monotonic() >= self.end:
                 raise
             self._fire(min(AGAIN, self.work.patience / 10))
+            return False
+        if told and self.taken_up and self.kind in UNNAMED and not self.reached():
+            self._fire()  # it was another's, on another snapshot
             return False
         if told not in ("", "OK"):
             self.work.tell(self.vm, told)
