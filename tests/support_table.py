@@ -85,7 +85,7 @@ BACKENDS = (
         linked(),
         {Capability.FORENSIC: "yes, with a quarantine bridge named"},
         "a test server that is held against answers recorded from a real Proxmox VE 9.2.11, in the conformance suite",
-        frozenset([Capability.MEMORY_DUMP]),
+        frozenset([Capability.MEMORY_DUMP, Capability.DISK_EXPORT_LIVE, Capability.DISK_EXPORT_STOPPED]),
     ),
     Backend(
         "fake",

@@ -77,9 +77,17 @@ class Vms(ABC):
     def capabilities(self) -> frozenset[Capability]:
         """What this endpoint, in its version, can do."""
 
+    def why_not(self, capability: Capability) -> str:
+        """Why it lacks what it could have, and what to correct; empty when there is nothing to say."""
+        return ""
+
     @abstractmethod
     def refs(self) -> tuple[VmRef, ...]:
         """Every VM, from one cheap list. A list that cannot be read whole raises; it is never shortened."""
+
+    def unnamed(self) -> str:
+        """Which VMs ``refs`` lists by their id alone, and why; empty when every name is known."""
+        return ""
 
     @abstractmethod
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
@@ -190,6 +198,10 @@ class Evidence(ABC):
 
         Works on a running or paused VM (from a frozen point) and on a stopped one.
         """
+
+    def disk_method(self, live: bool) -> str:
+        """How a disk is exported, for its certificate."""
+        return "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
 
     def tools(self) -> dict[str, str]:
         """The programs that make the evidence, with their versions, for its certificate."""

@@ -16,6 +16,8 @@ description:
   - A running or paused VM is read through the hypervisor's backup job, at the moment at which the job begins. A
     stopped VM's images are converted with the formats that the hypervisor states, none is probed, and QEMU's locks
     keep the VM from starting meanwhile.
+  - On Proxmox VE a running or paused VM is read from a snapshot within its qcow2 image, which is removed once the copy
+    is whole. On other storages stop the VM first.
   - The disks of a running VM are each of their own moment. Pause it first to have one moment for all.
   - Size, time and free space are looked at first. The image is then read exactly once, for its hash and the copy
     together, and goes straight to the evidence host.

@@ -277,7 +277,8 @@ def test_without_its_port_group_forensic_is_refused_before_anything_is_touched(v
     hypervisor = connect("hv1", entry)
     (outcome,) = execute(hypervisor, FORENSIC, [(vm_id, "desk1")], 30, False)
     hypervisor.close()
-    assert "hv1 cannot do it here" in outcome.msg
+    assert "hv1 cannot do it here: it has not exactly one network named 'no such network'. There are: " in outcome.msg
+    assert "DC0_DVPG1" in outcome.msg
     assert vsphere.wiring(vm_id) == former
     assert vsphere.vm(vm_id).note is None
 

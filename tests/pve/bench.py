@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._argspec import PROXMOX
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox.api import ProxmoxHypervisor
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, mac
-from ansible_collections.vmward.remediation.tests.pve.fixture import Cluster
+from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET, Cluster
 
 BASE = "9000/base-9000-disk-0.qcow2"
 SIZE = 16 * 1024 * 1024
@@ -37,6 +39,12 @@ class ProxmoxBench(Bench):
         made = ProxmoxHypervisor("hv1", {**defaults, **self.cluster.entry})
         made.patience = PATIENCE
         return made
+
+    def do(self, usecase: UseCase, *vm_ids: str, check: bool = False, deadline: float = 60) -> list[Outcome]:
+        """The verb; nothing that a user could see of it holds the secret."""
+        outcomes = super().do(usecase, *vm_ids, check=check, deadline=deadline)
+        assert SECRET not in str([asdict(outcome) for outcome in outcomes])
+        return outcomes
 
     def stop(self) -> None:
         self.hypervisor.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import connection
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import Cluster
 
@@ -26,3 +27,10 @@ def bench(tmp_path: Path) -> Iterator[ProxmoxBench]:
     made = ProxmoxBench(tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is given up after a second."""
+    monkeypatch.setattr(connection, "ANSWER", 1.0)
+    monkeypatch.setattr(connection, "CONNECT", 1.0)

@@ -12,8 +12,9 @@ import ipaddress
 import re
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cryptography import x509
@@ -30,10 +31,10 @@ NUMBER = re.compile(r"/\d+(?=/|$)")
 class Cluster:
     """A running ``Pve``; ``pve`` is its state, to be looked at and changed between calls."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, certificates: Mapping[str, Any] = MappingProxyType({}), **options: Any) -> None:
         self.pve = Pve(host="127.0.0.1", port=0, **options)
         self.pve.apitokens[TOKEN] = SECRET
-        self.ca_path, certificate, key = make_certificates(directory)
+        self.ca_path, certificate, key = make_certificates(directory, **certificates)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -44,6 +45,7 @@ class Cluster:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     def stop(self) -> None:
+        self.pve.hang.clear()
         self.run(self.pve.stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
@@ -71,21 +73,21 @@ class Cluster:
             calls[f"{method} {NUMBER.sub('/N', path.removeprefix('/api2/json'))}"] += 1
 
 
-def make_certificates(directory: Path) -> tuple[Path, Path, Path]:
-    """A CA, and a certificate for the loopback address signed by it: (CA file, certificate, key)."""
+def make_certificates(directory: Path, address: str = "127.0.0.1", days: int = 2) -> tuple[Path, Path, Path]:
+    """A CA, and a certificate for the address signed by it: (CA file, certificate, key). It ends in so many days."""
     now = datetime.datetime.now(datetime.UTC)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, name = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("Test CA", "pve1"))
 
     def builder(subject: x509.Name, public: Any) -> x509.CertificateBuilder:
         made = x509.CertificateBuilder().subject_name(subject).issuer_name(ca_name).public_key(public)
-        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
-        return made.not_valid_after(now + datetime.timedelta(days=2))
+        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=9))
+        return made.not_valid_after(now + datetime.timedelta(days=days))
 
     ca_made = builder(ca_name, ca_key.public_key())
     ca = ca_made.add_extension(x509.BasicConstraints(ca=True, path_length=None), True).sign(ca_key, hashes.SHA256())
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = builder(name, key.public_key()).add_extension(address, False).sign(ca_key, hashes.SHA256())
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    certificate = builder(name, key.public_key()).add_extension(names, False).sign(ca_key, hashes.SHA256())
     paths = directory / "ca.pem", directory / "pve.pem", directory / "pve.key"
     paths[0].write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -10,8 +10,10 @@ recorded is made from PVE's published API and source, and says "simulated".
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -36,7 +38,9 @@ class Pve(FakePve):
         self.warnings: dict[str, str] = {}
         self.truncate: dict[str, int] = {}
         self.hang: dict[str, float] = {}
+        self.meanwhile: dict[str, Callable[[], object]] = {}  # by the end of a path: done once, before its next call
         self.service = "running"
+        self.images: Callable[[str, int, str], object] = lambda verb, vmid, name: None  # takes, removes on real images
         self.links: dict[tuple[int, str], str] = {}  # set over the monitor, by VM and NIC
         self.storages["local"]["content"] = "iso,vztmpl,backup,images"
         self.pid = 20000
@@ -52,9 +56,12 @@ class Pve(FakePve):
 
     @web.middleware
     async def _spoil(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        for end, seconds in self.hang.items():
-            if request.path.endswith(end):
-                await asyncio.sleep(seconds)
+        for end in [end for end in self.meanwhile if request.path.endswith(end)]:
+            self.meanwhile.pop(end)()
+        for end, seconds in list(self.hang.items()):
+            until = time.monotonic() + seconds
+            while request.path.endswith(end) and end in self.hang and time.monotonic() < until:
+                await asyncio.sleep(0.05)
         answer: web.Response = await handler(request)
         for end, times in self.truncate.items():
             if times > 0 and request.path.endswith(end):
@@ -200,8 +207,12 @@ class Pve(FakePve):
         if kind not in (None, "vm", "storage", "node", "sdn"):
             wrong = f"value '{kind}' does not have a value in the enumeration 'vm, storage, node, sdn'"
             raise PveError(400, "Parameter verification failed.", {"type": wrong})
-        answer: web.Response = await super()._resources(request)
-        return answer
+        rows = json.loads((await super()._resources(request)).text or "")["data"]
+        return ok([
+            {key: row[key] for key in ("id", "vmid", "type", "status", "node")}
+            if row["type"] == "qemu" and not self.nodes.get(row["node"], {}).get("online", True) else row
+            for row in rows
+        ])  # fmt: skip
 
     # Configuration: NICs change at once, plain GET config shows what is pending
 
@@ -217,8 +228,6 @@ class Pve(FakePve):
 
     async def _pending(self, request: web.Request) -> web.Response:
         answer: web.Response = await super()._pending(request)
-        import json
-
         rows = json.loads(answer.text or "")["data"]
         vm = self._vm(request)
         return ok([*rows, {"key": "digest", "value": vm.digest()}])
@@ -259,6 +268,8 @@ class Pve(FakePve):
     async def _qm_snapshot(self, v: Data, user: str) -> str:
         upid: str = await super()._qm_snapshot(v, user)
         vm, name = self.find(v["node"], v["vmid"]), v["snapname"]
+        if name in vm.snapshots:
+            self.images("take", vm.vmid, name)
         if name in vm.snapshots and vm.snapshots[name].get("vmstate"):
             vm.snapshots[name]["vmstate"] = self._state_volume(vm, name)
             vm.snapshots[name].update(**RUNNING)
@@ -268,6 +279,8 @@ class Pve(FakePve):
         vm = self.vm(int(v["vmid"]))
         state = vm.snapshots.get(v["snapname"], {}).get("vmstate") if vm else None
         upid: str = await super()._qm_snapshot_delete(v, user)
+        if vm and v["snapname"] not in vm.snapshots:
+            self.images("remove", vm.vmid, v["snapname"])
         if state and v["snapname"] not in vm.snapshots:
             self._qm_free(state)
         return upid
@@ -339,7 +352,14 @@ class Pve(FakePve):
             return {"name": v["service"], "service": v["service"], "desc": "", "state": self.service,
                     "active-state": "active", "unit-state": "enabled"}  # fmt: skip
 
-        return [("GET", "/nodes/{node}/services/{service}/state", state)]
+        async def network(v: Data, user: str) -> list[Data]:
+            """Simulated: bridges and VNets, as ``type=any_bridge`` lists them."""
+            return [{"iface": name, "type": "bridge", "active": 1} for name in sorted(self.bridges)]
+
+        return [
+            ("GET", "/nodes/{node}/services/{service}/state", state),
+            ("GET", "/nodes/{node}/network", network),
+        ]
 
 
 def fields(value: str) -> dict[str, str]:

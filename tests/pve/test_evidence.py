@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import TimedOut, Unsupported
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut, Unsupported
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
@@ -84,11 +85,41 @@ def test_memory_is_the_state_volume_of_a_snapshot_that_is_gone_afterwards(
     assert not [name for name in bench.pve.storages["local"]["volumes"] if "state" in name]
 
 
-def test_what_a_dead_run_left_is_taken_away_first(bench: ProxmoxBench, guest: str, node: Path) -> None:
+def test_what_an_earlier_run_left_is_evidence_and_stays(bench: ProxmoxBench, guest: str, node: Path) -> None:
     vm = bench.vm(guest)
     bench.hypervisor.wait([bench.hypervisor.submit_snapshot(vm, "vmward-memory-1", "", True)], 10)
     dumped(bench, guest, node / "memory")
-    assert bench.pve.vm(int(guest)).snapshots == {}
+    assert (node / "memory").read_bytes() == STATE
+    assert list(bench.pve.vm(int(guest)).snapshots) == ["vmward-memory-1"]
+    (remark,) = bench.hypervisor.remarks(guest)
+    assert "an earlier run left its evidence in snapshot vmward-memory-1" in remark
+
+
+def test_a_snapshot_that_an_earlier_run_still_takes_is_waited_for_and_stays(
+    bench: ProxmoxBench, guest: str, node: Path
+) -> None:
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmsnapshot": 1.5}
+    first = bench.hypervisor.submit_memory_dump(bench.vm(guest), str(node / "first"))
+    assert isinstance(bench.hypervisor.wait([first], 0.3)[guest], TimedOut)
+    time.sleep(1.0)  # names have the second in them
+    bench.hypervisor = bench.connect()
+    dumped(bench, guest, node / "memory")
+    assert (node / "memory").read_bytes() == STATE
+    assert len(bench.pve.vm(int(guest)).snapshots) == 1
+
+
+@pytest.mark.parametrize("how", ["no room", "no volume"])
+def test_a_copy_that_fails_leaves_the_snapshot_that_holds_the_memory(
+    bench: ProxmoxBench, guest: str, node: Path, how: str
+) -> None:
+    if how == "no volume":
+        (node / "state.raw").unlink()
+    else:
+        (node / "memory").write_text("somebody's")  # a file that is there is never written over
+    with pytest.raises(TaskFailed, match="The memory is kept in snapshot vmward-memory-"):
+        dumped(bench, guest, node / "memory")
+    (kept,) = bench.pve.vm(int(guest)).snapshots
+    assert kept.startswith("vmward-memory-")
 
 
 def test_another_node_than_the_vms_is_refused_before_anything_is_touched(bench: ProxmoxBench, node: Path) -> None:
@@ -98,19 +129,18 @@ def test_another_node_than_the_vms_is_refused_before_anything_is_touched(bench: 
     assert bench.pve.vm(int(vm_id)).snapshots == {}
 
 
-def test_the_module_keeps_it_with_its_kind_and_refuses_disks(bench: ProxmoxBench, guest: str, node: Path) -> None:
+def test_the_module_keeps_it_with_its_kind(bench: ProxmoxBench, guest: str, node: Path) -> None:
     store = node / "case"
     store.mkdir()
     options = {
         "hypervisors": {"hv1": bench.entry}, "vm": "desk1", "case": "2026-1", "dest": {"path": str(store)},
     }  # fmt: skip
     long = {**options, "scratch": str(node / "scratch")}
-    memory, again, disks, claims = play(
+    memory, again, claims = play(
         node,
         [
             {"vmward.remediation.vm_memory_dump": long},
             {"vmward.remediation.vm_memory_dump": long},
-            {"vmward.remediation.vm_disk_export": long},
             {"vmward.remediation.vm_guest_run": {**options, "collect": ["users"]}},
         ],
     )
@@ -121,6 +151,5 @@ def test_the_module_keeps_it_with_its_kind_and_refuses_disks(bench: ProxmoxBench
     assert (store / artefact["path"]).read_bytes() == STATE
     assert "proxmox-ve" in artefact["tools"]
     assert not again["changed"]
-    assert "has no disk export of a running VM" in disks["msg"]
     assert claims["claims"]["users"]["status"] == 0
     bench.do(SetPower("stopped", True, 0, {}), guest)

@@ -105,7 +105,8 @@ def whole(module: Module, verb: Verb, started: float) -> dict[str, Any]:
             terms = terms_of(params, hypervisor, vm, module.ansible_version, started)
             result = verb(Task(hypervisor, vm, params, terms, module.check_mode))
             after, changes = as_it_is(hypervisor, vm)
-            return {**result, "vm": after, "warnings": result.get("warnings", []) + changes}
+            warnings = [*result.get("warnings", []), *changes, *hypervisor.remarks(vm.ref.id)]
+            return {**result, "vm": after, "warnings": warnings}
         finally:
             hypervisor.close()
     except (StoreError, OSError) as exc:

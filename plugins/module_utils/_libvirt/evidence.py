@@ -9,11 +9,7 @@ U(https://libvirt.org/formatbackup.html), U(https://libvirt.org/html/libvirt-lib
 
 from __future__ import annotations
 
-import json
 import os
-import stat
-import subprocess
-import tempfile
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -22,6 +18,7 @@ from typing import Any, Callable
 from .._errors import NotFound, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
 from .._model import Disk, PowerState, Vm, printable
+from .._qemu_img import Conversion
 from . import agent, xml
 from .connection import Connection, libvirt
 from .freeze import FreezeWatch
@@ -32,7 +29,7 @@ class EvidenceVerbs:
 
     link: Connection
     _watch: FreezeWatch | None = None
-    _converting: tuple[str, int] | None = None
+    _converting: Conversion | None = None
 
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
         """QEMU itself stops and resumes the CPUs (VIR_DUMP_LIVE): they run on even if libvirtd dies meanwhile."""
@@ -118,29 +115,11 @@ class EvidenceVerbs:
             return  # a job of another kind, or it has just ended
 
     def _convert(self, vm: Vm, disk: Disk, path: str) -> Pending:
-        """A stopped VM's images, each with its stated format. QEMU's locks keep the VM from starting meanwhile."""
-        argv = ["setpriv", "--pdeathsig", "KILL", "qemu-img", "convert", "-O", "qcow2"]  # ends with this process
-        argv += ["json:" + json.dumps(block_node(disk)), path]
-        errors = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as poll
-        try:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
-        except FileNotFoundError as exc:
-            raise Unsupported(
-                f"Cannot export disk {disk.id} of {vm.ref.name}: qemu-img or setpriv is missing there. Install "
-                "qemu-utils and util-linux."
-            ) from exc
-        self._converting = (path, disk.allocated)
-
-        def poll() -> bool:
-            if process.poll() is None:
-                return False
-            errors.seek(0)
-            told = printable(errors.read(1000).decode("utf-8", "replace").strip(), 300)
-            if process.returncode:
-                raise TaskFailed(f"Cannot export disk {disk.id} of {vm.ref.name} ({vm.ref.id}): {told}.")
-            return True
-
-        return Pending(vm.ref, f"export disk {disk.id} of", poll, task=f"process {process.pid}", abort=process.kill)
+        """A stopped VM's images."""
+        made = self._converting = Conversion(vm.ref, disk, path)
+        return Pending(
+            vm.ref, f"export disk {disk.id} of", made.poll, task=f"process {made.process.pid}", abort=made.abort
+        )
 
     def _busy(self, vm: Vm) -> bool:
         return bool(self._job(vm).get("type"))
@@ -150,9 +129,7 @@ class EvidenceVerbs:
 
     def progress(self, vm: Vm) -> tuple[int, int]:
         if self._converting:
-            path, total = self._converting
-            done = os.stat(path).st_blocks * 512 if os.path.exists(path) else 0
-            return min(done, total), total
+            return self._converting.progress()
         job = self._job(vm)
         kind = "memory" if "memory_total" in job else "disk"
         return job.get(f"{kind}_processed", 0), job.get(f"{kind}_total", 0)
@@ -225,24 +202,3 @@ def backup_xml(domain: ET.Element, disk_id: str, path: str) -> str:
         ET.SubElement(chosen, "driver", {"type": "qcow2"})
         ET.SubElement(chosen, "target", {"file": path})
     return xml.text_of(root)
-
-
-def block_node(disk: Disk) -> dict[str, Any]:
-    """QEMU's description of a whole chain, the base last, with every format stated so that none is probed."""
-    node: dict[str, Any] | None = None
-    for layer in reversed(disk.layers):
-        below, device = node, is_block_device(layer.path)
-        file = {"driver": "host_device" if device else "file", "filename": layer.path}
-        node = {"driver": layer.format, "file": file}
-        if layer.format in ("qcow2", "qed") or below is not None:
-            node["backing"] = below
-    if node is None:
-        raise Unsupported(f"Cannot export disk {disk.id}: it has no image.")
-    return node
-
-
-def is_block_device(path: str) -> bool:
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return False

@@ -17,6 +17,7 @@ from typing import Callable
 
 from .._errors import Refused, TaskFailed, Unsupported
 from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Snapshot, Wiring, printable
+from .._passthrough import UNKNOWN, has_own_nic, pci_kind
 from .filters import SEALED, forensic, is_forensic
 
 NOTE_URI = "https://vmward.github.io/xmlns/isolation/1"
@@ -62,8 +63,6 @@ SNAPSHOT_POWER = {
 }
 
 PciClass = Callable[[str], str]  # class code of the host's PCI device of this name, such as 0x020000; empty: unknown
-# Base classes by the PCI Code and ID Assignment Specification: storage, display, multimedia, processing accelerator.
-CARRY_NO_FRAMES = ("0x01", "0x03", "0x04", "0x12")
 
 FilterIsOurs = Callable[[str], bool]  # is the filter of this name defined on the host exactly as we define it?
 
@@ -169,22 +168,20 @@ def nics(
 
 
 def strangers(domain: ET.Element | None, pci_class: PciClass) -> tuple[Nic, ...]:
-    """Devices that may carry frames but are no interfaces: passed-through PCI and USB devices, raw QEMU arguments.
-
-    A PCI device that the host knows as storage, display, multimedia or accelerator carries none.
-    """
+    """Devices that may carry frames but are no interfaces: passed-through PCI and USB devices, raw QEMU arguments."""
     if domain is None:
         return ()
     named = []
     for number, device in enumerate(domain.findall("./devices/hostdev")):
-        kind = device.get("type", "") or "subsystem"
-        if pci_class(pci_name(device))[:4] not in CARRY_NO_FRAMES:
-            named.append((f"hostdev{number}", f"hostdev {kind}"))
+        code = pci_class(pci_name(device))
+        kind = pci_kind(code) if code else UNKNOWN.replace("device", f"{device.get('type', '') or 'subsystem'} device")
+        if kind:
+            named.append((f"hostdev{number}", kind))
     arguments = [
         argument.get("value", "") for argument in domain.findall(f"./{{{QEMU_URI}}}commandline/{{{QEMU_URI}}}arg")
     ]
-    if any(word in argument for argument in arguments for word in ("netdev", "nic", "-net")):
-        named.append(("qemu-commandline", "raw QEMU network argument"))
+    if has_own_nic(arguments):
+        named.append(("qemu-commandline", "network card in QEMU's own arguments"))
     free, none = Isolation.FREE, Wiring("", "")
     return tuple(Nic(name, "", kind, "", "", True, free, (), none) for name, kind in named)
 

@@ -28,8 +28,6 @@ LACKS = {
     Capability.ISOLATE_SUSPENDED,
     Capability.DISK_RESET,
     Capability.REVERT_EXTERNAL,
-    Capability.DISK_EXPORT_LIVE,
-    Capability.DISK_EXPORT_STOPPED,
 }
 RESERVED = ("current", "pending")
 
@@ -46,6 +44,11 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         if not self.link.options.get("quarantine"):
             have.discard(Capability.FORENSIC)
         return frozenset(have)
+
+    def why_not(self, capability: Capability) -> str:
+        if capability is Capability.FORENSIC and not self.link.options.get("quarantine"):
+            return f"no quarantine bridge is named for {self.name}. Set quarantine in its entry, or seal the VM."
+        return ""
 
     def close(self) -> None:
         self.link.close()
@@ -71,7 +74,7 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             return self.fired(vm.ref, what, lambda: self.at(vm.ref, what, "put", "/config", **drop))
 
         return self.after(
-            vm, what, set_freeze, lambda: self._power(vm, "start", "qmstart", "start", True), forget_freeze
+            vm.ref, what, set_freeze, lambda: self._power(vm, "start", "qmstart", "start", True), forget_freeze
         )
 
     def submit_pause(self, vm: Vm) -> Pending:
@@ -152,9 +155,9 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             return self.fired(vm.ref, what, lambda: self.links_down(vm.ref))
 
         if not holds_memory:
-            return self.after(vm, what, roll_back)
+            return self.after(vm.ref, what, roll_back)
         hold = self.submit_pause if memory else self.submit_power_off
-        return self.after(vm, what, roll_back, *([cut_links] if vm.note else []), lambda: hold(vm))
+        return self.after(vm.ref, what, roll_back, *([cut_links] if vm.note else []), lambda: hold(vm))
 
     # Disks given up
 

@@ -8,6 +8,7 @@ Sources: U(https://pve.proxmox.com/wiki/Proxmox_VE_API), U(https://proxmoxer.git
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
@@ -60,6 +61,10 @@ class Rejected(TaskFailed, Exception):
 
 class NoAnswer(TimedOut):
     """No answer came: whether the request was taken is unknown until it is read back."""
+
+
+class NodeAway(NoAnswer):
+    """The node that was asked cannot reach the VM's node."""
 
 
 class Crew:
@@ -131,6 +136,11 @@ class Connection:
         verify: Any = self.options.get("ca_path") or True
         if not self.options.get("validate_certs", True):
             verify = False
+        elif isinstance(verify, str) and not os.access(verify, os.R_OK):
+            raise AuthFailed(
+                f"Cannot log in to {self.name}: the file of ca_path, {verify}, cannot be read here. Copy the cluster's "
+                "CA (/etc/pve/pve-root-ca.pem) to it."
+            )
 
         def connect() -> Any:
             api = ProxmoxAPI(
@@ -218,7 +228,7 @@ class Connection:
             who = self.options.get("token_id") or self.login["user"]
             return AuthFailed(f"{cause}. Give {who} the privilege that it names.")
         if exc.status_code in NODE_AWAY:
-            return NoAnswer(f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}.")
+            return NodeAway(f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}.")
         return Rejected(f"{cause}.", exc.status_code, text)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from typing import Any
 
 from .._errors import Unsupported
 from .._model import Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, VmRef, Wiring, printable
+from .._passthrough import UNKNOWN, has_own_nic, pci_kind
 from . import note as notes
 
 Data = dict[str, Any]
@@ -24,7 +26,6 @@ Data = dict[str, Any]
 NET = re.compile(r"net\d+$")
 PASSED = re.compile(r"(hostpci|usb)\d+$")
 DRIVE = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate)\d+$")
-OWN_NIC = re.compile(r"(^|\s)-(net|nic|netdev|device\s+\S*(-net|e1000|rtl8139|vfio)\S*)(\s|=|$)")
 ORDER = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 NEWEST_ONLY = ("zfspool",)  # storages that go back to the newest snapshot only
@@ -148,8 +149,8 @@ def net_of(wiring: str) -> str:
 
 def firewall_of(note: IsolationNote) -> Data | None:
     """The firewall options that the note tells to restore; None when it tells none."""
-    for _nic, wiring in note.wiring:
-        if wiring.config.startswith("{") or wiring.live.startswith("{"):
+    for nic, wiring in note.wiring:
+        if NET.match(nic) and (wiring.config or wiring.live):
             return dict(json.loads(wiring.config or wiring.live)["firewall"])
     return None
 
@@ -174,11 +175,11 @@ def nics_of(seen: Seen, note: IsolationNote | None, quarantine: str, addresses: 
             found.append(nic_of(seen, key, live, config, note, firewall, quarantine, addresses))
     for key in seen.keys(PASSED):
         value = seen.live(key) or seen.config(key)
-        kind = seen.hardware.get(key, f"passed-through device {printable(value, 60)}, which may be a network card")
+        kind = seen.hardware.get(key, named(UNKNOWN, value))
         if value and kind:
             found.append(uncuttable(key, kind, value))
     args = seen.live("args") or seen.config("args")
-    if OWN_NIC.search(args):
+    if has_own_nic(words_of(args)):
         found.append(uncuttable("args", "network card in QEMU's own arguments", args))
     return tuple(found)
 
@@ -225,24 +226,39 @@ def pci_ids(value: str) -> list[str] | None:
 
 
 def passed_kind(key: str, value: str, pci: Sequence[Data] | None, usb: Sequence[Data] | None) -> str:
-    """What a passed-through device is, if it is or may be a network card; empty when it is none."""
-    maybe = f"passed-through device {printable(value, 60)}, which may be a network card"
-    if key.startswith("hostpci"):
-        ids = pci_ids(value)
-        if pci is None or ids is None:
-            return maybe
-        mine = [row for row in pci if any(str(row.get("id", "")).startswith(one) for one in ids)]
-        if not mine:
-            return maybe
-        cards = [str(row["id"]) for row in mine if str(row.get("class", "0x02")).lower().startswith("0x02")]
-        return f"passed-through network card {', '.join(cards)}" if cards else ""
-    if fields(value).get("host", value) == "spice" or value.startswith("spice"):
+    """What a passed-through device is, if it may carry frames; empty when it carries none."""
+    if not key.startswith("hostpci"):
+        return usb_kind(value, usb)
+    ids = pci_ids(value)
+    told = [[row for row in pci or () if str(row.get("id", "")).startswith(one)] for one in ids or ()]
+    if not told or not all(told):
+        return named(UNKNOWN, value)
+    mine = [(pci_kind(str(row.get("class", ""))), str(row["id"])) for rows in told for row in rows]
+    return "; ".join(named(kind, device) for kind, device in mine if kind)
+
+
+def usb_kind(value: str, usb: Sequence[Data] | None) -> str:
+    device = fields(value).get("host", value)
+    if device.startswith("spice"):
         return ""
-    told = fields(value).get("host", value)
-    if usb is None or ":" not in told:
-        return maybe
-    mine = [row for row in usb if f"{row.get('vendid')}:{row.get('prodid')}".lower() == told.lower().replace("0x", "")]
-    return "" if mine and all(int(row.get("class", 0)) in NO_NIC_CLASSES for row in mine) else maybe
+    wanted = device.lower().replace("0x", "")
+    mine = [row for row in usb or () if f"{row.get('vendid')}:{row.get('prodid')}".lower() == wanted]
+    none = bool(mine) and all(int(row.get("class", 0)) in NO_NIC_CLASSES for row in mine)
+    return "" if none else named(UNKNOWN, value)
+
+
+def named(kind: str, device: str) -> str:
+    """The kind with the device in it, after its noun."""
+    what, comma, more = kind.partition(",")
+    return f"{what} {printable(device, 60)}{comma}{more}"
+
+
+def words_of(args: str) -> list[str]:
+    """QEMU's arguments as PVE splits them: quotes count. Those that cannot be split are judged by every piece."""
+    try:
+        return shlex.split(args)
+    except ValueError:
+        return re.split(r"[\s\"']+", args)
 
 
 # Power, memory, snapshots, disks

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Evidence on Proxmox VE: memory by a snapshot with RAM, copied on the VM's node; the guest's claims by its agent.
+"""Evidence on Proxmox VE, taken on the VM's node: memory and disks from snapshots; the guest's claims by its agent.
 
 Sources: U(https://pve.proxmox.com/pve-docs/api-viewer/), U(https://pve.proxmox.com/pve-docs/pvesm.1.html),
 U(https://www.qemu.org/docs/master/devel/migration/main.html).
@@ -9,20 +9,26 @@ U(https://www.qemu.org/docs/master/devel/migration/main.html).
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
-from typing import Any, Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
-from .._errors import NotFound, TaskFailed, TimedOut, Unsupported
+from .._errors import NotFound, NotVerified, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
-from .._model import Vm, VmRef, printable
+from .._model import Disk, Layer, PowerState, Vm, VmRef, printable
+from .._qemu_img import Conversion
 from .._wait import poll_all
 from . import rights
 from .connection import Rejected
 from .work import Work
 
+KEPT = "vmward-memory-"  # and a time: our snapshots with RAM
+FROZEN = "vmward-disk-"  # likewise, without RAM
 CHUNK = 1 << 20
 PATHS = 60  # seconds that pvesm may take
 
@@ -30,33 +36,40 @@ PATHS = 60  # seconds that pvesm may take
 class EvidenceVerbs(Work):
     """The Evidence part of the contract."""
 
-    _copied: dict[str, tuple[int, int]]
+    _copied: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    _converting: Conversion | None = None
 
     def memory_format(self) -> str:
         return "qemu-state"
 
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
-        """A snapshot with RAM, its state volume copied to the file, the snapshot removed again.
+        """A snapshot with RAM, its state volume copied to the file, and only then the snapshot removed again.
 
-        One that a dead run left is taken away first: it would hold an older memory.
+        One that an earlier run left holds an earlier memory: it is evidence, so it stays and is told.
         """
-        what, name = "take the memory of", f"vmward-memory-{int(time.time())}"
+        what, name = "take the memory of", f"{KEPT}{int(time.time())}"
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
         self._on_its_node(vm.ref, what)
-        self._copied = {}
-
-        def copy() -> Pending:
-            return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path))
-
-        def remove(one: str) -> Callable[[], Pending]:
-            return lambda: self.remove_snapshot(vm.ref, what, one)
-
-        left = sorted(one for one in self.snapshot_names(vm.ref) if one.startswith("vmward-memory-"))
+        copied: dict[str, tuple[int, int]] = {}
+        self._copied, self._converting = copied, None
+        self._tell_left(vm.ref)
 
         def take() -> Pending:
             return self.take_snapshot(vm.ref, what, name, "Memory as evidence", True)
 
-        return self.after(vm, what, *map(remove, left), take, copy, remove(name))
+        def copy() -> Pending:
+            return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path, copied))
+
+        return self.after(vm.ref, what, take, copy, lambda: self.remove_snapshot(vm.ref, what, name))
+
+    def _tell_left(self, vm: VmRef) -> None:
+        left = sorted(name for name in self.snapshot_names(vm) if name.startswith((KEPT, FROZEN)))
+        if left:
+            self.tell(
+                vm,
+                f"an earlier run left its evidence in snapshot {', '.join(left)}: it is of an earlier moment, and was "
+                "not touched. Keep it as evidence, or remove it (vm_snapshot), since it may block older snapshots",
+            )
 
     def _on_its_node(self, vm: VmRef, what: str) -> None:
         here, node = platform.node().split(".")[0], self.node(vm.id)
@@ -66,29 +79,88 @@ class EvidenceVerbs(Work):
                 f"touched. Delegate the task to {node} (data_host), or move the VM."
             )
 
-    def _copy_state(self, vm: VmRef, what: str, name: str, path: str) -> None:
+    def _copy_state(self, vm: VmRef, what: str, name: str, path: str, copied: dict[str, tuple[int, int]]) -> None:
         volume = str(self.at(vm, what, "get", f"/snapshot/{name}/config").get("vmstate", ""))
         if not volume:
             raise TaskFailed(f"Cannot {what} {vm.name} ({vm.id}): snapshot {name} has no state volume. Run again.")
-        with open(source_of(volume), "rb", buffering=0) as source, open(path, "xb") as target:
-            total, done = source.seek(0, 2), 0
-            source.seek(0)
-            while data := source.read(CHUNK):
-                target.write(data)
-                done += len(data)
-                self._copied[vm.id] = (done, total)
+        try:
+            with open(source_of(volume), "rb", buffering=0) as source, open(path, "xb") as target:
+                total, done = source.seek(0, 2), 0
+                source.seek(0)
+                while data := source.read(CHUNK):
+                    target.write(data)
+                    done += len(data)
+                    copied[vm.id] = (done, total)
+                target.flush()
+                os.fsync(target.fileno())
+                held = os.fstat(target.fileno()).st_size
+        except (OSError, VmwardError) as exc:
+            raise TaskFailed(f"{exc}. The memory is kept in snapshot {name} of the VM") from exc
+        if held != total:
+            raise NotVerified(f"{held} of {total} bytes were copied. The memory is kept in snapshot {name} of the VM")
 
     def tools(self) -> dict[str, str]:
         return {"proxmox-ve": str(self.link.call("ask the version", None, "get", "version").get("version", "unknown"))}
 
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:
-        raise Unsupported(
-            f"Cannot export disk {disk_id} of {vm.ref.name}: vmward does not export disks on Proxmox VE. Take a "
-            "snapshot, or run vzdump on its node and keep the archive as evidence."
+        """Of a running VM from a snapshot of its own, removed once the copy is whole; of another as it lies there."""
+        disk = next((one for one in vm.disks if one.id == disk_id), None)
+        if disk is None:
+            there = ", ".join(one.id for one in vm.disks) or "none"
+            raise NotFound(f"Cannot export disk {disk_id} of {vm.ref.name}: it has no such disk (there are: {there}).")
+        what = f"export disk {disk_id} of"
+        live = vm.power in (PowerState.RUNNING, PowerState.PAUSED)
+        if live:
+            self._require_frozen_point(vm, disk)
+        self._on_its_node(vm.ref, what)
+        found = replace(
+            disk, allocated=0, layers=tuple(Layer(source_of(layer.path), layer.format) for layer in disk.layers)
+        )
+        return (self._export_live if live else self._converted)(vm.ref, what, found, path)
+
+    def _converted(self, vm: VmRef, what: str, disk: Disk, path: str, snapshot: str = "") -> Pending:
+        made = self._converting = Conversion(vm, disk, path, snapshot)
+
+        def poll() -> bool:
+            try:
+                return made.poll()
+            except TaskFailed as exc:
+                kept = f" The frozen point is kept in snapshot {snapshot} of the VM" if snapshot else ""
+                raise TaskFailed(f"{exc}{kept}") from exc
+
+        return Pending(vm, what, poll, task=f"process {made.process.pid}", abort=made.abort)
+
+    def _export_live(self, vm: VmRef, what: str, disk: Disk, path: str) -> Pending:
+        self.require(what, vm, rights.on_vm(vm.id, "VM.Snapshot"))
+        self._tell_left(vm)
+        name = f"{FROZEN}{int(time.time())}"
+        return self.after(
+            vm,
+            what,
+            lambda: self.take_snapshot(vm, what, name, f"Disk {disk.id} as evidence", False),
+            lambda: self._converted(vm, what, disk, path, name),
+            lambda: self.remove_snapshot(vm, what, name),
         )
 
+    def _require_frozen_point(self, vm: Vm, disk: Disk) -> None:
+        """Only a snapshot within a qcow2 image can be read on every node alike while the VM runs."""
+        top, storage = disk.layers[0], disk.layers[0].path.partition(":")[0]
+        chained = self.storage(storage).get("snapshot-as-volume-chain", 0)
+        if top.format != "qcow2" or str(chained) == "1":
+            raise Unsupported(
+                f"Cannot export disk {disk.id} of {vm.ref.name} while it is {vm.power.value}: a frozen point is read "
+                f"from snapshots within qcow2 images only, and {printable(top.path)} has none. Nothing was touched. "
+                "Stop the VM (vm_power) and run again, or run vzdump on its node and keep the archive as evidence."
+            )
+
+    def disk_method(self, live: bool) -> str:
+        frozen = "snapshot by the hypervisor, converted by qemu-img on the VM's node"
+        return frozen if live else "conversion of the stopped VM's volumes by qemu-img on its node"
+
     def progress(self, vm: Vm) -> tuple[int, int]:
-        return getattr(self, "_copied", {}).get(vm.ref.id, (0, 0))
+        if self._converting:
+            return self._converting.progress()
+        return self._copied.get(vm.ref.id, (0, 0))
 
     def guest_run(self, vm: Vm, argv: Sequence[str], deadline: float, limit: int) -> GuestOutput:
         """PVE decodes the agent's streams to text; they are cut to the limit here."""
@@ -132,6 +204,18 @@ def source_of(volume: str) -> str:
         raise Unsupported(
             f"Cannot find volume {volume}: pvesm is missing here. Delegate to a Proxmox VE node."
         ) from exc
-    if told.returncode or not told.stdout.startswith("/"):
+    found = told.stdout.strip()
+    if told.returncode or not found:
         raise NotFound(f"Cannot find volume {printable(volume)} on this node: {printable(told.stderr.strip(), 300)}.")
-    return told.stdout.strip()
+    if not found.startswith("/"):
+        raise Unsupported(
+            f"Cannot read volume {printable(volume)}: its storage gives it neither as a file nor as a device "
+            f"({printable(found, 60)}). Map it on this node (RBD: krbd), or run vzdump and keep the archive as "
+            "evidence."
+        )
+    if not os.path.exists(found):
+        raise NotFound(
+            f"Cannot read volume {printable(volume)}: {found} is not there. On LVM activate it (lvchange -ay), then "
+            "run again."
+        )
+    return found

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Callable
 
-from .._model import Collector, Isolation, IsolationNote, Wiring
+from .._model import Collector, Isolation, IsolationNote, Wiring, printable
 
 Data = dict[str, Any]
 
@@ -63,22 +63,23 @@ def mine(rule: Mapping[str, Any]) -> bool:
     return rule.get("comment") == OURS
 
 
-def text_of(note: IsolationNote, mark: str) -> str:
-    """One line of ASCII. ``mark`` names the QEMU process whose guest has run on since the cut."""
+def text_of(note: IsolationNote, mark: str, now: int) -> str:
+    """One line of ASCII. ``mark`` names the QEMU process whose guest has run on since the cut; ``now`` is Unix time."""
     told = {
         "v": 1,
         "case": note.case,
         "mode": note.mode.value,
         "since": note.since,
         "session": mark if note.sessions else "",
+        "marked": now,
         "collectors": [asdict(one) for one in note.collectors],
         "wiring": {nic: [wiring.config, wiring.live] for nic, wiring in note.wiring},
     }
     return json.dumps(told, sort_keys=True, separators=(",", ":"))
 
 
-def note_of(comment: str | None, mark: str, saved: bool) -> IsolationNote | None:
-    """The note. Its sessions still live while the same QEMU process runs, wherever it moved, or its memory is saved.
+def note_of(comment: str | None, lives: Callable[[str, int], bool]) -> IsolationNote | None:
+    """The note. ``lives`` says whether the memory of the process that it marks still lives, and since when to look.
 
     Raises ``ValueError`` when it cannot be read: what to undo is then unknown.
     """
@@ -86,18 +87,28 @@ def note_of(comment: str | None, mark: str, saved: bool) -> IsolationNote | None
         return None
     try:
         told = json.loads(comment)
-        then, now = told["session"], mark
-        same = bool(then) and (saved or (bool(now) and (then.split(":")[0] != now.split(":")[0] or then == now)))
-        return IsolationNote(
+        session, marked = str(told["session"]), int(told["marked"])
+        found = IsolationNote(
             str(told["case"]),
             Isolation(told["mode"]),
             str(told["since"]),
-            tuple(sorted((nic, Wiring(*sides)) for nic, sides in told["wiring"].items())),
+            tuple(sorted((nic, restorable(nic, *sides)) for nic, sides in told["wiring"].items())),
             tuple(Collector(**one) for one in told["collectors"]),
-            sessions=same,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ValueError(f"{type(exc).__name__}: {exc}") from exc
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise ValueError(f"{type(exc).__name__}: {printable(str(exc), 200)}") from exc
+    return replace(found, sessions=bool(session) and lives(session, marked))
+
+
+def restorable(nic: str, *sides: Any) -> Wiring:
+    """A NIC's former wiring; raises where nothing could be restored from it."""
+    for side in sides:
+        if not isinstance(side, str):
+            raise TypeError(f"the wiring of {nic} is no text")
+        told = json.loads(side) if side and nic.startswith("net") else {"net": "", "firewall": {}}
+        if not (isinstance(told["net"], str) and isinstance(told["firewall"], dict)):
+            raise TypeError(f"the wiring of {nic} is not whole")
+    return Wiring(*sides)
 
 
 def unconfirmed(

@@ -1,106 +1,47 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where VMs are and how they are: one list of the cluster, then a few calls for each VM, all at once."""
+"""How VMs are: a few calls for each, all at once."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
-from typing import Any, Callable, TypeVar
+from functools import partial
+from typing import Any, Callable
 
-from .._errors import AuthFailed, NotFound, TaskFailed, TimedOut, Unsupported, VmwardError, attempt
+from .._errors import AuthFailed, TaskFailed, TimedOut, Unsupported, VmwardError, attempt
 from .._hypervisor import Detail
-from .._model import Disk, Isolation, IsolationNote, Nic, Snapshot, Vm, VmRef
+from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, note, rights
-from .connection import Connection, NoAnswer, Rejected
+from .connection import Connection, Rejected
+from .places import Places
+from .tasks import LIMIT
 
-T = TypeVar("T")
+PARTS = {
+    "/pending": "read",
+    "/firewall/options": "read the firewall of",
+    "/firewall/ipset": "read the undo note of",
+}
+STATUS = "/status/current"
 READ_AT_MOST = 120.0  # seconds for one bulk read
+SKEW = 300  # seconds by which the clocks of controller and node may differ
+CARRYING = ("qmsuspend", "qmigrate", "qmremotemigrate", "hamigrate", "qmrollback")  # tasks that may bring memory back
 
 
-class Reading:
+class Reading(Places):
     """The Vms part of the contract, and what the verbs need to know of a VM."""
 
-    name: str
-    link: Connection
-
     def __init__(self, name: str, link: Connection) -> None:
-        self.name, self.link = name, link
-        self.rows: dict[str, dict[str, Any]] = {}
+        super().__init__(name, link)
         self.seen: dict[str, convert.Seen] = {}
         self.told: dict[str, list[str]] = {}  # warnings of tasks, by VM
         self.layers: dict[str, tuple[str, ...]] = {}  # what is not confirmed of the present cut, by VM
-        self.once: dict[str, Future[Any]] = {}
-        self.lock = threading.Lock()
-
-    # Where
-
-    def refs(self) -> tuple[VmRef, ...]:
-        self.locate()
-        return tuple(self.ref(vm_id) for vm_id in sorted(self.rows, key=int))
-
-    def ref(self, vm_id: str) -> VmRef:
-        row = self.rows.get(vm_id, {})
-        labels = [f"tag:{tag}" for tag in tags_of(row)] + ([f"pool:{row['pool']}"] if row.get("pool") else [])
-        return VmRef(self.name, vm_id, str(row.get("name") or vm_id), tuple(labels))
-
-    def locate(self) -> None:
-        """Where each VM is now. A node whose statistics are missing is asked for its VMs' names itself."""
-        rows = self.link.call("list the VMs", None, "get", "cluster/resources", type="vm")
-        found = {str(row["vmid"]): row for row in rows if row.get("type") == "qemu"}
-        for node in {row["node"] for row in found.values() if not row.get("name")}:
-            try:
-                listed = self.link.call("list the VMs", None, "get", f"nodes/{node}/qemu")
-            except (NoAnswer, Rejected):
-                continue  # the node is down: its VMs are listed under their ids
-            for row in listed:
-                if str(row["vmid"]) in found:
-                    found[str(row["vmid"])].update(name=row.get("name"), status=row.get("status"))
-        self.rows = found
-
-    def node(self, vm_id: str) -> str:
-        if not self.rows:
-            self.locate()
-        if vm_id not in self.rows:
-            raise self.gone(vm_id)
-        return str(self.rows[vm_id]["node"])
-
-    def gone(self, vm_id: str) -> NotFound:
-        return NotFound(f"The VM {vm_id} is not on {self.name}: it may have been removed meanwhile.")
-
-    def at(self, vm: VmRef, what: str, method: str, path: str, **values: Any) -> Any:
-        """A call on the VM's node. One that has moved meanwhile is found again, once."""
-        node = self.node(vm.id)
-        for last in (False, True):
-            try:
-                return self.link.call(what, vm, method, f"nodes/{node}/qemu/{vm.id}{path}", **values)
-            except Rejected as exc:
-                if not exc.gone or last:
-                    raise (self.gone(vm.id) if exc.gone else exc) from exc
-            with self.lock:
-                self.locate()
-            node = self.node(vm.id)
-        raise self.gone(vm.id)
-
-    def one_time(self, key: str, call: Callable[[], T]) -> T:
-        """Read once in a session, by whoever asks first."""
-        with self.lock:
-            mine = key not in self.once
-            if mine:
-                self.once[key] = Future()
-            future = self.once[key]
-        if mine:
-            try:
-                future.set_result(call())
-            except VmwardError as exc:
-                future.set_exception(exc)
-        told: T = future.result()
-        return told
+        self.rules: dict[str, Sequence[convert.Data]] = {}  # of the firewall, as they were read after they were set
+        self.doubts: dict[str, str] = {}  # why the old sessions of a VM count as alive without proof
 
     # How
 
@@ -108,10 +49,13 @@ class Reading:
         end = time.monotonic() + READ_AT_MOST
         if any(vm_id not in self.rows for vm_id in ids):
             self.locate()
-        for key in [key for key in self.once if key.startswith("now ")]:
-            del self.once[key]
+        with self.lock:
+            self.silent.clear()
+            for key in [key for key in self.once if key.startswith("now ")]:
+                del self.once[key]
         statuses = {node: self.link.crew.submit(listed) for node, listed in self._listings(ids).items()}
-        jobs = {vm_id: self.link.crew.submit(self._job(vm_id, detail, statuses)) for vm_id in ids}
+        parts = {vm_id: self._parts(vm_id, statuses) for vm_id in ids}
+        jobs = {vm_id: self.link.crew.submit(partial(self._read, vm_id, detail, parts[vm_id])) for vm_id in ids}
         answer: dict[str, Vm | VmwardError] = {}
         for vm_id, job in jobs.items():
             try:
@@ -129,6 +73,7 @@ class Reading:
     def _listings(self, ids: Sequence[str]) -> dict[str, Callable[[], dict[str, Any]]]:
         """One list for each node that holds several of the VMs: it tells every VM's state at once."""
         nodes = [str(self.rows[vm_id]["node"]) for vm_id in ids if vm_id in self.rows]
+        nodes = [node for node in nodes if node not in self.offline]
 
         def listing(node: str) -> Callable[[], dict[str, Any]]:
             def call() -> dict[str, Any]:
@@ -139,22 +84,32 @@ class Reading:
 
         return {node: listing(node) for node in set(nodes) if nodes.count(node) > 1}
 
-    def _job(self, vm_id: str, detail: frozenset[Detail], statuses: Mapping[str, Future[Any]]) -> Callable[[], Vm]:
-        return lambda: self._read(vm_id, detail, statuses)
+    def _parts(self, vm_id: str, statuses: Mapping[str, Future[Any]]) -> dict[str, Future[Any]]:
+        """What every reading needs, asked side by side. The crew takes these before the jobs that wait for them."""
+        row = self.rows.get(vm_id, {"template": 1})
+        if row.get("template"):
+            return {}
+        listed = statuses.get(str(row["node"]))
+        wanted = PARTS if listed else {**PARTS, STATUS: "read"}
+        parts = {path: self.link.crew.submit(partial(self._part, vm_id, what, path)) for path, what in wanted.items()}
+        return {**parts, **({"listed": listed} if listed else {})}
 
-    def _read(self, vm_id: str, detail: frozenset[Detail], statuses: Mapping[str, Future[Any]]) -> Vm:
-        node = self.node(vm_id)
+    def _part(self, vm_id: str, what: str, path: str) -> Any:
         ref = self.ref(vm_id)
+        self.reachable(ref)
+        return self.at(ref, what, "get", path)
+
+    def _read(self, vm_id: str, detail: frozenset[Detail], parts: Mapping[str, Future[Any]]) -> Vm:
+        ref = self.ref(vm_id)
+        self.reachable(ref)
         if self.rows[vm_id].get("template"):
             raise Unsupported(
                 f"Cannot use {ref.name} ({vm_id}) on {self.name}: it is a template, not a VM. Name a VM made from it."
             )
-        rows = self.at(ref, "read", "get", "/pending")
+        rows, firewall, sets = (parts[path].result() for path in PARTS)
         node = self.node(vm_id)
-        status = statuses[node].result().get(vm_id) if node in statuses else None
-        status = status or self.at(ref, "read", "get", "/status/current")
-        firewall = self.at(ref, "read the firewall of", "get", "/firewall/options")
-        sets = self.at(ref, "read the undo note of", "get", "/firewall/ipset")
+        status = parts[STATUS].result() if STATUS in parts else parts["listed"].result().get(vm_id)
+        status = status or self.at(ref, "read", "get", STATUS)  # it has left the node that was listed
         comment = next((one.get("comment", "") for one in sets if one["name"] == note.NAME), None)
         hardware = self._hardware(node, rows)
         seen = self.seen[vm_id] = convert.Seen(node, status, rows, firewall, comment, hardware)
@@ -164,7 +119,7 @@ class Reading:
         ref = VmRef(self.name, ref.id, seen.config("name") or ref.name, ref.aliases)
         power = convert.power_of(ref, seen.status, str(seen.status.get("lock") or seen.config("lock")))
         try:
-            found = note.note_of(seen.comment, seen.mark, power.value == "suspended")
+            found = note.note_of(seen.comment, self._lives(ref, seen, power is PowerState.SUSPENDED))
         except ValueError as exc:
             raise TaskFailed(
                 f"Cannot judge {ref.name} ({ref.id}) on {self.name}: its undo note cannot be read ({exc}). It is the "
@@ -184,6 +139,42 @@ class Reading:
             note=found,
             tags=tuple(alias.replace("tag:", "", 1) for alias in ref.aliases),
         )
+
+    def _lives(self, ref: VmRef, seen: convert.Seen, saved: bool) -> Callable[[str, int], bool]:
+        """Does the memory of the QEMU process that the note names still live?"""
+        self.doubts.pop(ref.id, None)
+
+        def lives(then: str, since: int) -> bool:
+            if saved or not seen.mark:
+                return saved
+            moved = then.split(":", maxsplit=1)[0] != seen.node
+            return moved or then == seen.mark or self._carried(ref, seen.node, since - SKEW)
+
+        return lives
+
+    def _carried(self, ref: VmRef, node: str, since: int) -> bool:
+        """Another process on the same node was started cold, unless a task brought memory from disk or elsewhere."""
+        lacking = rights.missing(self.permissions(), [rights.on_node(node, "Sys.Audit")])
+        why = f"{lacking[0]} is missing, which shows the tasks of others" if lacking else ""
+        try:
+            rows = self.link.call(
+                "list the tasks of",
+                ref,
+                "get",
+                f"nodes/{node}/tasks",
+                source="all",
+                vmid=ref.id,
+                since=since,
+                limit=LIMIT,
+            )
+        except VmwardError as exc:
+            rows, why = [], str(exc)
+        why = why or ("the list of its tasks is too long" if len(rows) >= LIMIT else "")
+        tasks = [row for row in rows if str(row.get("id")) == ref.id and row.get("type") in CARRYING]
+        if tasks or why:
+            told = f"a task {tasks[0]['type']} since its cut may have brought its memory back" if tasks else why
+            self.doubts[ref.id] = f"that it was started cold since its cut is not proven ({told})"
+        return bool(tasks or why)
 
     def _snapshots(self, ref: VmRef, seen: convert.Seen, found: IsolationNote | None) -> tuple[Snapshot, ...]:
         rows = self.at(ref, "list the snapshots of", "get", "/snapshot")
@@ -209,17 +200,17 @@ class Reading:
             f"{', '.join(sorted(up))} connected. Use a snapshot without memory",
         )
 
+    def storage(self, name: str) -> Mapping[str, Any]:
+        """What the cluster tells of a storage; nothing where it hides it."""
+        rows = self._hidden("storages", "storage") or ()
+        return next((row for row in rows if row["storage"] == name), {})
+
     def _newest_only(self, seen: convert.Seen) -> bool:
         """Do the disks lie where only the newest snapshot can be gone back to? Storages that hide are not judged."""
-        try:
-            rows = self.one_time("storages", lambda: self.link.call("read the storages", None, "get", "storage"))
-        except VmwardError:
-            return False
-        only = {
-            row["storage"] for row in rows
-            if row.get("type") in convert.NEWEST_ONLY or str(row.get("snapshot-as-volume-chain", 0)) == "1"
-        }  # fmt: skip
-        return any(drive["volume"].split(":")[0] in only for drive in convert.drives_of(seen).values())
+        used = [self.storage(drive["volume"].split(":")[0]) for drive in convert.drives_of(seen).values()]
+        return any(
+            row.get("type") in convert.NEWEST_ONLY or str(row.get("snapshot-as-volume-chain", 0)) == "1" for row in used
+        )
 
     def _disks(self, ref: VmRef, seen: convert.Seen) -> tuple[Disk, ...]:
         drives = convert.drives_of(seen)
@@ -248,10 +239,10 @@ class Reading:
             kinds[key] = convert.passed_kind(key, value, pci, usb)
         return kinds
 
-    def _hidden(self, key: str, path: str) -> Any:
+    def _hidden(self, key: str, path: str, **chosen: Any) -> Any:
         """What the log-in may not be allowed to read; None then."""
         try:
-            return self.one_time(key, lambda: self.link.call("read " + key, None, "get", path))
+            return self.one_time(key, lambda: self.link.call("read " + key, None, "get", path, **chosen))
         except VmwardError:
             return None
 
@@ -263,7 +254,9 @@ class Reading:
         if not nics or any(nic.isolation is Isolation.FREE for nic in nics):
             return ()
         try:
-            rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
+            rules = self.rules.pop(ref.id, None)
+            if rules is None:
+                rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
         except VmwardError as exc:
             return (f"its firewall rules cannot be read ({exc})",)
         cluster = self._hidden("now the cluster's firewall", "cluster/firewall/options")
@@ -272,9 +265,13 @@ class Reading:
         state = str((service or {}).get("state", ""))
         return note.unconfirmed(found.mode, seen.firewall, rules, nets, cluster, state)
 
+    def tell(self, vm: VmRef, remark: str) -> None:
+        with self.lock:
+            self.told.setdefault(vm.id, []).append(remark)
+
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         """Warnings of tasks, layers that are not confirmed, certificates that are not checked."""
-        found = list(self.told.get(vm_id, ()))
+        found = [*self.told.get(vm_id, ()), *([self.doubts[vm_id]] if vm_id in self.doubts else [])]
         if self.layers.get(vm_id):
             found.append(
                 "its cut rests on its links alone; the firewall as second layer is not confirmed: "
@@ -286,11 +283,14 @@ class Reading:
 
     # Rights
 
-    def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
-        """Before the first write: raise ``AuthFailed`` with exactly what is missing."""
-        held = self.one_time(
+    def permissions(self) -> rights.Rights:
+        return self.one_time(
             "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
         )
+
+    def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
+        """Before the first write: raise ``AuthFailed`` with exactly what is missing."""
+        held = self.permissions()
         wanted = [*needs, *rights.on_bridges(held, bridges)]
         lacking = rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
         if lacking:
@@ -299,7 +299,3 @@ class Reading:
                 f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}. Nothing was "
                 "touched. Give it what it lacks, then run again."
             )
-
-
-def tags_of(row: Mapping[str, Any]) -> list[str]:
-    return [tag for tag in str(row.get("tags") or "").replace(",", ";").replace(" ", ";").split(";") if tag]

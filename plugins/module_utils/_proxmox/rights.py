@@ -41,6 +41,10 @@ def on_vm(vmid: str, *privileges: str) -> Need:
     return f"/vms/{vmid}", privileges
 
 
+def on_node(node: str, *privileges: str) -> Need:
+    return f"/nodes/{node}", privileges
+
+
 def on_bridges(rights: Rights, bridges: Sequence[str]) -> list[Need]:
     """A bridge is a VNet of the zone ``localnetwork``; a VNet of another zone is told by that zone's path."""
     needs: list[Need] = []

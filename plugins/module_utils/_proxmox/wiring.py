@@ -26,8 +26,7 @@ class WiringVerbs(Work):
     def submit_note(self, vm: Vm, note_: IsolationNote | None) -> Pending:
         what = "write the undo note on"
         bridges = [nic.network for nic in vm.nics if nic.network]
-        quarantine = [str(self.link.options.get("quarantine"))] if self.link.options.get("quarantine") else []
-        apart = quarantine if note_ and note_.mode is Isolation.FORENSIC else []
+        apart = [self._quarantine(vm)] if note_ and note_.mode is Isolation.FORENSIC else []
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[*bridges, *apart])
         seen = self.seen[vm.ref.id]
 
@@ -36,7 +35,7 @@ class WiringVerbs(Work):
                 self._forget_note(vm.ref, what)
                 return
             mark = self.seen[vm.ref.id].mark
-            told = {"name": note.NAME, "comment": note.text_of(note_, mark)}
+            told = {"name": note.NAME, "comment": note.text_of(note_, mark, int(time.time()))}
             there = {"rename": note.NAME}
             try:
                 self.at(vm.ref, what, "post", "/firewall/ipset", **told, **(there if seen.comment is not None else {}))
@@ -48,6 +47,23 @@ class WiringVerbs(Work):
 
         return self.fired(vm.ref, what, write)
 
+    def _quarantine(self, vm: Vm) -> str:
+        """The bridge or VNet for forensic isolation, as the VM's node knows it."""
+        start, quarantine = f"Cannot bring {vm.ref.name} into forensic isolation", self.link.options.get("quarantine")
+        if not quarantine:
+            raise Unsupported(
+                f"{start}: no quarantine bridge is named for {self.name}. Set quarantine in its entry, or seal it."
+            )
+        node = self.node(vm.ref.id)
+        rows = self._hidden(f"bridges of {node}", f"nodes/{node}/network", type="any_bridge")
+        there = sorted(str(row.get("iface")) for row in rows or ())
+        if there and quarantine not in there:
+            raise Unsupported(
+                f"{start}: the quarantine of {self.name}, '{quarantine}', is no bridge or VNet of node {node}. There "
+                f"are: {', '.join(there)}. Nothing was touched. Correct quarantine in its entry, or seal the VM."
+            )
+        return str(quarantine)
+
     def _forget_note(self, vm: VmRef, what: str) -> None:
         try:
             self.at(vm, what, "delete", f"/firewall/ipset/{note.NAME}")
@@ -56,16 +72,8 @@ class WiringVerbs(Work):
                 raise
 
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
-        quarantine = str(self.link.options.get("quarantine") or "")
-        if mode is Isolation.FORENSIC and not quarantine:
-            raise Unsupported(
-                f"Cannot bring {vm.ref.name} into forensic isolation: no quarantine bridge is named for {self.name}. "
-                "Set quarantine in its entry, or seal it."
-            )
-        bridges = [
-            *{nic.network for nic in vm.nics if nic.network},
-            *([quarantine] if mode is Isolation.FORENSIC else []),
-        ]
+        quarantine = self._quarantine(vm) if mode is Isolation.FORENSIC else ""
+        bridges = [*{nic.network for nic in vm.nics if nic.network}, *([quarantine] if quarantine else [])]
         self.require("isolate", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=bridges)
         noted = dict(vm.note.wiring) if vm.note else {}
 
@@ -98,8 +106,7 @@ class WiringVerbs(Work):
         self._change_nics(vm, "isolate", changes, when_locked)
         told = self._second_layer(vm, mode, collectors)
         if told:
-            with self.lock:
-                self.told.setdefault(vm.id, []).append(told)
+            self.tell(vm, told)
 
     def _second_layer(self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector]) -> str:
         """The firewall; answers why it could not be set. The cut does not rest on it."""
@@ -113,29 +120,41 @@ class WiringVerbs(Work):
         return ""
 
     def _set_rules(self, vm: VmRef, wanted: Sequence[Mapping[str, Any]], even_alone: bool) -> None:
-        """Our rules before all others; where nobody else's rule could let anything pass, none are needed."""
-        rules = self.at(vm, "read the firewall rules of", "get", "/firewall/rules")
-        others = [rule for rule in rules if not note.mine(rule) and int(rule.get("enable", 0))]
-        if not others and not even_alone:
-            wanted = []
-        if [note.plain(rule) for rule in rules[: len(wanted)]] == list(wanted) and not any(
-            note.mine(rule) for rule in rules[len(wanted) :]
-        ):
-            return
-        for rule in sorted((rule for rule in rules if note.mine(rule)), key=lambda rule: -int(rule["pos"])):
-            self.at(vm, "set the firewall rules of", "delete", f"/firewall/rules/{rule['pos']}")
-        for rule in reversed(wanted):
-            self.at(vm, "set the firewall rules of", "post", "/firewall/rules", **rule)
+        """Our rules before all others; where nobody else's rule could let anything pass, none are needed.
+
+        New ones are written before old ones go. A rule is removed by its place, so only while the list is as it was
+        read; when somebody else changed it, it is read again.
+        """
+        what, end, tries = "set the firewall rules of", time.monotonic() + self.patience, 3
+        while True:
+            rules = self.at(vm, "read the firewall rules of", "get", "/firewall/rules")
+            others = [rule for rule in rules if not note.mine(rule) and int(rule.get("enable", 0))]
+            goal = list(wanted) if others or even_alone else []
+            old = [rule for rule in rules[len(goal) :] if note.mine(rule)]
+            there = [note.plain(rule) for rule in rules[: len(goal)]] == goal
+            if there and not old:
+                self.rules[vm.id] = rules
+                return
+            if not there and not tries:
+                raise NotVerified(f"Cannot {what} {vm.name}: they read back otherwise than they were set. Run again.")
+            tries -= not there
+            try:
+                for rule in [] if there else reversed(goal):
+                    self.at(vm, what, "post", "/firewall/rules", **rule)
+                if there:
+                    self.at(vm, what, "delete", f"/firewall/rules/{old[-1]['pos']}", digest=old[-1]["digest"])
+            except Rejected as exc:
+                if "detected modified configuration" not in exc.text or time.monotonic() >= end:
+                    raise
 
     def _links_by_monitor(self, vm: VmRef) -> str:
         """QEMU's own switch, for the time that the configuration is locked; answers what that achieved."""
         seen = self.seen[vm.id]
         if not seen.running:
             return ""
-        held = self.one_time(
-            "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
-        )
-        if rights.missing(held, [rights.on_vm(vm.id, "Sys.Modify")], str(self.rows.get(vm.id, {}).get("pool", ""))):
+        if rights.missing(
+            self.permissions(), [rights.on_vm(vm.id, "Sys.Modify")], str(self.rows.get(vm.id, {}).get("pool", ""))
+        ):
             return "Its links could not be taken down in QEMU meanwhile: Sys.Modify is missing."
         try:
             for key in seen.keys(convert.NET):

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from .._errors import TaskFailed, TimedOut, VmwardError
 from .._hypervisor import Pending
-from .._model import Vm, VmRef
+from .._model import VmRef
 from .._wait import poll_all, still_running
 from .connection import Connection, NoAnswer, Rejected
 from .reading import Reading
@@ -23,6 +23,7 @@ from .tasks import Tasks
 Reached = Callable[[], bool]
 PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory one is held for about 30
 AGAIN = 2.0  # seconds between two tries
+UNNAMED = ("qmsnapshot", "qmdelsnapshot")  # tasks that do not say on which snapshot they work
 SLOWLY = 1.0  # seconds between looks at a state that no task tells
 
 
@@ -66,7 +67,7 @@ class Work(Reading):
         job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)))
         return Pending(vm, what, job.poll)
 
-    def after(self, vm: Vm, what: str, *steps: Callable[[], Pending]) -> Pending:
+    def after(self, vm: VmRef, what: str, *steps: Callable[[], Pending]) -> Pending:
         """One step after the other."""
         left = list(steps)
         now = [left.pop(0)()]
@@ -79,7 +80,11 @@ class Work(Reading):
             now[0] = left.pop(0)()
             return False
 
-        return Pending(vm.ref, what, poll)
+        def abort() -> None:
+            if now[0].abort:
+                now[0].abort()
+
+        return Pending(vm, what, poll, abort=abort)
 
     def snapshot_names(self, vm: VmRef) -> set[str]:
         """Those that are whole."""
@@ -106,7 +111,7 @@ class Job:
         self.work, self.vm, self.what, self.kind = work, vm, what, kind
         self.reached, self.start = reached, start
         self.end = time.monotonic() + work.patience
-        self.looked = 0.0
+        self.looked, self.taken_up = 0.0, False
         self._fire()
 
     def _fire(self, pause: float = 0.0) -> None:
@@ -120,6 +125,7 @@ class Job:
             if self.reached():
                 return ""
         upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind)
+        self.taken_up = bool(upid)
         while not upid:
             try:
                 upid = self.start()
@@ -148,8 +154,11 @@ class Job:
                 raise
             self._fire(min(AGAIN, self.work.patience / 10))
             return False
+        if told and self.taken_up and self.kind in UNNAMED and not self.reached():
+            self._fire()  # it was another's, on another snapshot
+            return False
         if told not in ("", "OK"):
-            self.work.told.setdefault(self.vm.id, []).append(told)
+            self.work.tell(self.vm, told)
         if told and upid.split(":")[5].startswith("ha"):  # the task only asks the HA manager
             return self.seen_slowly()
         return bool(told)

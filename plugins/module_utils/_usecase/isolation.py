@@ -46,8 +46,10 @@ class SetIsolation(UseCase):
 
     def _isolate(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         if NEEDS[self.mode] not in hypervisor.capabilities():
+            why = hypervisor.why_not(NEEDS[self.mode])
             raise Unsupported(
-                f"Cannot bring {vm.ref.name} into {self.mode.value} isolation: {vm.ref.hypervisor} cannot do it here."
+                f"Cannot bring {vm.ref.name} into {self.mode.value} isolation: {vm.ref.hypervisor} cannot do it here"
+                f"{': ' + why if why else '.'}"
             )
         if self.mode is Isolation.FORENSIC and not self.collectors:
             raise Refused(

@@ -37,6 +37,7 @@ def resolve(
     hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], selectors: Sequence[str]
 ) -> dict[str, VmRef | VmwardError]:
     """Each selector's one VM among ``refs``, or the error that says why there is not exactly one."""
+    hypervisors = list(hypervisors)
     read: list[Vm] = []
     unread: list[str] = []
     if any(by_address(selector) for selector in selectors):
@@ -57,7 +58,11 @@ def resolve(
         found[selector] = (
             unsure(selector, unread) if by_address(selector) and unread else exactly_one(selector, hits, refs)
         )
-    return found
+    unnamed = " ".join(filter(None, (hypervisor.unnamed() for hypervisor in hypervisors)))
+    return {
+        selector: NotFound(f"{ref} {unnamed}") if isinstance(ref, NotFound) and unnamed else ref
+        for selector, ref in found.items()
+    }
 
 
 def by_address(selector: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Callable, TypeVar
 
 from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
-from .._model import Vm, VmRef
+from .._model import Vm, VmRef, printable
 from . import convert
 from .connection import Connection, vim, vmodl
 from .evidence import EvidenceVerbs
@@ -71,6 +71,18 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         if not self._moids:
             self.refs()  # which tells the networks too
         return HAVE | {Capability.FORENSIC} if self.networks.isolation else HAVE
+
+    def why_not(self, capability: Capability) -> str:
+        wanted = self.link.options["forensic_network"]
+        if capability is not Capability.FORENSIC or self.networks.isolation:
+            return ""
+        if not wanted:
+            return "no forensic_network is named for it. Set it in its entry, or seal the VM."
+        there = ", ".join(printable(name, 60) for name in self.networks.every[:20]) or "none"
+        return (
+            f"it has not exactly one network named '{wanted}'. There are: {there}. Correct forensic_network, or seal "
+            "the VM."
+        )
 
     # Reading
 
@@ -289,6 +301,7 @@ def networks_of(found: Sequence[tuple[Any, Props]], isolation: str | None) -> co
     """The networks by name, and the one that isolated VMs move to: only if its name is one network's."""
     switches = {obj._moId: props["uuid"] for obj, props in found if isinstance(obj, vim.DistributedVirtualSwitch)}
     names: dict[str, str] = {}
+    every: set[str] = set()
     hits: list[dict[str, str]] = []
     for obj, props in found:
         name = convert.unquoted(props.get("name", ""))
@@ -299,9 +312,10 @@ def networks_of(found: Sequence[tuple[Any, Props]], isolation: str | None) -> co
             backing = {"standard": name}
         else:
             continue
+        every.add(name)
         if isolation and name == isolation and backing not in hits:
             hits.append(backing)
-    return convert.Networks(names, hits[0] if len(hits) == 1 else None)
+    return convert.Networks(names, hits[0] if len(hits) == 1 else None, tuple(sorted(every)))
 
 
 def switch_of(props: Props) -> str:

@@ -38,6 +38,7 @@ class Networks:
 
     names: Mapping[str, str]  # distributed port group key -> name
     isolation: Backing | None = None  # of the isolation port group
+    every: tuple[str, ...] = ()  # names of all networks
 
 
 def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Networks, fields: Mapping[int, str]) -> Vm:

@@ -61,7 +61,7 @@ def parse(text: str, boot: str) -> IsolationNote:
             tuple(Collector(**collector) for collector in kept["collectors"]),
             sessions=bool(boot and kept["boot"]) and (kept["boot"] == boot or UNKNOWN in (kept["boot"], boot)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as exc:
         raise Unsupported(
             f"Cannot judge this VM: its attribute {KEY} holds no undo note that can be read "
             f"({type(exc).__name__}). Restore it from the ledger's undo entry, or remove it and isolate the VM again."

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending
 from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
@@ -34,6 +36,14 @@ def test_all_are_awaited_together() -> None:
     assert ended == {"a": None, "b": None}
     assert 5 <= clock.time < 6.5
     assert max(clock.naps) <= 1
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.0, 60.0])
+def test_an_end_is_seen_soon_but_not_asked_for_all_the_time(seconds: float) -> None:
+    clock = Clock()
+    poll_all([job("a", clock, seconds)], 100, clock.now, clock.sleep)
+    assert clock.time <= seconds + min(0.2 * seconds + 0.1, 1.0)
+    assert len(clock.naps) < 20 + seconds
 
 
 def test_the_deadline_names_what_still_runs() -> None:

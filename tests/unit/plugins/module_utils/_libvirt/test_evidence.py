@@ -17,9 +17,10 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import GuestOutput
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.agent import run_program
-from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.evidence import backup_xml, block_node, dotted
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.evidence import backup_xml, dotted
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.freeze import stood_still
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Disk, Layer, PowerState, Vm, VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._qemu_img import block_node
 
 VM = Vm(VmRef("kvm1", "id1", "desk1"), PowerState.RUNNING, (), 1 << 28, True)
 

@@ -205,3 +205,14 @@ def test_a_passed_through_device_is_a_nic_unless_the_host_knows_better() -> None
     assert [nic.id for nic in xml.nics(domain, None, ours, unknown)] == ["hostdev0", "hostdev1"]
     assert [nic.id for nic in xml.nics(domain, None, ours, lambda name: classes.get(name, ""))] == ["hostdev1"]
     assert [nic.id for nic in xml.nics(domain, None, ours, lambda _name: "0x020000")] == ["hostdev0", "hostdev1"]
+
+
+def test_a_usb_controller_and_arguments_of_qemu_are_judged_as_on_every_hypervisor() -> None:
+    domain = ET.fromstring(
+        "<domain><devices><hostdev type='pci'><source><address domain='0x0000' bus='0x3b' slot='0x00' function='0x1'/>"
+        f"</source></hostdev></devices><commandline xmlns='{xml.QEMU_URI}'><arg value='-device'/>"
+        "<arg value='e1000,mac=52:54:00:00:00:01'/></commandline></domain>"
+    )
+    controller, raw = xml.nics(domain, None, ours, lambda _name: "0x0c0330")
+    assert controller.kind == "passed-through USB controller, on which a network card may sit"
+    assert raw.id == "qemu-commandline"

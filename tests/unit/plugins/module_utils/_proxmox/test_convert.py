@@ -154,7 +154,14 @@ def test_addresses_are_those_that_were_configured_outside_the_guest() -> None:
 
 # What no link state can cut
 
-PCI = [{"id": "0000:01:00.0", "class": "0x020000"}, {"id": "0000:02:00.0", "class": "0x030000"}]
+PCI = [
+    {"id": "0000:01:00.0", "class": "0x020000"},
+    {"id": "0000:02:00.0", "class": "0x030000"},
+    {"id": "0000:02:00.1", "class": "0x040300"},
+    {"id": "0000:04:00.0", "class": "0x030000"},
+    {"id": "0000:04:00.2", "class": "0x0c0330"},
+    {"id": "0000:05:00.0", "class": "0x0d8000"},
+]
 USB = [{"vendid": "046d", "prodid": "c31c", "class": 3}, {"vendid": "0bda", "prodid": "8153", "class": 0}]
 
 
@@ -164,10 +171,15 @@ USB = [{"vendid": "046d", "prodid": "c31c", "class": 3}, {"vendid": "0bda", "pro
         ("hostpci0", "0000:01:00.0,pcie=1", "passed-through network card 0000:01:00.0"),
         ("hostpci0", "01:00", "passed-through network card 0000:01:00.0"),
         ("hostpci0", "host=0000:02:00.0", ""),
+        ("hostpci0", "02:00", ""),
         ("hostpci0", "02:00;01:00", "passed-through network card 0000:01:00.0"),
+        ("hostpci0", "02:00;09:00", "passed-through device 02:00;09:00, which may be a network card"),
+        ("hostpci0", "04:00", "passed-through USB controller 0000:04:00.2, on which a network card may sit"),
+        ("hostpci0", "05:00.0", "passed-through wireless controller 0000:05:00.0"),
         ("hostpci0", "mapping=nic", "passed-through device mapping=nic, which may be a network card"),
         ("hostpci0", "0000:03:00.0", "passed-through device 0000:03:00.0, which may be a network card"),
         ("usb0", "host=046d:c31c", ""),
+        ("usb0", "host=0x046d:0xc31c", ""),
         ("usb0", "host=0bda:8153", "passed-through device host=0bda:8153, which may be a network card"),
         ("usb0", "host=1-1.2", "passed-through device host=1-1.2, which may be a network card"),
         ("usb0", "spice", ""),
@@ -183,7 +195,14 @@ def test_what_the_host_does_not_tell_may_be_a_network_card() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", ["-netdev user,id=n1 -device virtio-net,netdev=n1", "-nic tap", "-device vfio-pci,host=1"]
+    "args",
+    [
+        "-netdev user,id=n1 -device virtio-net,netdev=n1",
+        "--netdev user,id=n1",
+        "'-netdev' \"user,id=n1\"",
+        "-device 'e1000,mac=52:54:00:00:00:01'",
+        '-device "vfio-pci,host=1',
+    ],
 )
 def test_a_nic_in_qemus_own_arguments_is_seen(args: str) -> None:
     (nic,) = convert.nics_of(seen(row("args", args)), None, "", False)
@@ -270,33 +289,35 @@ def test_sizes(text: str, size: int) -> None:
 def test_the_note_comes_back_whole() -> None:
     collectors = (Collector("192.0.2.1", 22), Collector("2001:db8::1", 514, "udp", "vm"))
     kept = IsolationNote("2026-1", Isolation.FORENSIC, "2026-11-22T04:00:00Z", held().wiring, collectors, True)
-    text = note.text_of(kept, "pve1:7")
+    text = note.text_of(kept, "pve1:7", 1795302283)
     assert text.isascii()
     assert "\n" not in text
-    assert note.note_of(text, "pve1:7", False) == kept
+    asked: list[tuple[str, int]] = []
+    assert note.note_of(text, lambda *told: not asked.append(told)) == kept  # type: ignore[func-returns-value]
+    assert asked == [("pve1:7", 1795302283)]
 
 
-@pytest.mark.parametrize(
-    ("now", "saved", "live"),
-    [
-        ("pve1:7", False, True),
-        ("pve1:8", False, False),  # a cold start on the same node
-        ("pve2:9", False, True),  # moved while it ran: its sessions moved along
-        ("", False, False),
-        ("", True, True),  # its memory is saved on disk
-    ],
-)
-def test_old_sessions_live_as_long_as_the_memory_does(now: str, saved: bool, live: bool) -> None:
-    back = note.note_of(note.text_of(held(), "pve1:7"), now, saved)
+def test_a_note_without_sessions_asks_for_none() -> None:
+    back = note.note_of(note.text_of(held(sessions=False), "pve1:7", 1), lambda *_told: True)
     assert back is not None
-    assert back.sessions is live
+    assert not back.sessions
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"v": 1}', '{"case": 1, "mode": "odd"}', "null"])
+WHOLE = json.loads(note.text_of(held(), "pve1:7", 1))
+UNREADABLE = [
+    "", "{", "[]", '{"v": 1}', '{"case": 1, "mode": "odd"}', "null", "[" * 100_000,
+    *(json.dumps({**WHOLE, **change}) for change in (
+        {"wiring": {"net0": [1, 2]}}, {"wiring": {"net0": ["{}", ""]}}, {"wiring": {"net0": ["virtio=x", ""]}},
+        {"wiring": {"net0": ["[" * 100_000, ""]}}, {"wiring": [1]}, {"marked": "soon"}, {"collectors": [{"x": 1}]},
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_a_note_that_cannot_be_read_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="Error"):
-        note.note_of(text, "", False)
-    assert note.note_of(None, "", False) is None
+        note.note_of(text, lambda *_told: False)
+    assert note.note_of(None, lambda *_told: False) is None
 
 
 # The firewall

@@ -1,0 +1,132 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Locks and tasks: waited for, taken up, told apart by how they end."""
+
+from __future__ import annotations
+
+import time
+
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
+from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, take
+
+# Locks
+
+
+def test_a_locked_vm_gets_firewall_and_link_meanwhile_and_is_cut_when_the_lock_ends(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1", ["tap", "tap"])
+    bench.pve.snapshot_lock(int(vm_id), "backup")
+    (outcome,) = bench.do(SEAL, vm_id)
+    assert outcome.failed
+    assert "VM is locked (backup)" in outcome.msg
+    assert "Its links were taken down in QEMU itself" in outcome.msg
+    assert bench.pve.links == {(int(vm_id), "net0"): "off", (int(vm_id), "net1"): "off"}
+    options = bench.pve.firewall_config("vm", vmid=int(vm_id))["options"]
+    assert (options["enable"], options["policy_in"], options["policy_out"], options["dhcp"]) == (1, "DROP", "DROP", 0)
+    assert bench.vm(vm_id).note is not None
+    bench.pve.unlock(int(vm_id))
+    assert bench.one(SEAL, vm_id).after["isolation"] == "sealed"
+
+
+def test_without_the_right_to_the_monitor_the_firewall_holds_alone(bench: ProxmoxBench) -> None:
+    bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.Config.Network")
+    bench.pve.grant("ir@pve", "/sdn", "SDN.Use")
+    bench.hypervisor = bench.connect()
+    vm_id = bench.create("desk1")
+    bench.pve.snapshot_lock(int(vm_id), "snapshot")
+    (outcome,) = bench.do(SEAL, vm_id)
+    assert "Sys.Modify is missing" in outcome.msg
+    assert "qm unlock" in outcome.msg
+    assert bench.pve.links == {}
+
+
+def test_a_lock_that_ends_in_time_is_waited_for(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.hypervisor.patience = 20.0  # type: ignore[attr-defined]
+    bench.pve.fail("PUT", f"/qemu/{vm_id}/config", 500, "can't lock file '/var/lock/x' - got timeout", times=1)
+    assert bench.one(SEAL, vm_id).after["isolation"] == "sealed"
+
+
+def test_a_task_that_ran_into_a_lock_is_repeated_after_reading_back(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.cluster.run(bench.pve.hold_config_lock(int(vm_id), None))
+    bench.hypervisor.patience = 3.0  # type: ignore[attr-defined]
+    (outcome,) = bench.do(OFF, vm_id)
+    assert "can't lock file" in outcome.msg
+    assert sum(task["type"] == "qmstop" for task in bench.pve.tasklog) > 1
+    bench.pve.release_config_lock(int(vm_id))
+    bench.one(OFF, vm_id)
+
+
+# Tasks
+
+
+def test_what_outlives_the_deadline_is_taken_up_by_the_next_run(bench: ProxmoxBench) -> None:
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmsnapshot": 2.0}
+    vm_id = bench.create("desk1")
+    (outcome,) = bench.do(take("clean"), vm_id, deadline=0.3)
+    (upid,) = [task["upid"] for task in bench.pve.tasklog]
+    assert outcome.failed
+    assert outcome.task == upid
+    assert f"it still runs after 1 s (task {upid}). Run again to take it up." in outcome.msg
+    bench.hypervisor = bench.connect()
+    bench.one(take("clean"), vm_id)
+    assert [task["upid"] for task in bench.pve.tasklog] == [upid], "no second task was started"
+
+
+def test_a_running_snapshot_of_somebody_else_is_waited_for_and_not_taken_for_ours(bench: ProxmoxBench) -> None:
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmsnapshot": 1.0}
+    vm_id = bench.create("desk1")
+    bench.do(take("theirs"), vm_id, deadline=0.2)
+    bench.hypervisor = bench.connect()
+    bench.one(take("ours"), vm_id)
+    assert sorted(bench.pve.vm(int(vm_id)).snapshots) == ["ours", "theirs"]
+
+
+def test_warnings_of_a_task_are_told(bench: ProxmoxBench) -> None:
+    bench.pve.warnings["qmsnapshot"] = "guest-fsfreeze failed"
+    done = bench.one(take("clean"), bench.create("desk1"))
+    assert "guest-fsfreeze failed" in done.warnings[0]
+
+
+def test_a_failed_task_tells_its_log(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    bench.pve.vm(int(vm_id)).start_error = "volume 'local:1' does not exist"
+    (outcome,) = bench.do(SetPower("running", False, 0, {}), vm_id)
+    assert "The end of the log of task UPID:pve1:" in outcome.msg
+    assert "TASK ERROR: volume 'local:1' does not exist" in outcome.msg
+
+
+def test_an_answer_that_is_lost_after_a_task_began_does_not_start_another(bench: ProxmoxBench) -> None:
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmsnapshot": 0.5}
+    vm_id = bench.create("desk1")
+    bench.hypervisor.refs()
+
+    class Cut(SetSnapshot):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            bench.pve.truncate[f"/qemu/{vm_id}/snapshot"] = 1
+            return super().plan(hypervisor, vm)
+
+    bench.one(Cut("clean", "present", "", False), vm_id)
+    assert sum(task["type"] == "qmsnapshot" for task in bench.pve.tasklog) == 1
+
+
+def test_nothing_hangs_past_its_deadline(bench: ProxmoxBench) -> None:
+    ids = [bench.create(f"desk{number}") for number in range(3)]
+    bench.pve.hang[f"/qemu/{ids[1]}/status/stop"] = 20.0
+    began = time.monotonic()
+    outcomes = bench.do(OFF, *ids, deadline=1)
+    assert time.monotonic() - began < 8
+    assert [outcome.failed for outcome in outcomes] == [False, True, False]
+    assert "it still runs after 1 s" in outcomes[1].msg
+
+
+def test_a_monitor_that_refuses_does_not_end_the_waiting_for_the_lock(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.pve.snapshot_lock(int(vm_id), "backup")
+    bench.pve.fail("POST", "/monitor", 500, "root-only command")
+    (outcome,) = bench.do(SEAL, vm_id)
+    assert "could not be taken down in QEMU meanwhile" in outcome.msg
+    assert "qm unlock" in outcome.msg
