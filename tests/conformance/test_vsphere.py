@@ -382,3 +382,64 @@ def test_a_memory_file_that_cannot_be_had_is_said_and_no_snapshot_is_left(
     told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "two"))], 30)[vm_id]
     assert "The datastore is full" in str(told)
     assert vsphere.vm(vm_id).snapshots == ()
+
+
+# Suspended VMs
+
+
+PAUSE, RESUME = SetPower("paused", False, 0, {}), SetPower("running", False, 0, {})
+
+
+def test_a_vm_that_was_suspended_cut_comes_back_cut_and_is_freed_as_it_runs(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1", ["tap", "tap"])
+    former = vsphere.wiring(vm_id)
+    vsphere.one(SEAL, vm_id)
+    assert vsphere.one(PAUSE, vm_id).warnings == []
+    (refused,) = vsphere.do(FREE, vm_id)
+    assert "Let it run on first" in refused.msg
+    vsphere.one(RESUME, vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
+    vsphere.one(FREE, vm_id)
+    assert vsphere.wiring(vm_id) == former
+
+
+@pytest.mark.parametrize("usecase", [SEAL, FORENSIC], ids=["sealed", "forensic"])
+def test_a_vm_that_was_cut_as_it_slept_is_not_resumed_with_its_old_wiring(
+    vsphere: VsphereBench, usecase: SetIsolation
+) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.one(PAUSE, vm_id)
+    (warning,) = [told for told in vsphere.one(usecase, vm_id).warnings if "suspended" in told]
+    assert "its memory was not seen to hold the cut" in warning
+    (refused,) = vsphere.do(RESUME, vm_id)
+    assert "case 2026-1 holds it" in refused.msg
+    assert vsphere.vm(vm_id).power is PowerState.PAUSED
+    vsphere.one(FREE, vm_id)
+    assert vsphere.one(RESUME, vm_id).warnings == []
+    assert [nic.link_up for nic in vsphere.vm(vm_id).nics] == [True]
+
+
+def test_memory_of_a_time_before_the_cut_is_not_resumed(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SetSnapshot("clean", "present", "", True), vm_id)
+    vsphere.one(SEAL, vm_id)
+    vsphere.one(PAUSE, vm_id)  # cut; but then another memory comes
+    back = vsphere.one(Revert("clean", True, True, {vm_id: WAIVED}), vm_id)
+    assert "see that nobody else does" in back.warnings[0]
+    (refused,) = vsphere.do(RESUME, vm_id)
+    assert "Dump its memory, then stop it" in refused.msg
+    vsphere.one(SetPower("restarted", True, 0, {vm_id: WAIVED}), vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
+
+
+def test_a_resume_that_fails_half_way_is_followed_by_a_cut(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SEAL, vm_id)
+    vsphere.one(PAUSE, vm_id)
+    vsphere.server.forget_calls()
+    vsphere.server.faults({"method": "PowerOnVM_Task", "drop": True})
+    (lost,) = vsphere.do(RESUME, vm_id)
+    assert "the connection to" in lost.msg
+    assert vsphere.server.calls()["ReconfigVM_Task"] == 1
+    vsphere.one(RESUME, vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED

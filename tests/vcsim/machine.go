@@ -7,7 +7,7 @@ package main
 // What vCenter does and the simulator does not, after the published API
 // (https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/):
 // a snapshot keeps devices, notes, extra configuration, power and memory, and a revert brings them back; a suspend keeps
-// the memory in a file, and the boot time; a guest may ignore a request to shut down.
+// the memory in a file, the boot time, and which cards were connected; a guest may ignore a request to shut down.
 
 import (
 	"fmt"
@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,9 +84,25 @@ func (m *machine) wrongState(wanted types.VirtualMachinePowerState) types.BaseMe
 	return &types.InvalidPowerState{RequestedState: wanted, ExistingState: m.Runtime.PowerState}
 }
 
-// turn changes the power; a cold start applies what startConnected says, a resume leaves the cards as they were.
+// asleep holds, by machine, which of its devices were connected when its memory was saved: a resume brings that back,
+// whatever was configured since.
+var asleep sync.Map
+
+func sleeps(reference types.ManagedObjectReference, devices []types.BaseVirtualDevice) {
+	connected := map[int32]bool{}
+	for _, device := range devices {
+		if link := device.GetVirtualDevice().Connectable; link != nil {
+			connected[device.GetVirtualDevice().Key] = link.Connected
+		}
+	}
+	asleep.Store(reference, connected)
+}
+
+// turn changes the power; a cold start applies what startConnected says.
 func (m *machine) turn(ctx *simulator.Context, state types.VirtualMachinePowerState) {
 	devices := copied(m.Config.Hardware.Device)
+	memory, _ := asleep.Load(m.Self)
+	was, _ := memory.(map[int32]bool)
 	for _, device := range devices {
 		link := device.GetVirtualDevice().Connectable
 		switch {
@@ -94,7 +111,12 @@ func (m *machine) turn(ctx *simulator.Context, state types.VirtualMachinePowerSt
 			link.Connected = false
 		case state == on && m.is(off):
 			link.Connected = link.StartConnected
+		case state == on:
+			link.Connected = was[device.GetVirtualDevice().Key]
 		}
+	}
+	if state == suspended {
+		sleeps(m.Self, devices)
 	}
 	changes := []types.PropertyChange{
 		{Name: "runtime.powerState", Val: state},
@@ -278,6 +300,9 @@ func (s *snapshot) RevertToSnapshotTask(ctx *simulator.Context, request *types.R
 		state := stateOf(m.Snapshot.RootSnapshotList, s.Self)
 		if state == on && request.SuppressPowerOn != nil && *request.SuppressPowerOn {
 			state = suspended
+		}
+		if state == suspended {
+			sleeps(m.Self, fresh.Hardware.Device)
 		}
 		if state == on {
 			now := time.Now()

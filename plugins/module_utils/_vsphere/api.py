@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, TypeVar
 
-from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError, attempt
+from .._errors import AuthFailed, NotFound, Refused, TaskFailed, Unsupported, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
-from .._model import Vm, VmRef
+from .._model import Vm, VmRef, printable
 from . import convert
 from .connection import Connection, vim, vmodl
 from .evidence import EvidenceVerbs
@@ -63,6 +63,7 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         self.networks = convert.Networks({})
         self.fields: dict[int, str] = {}  # custom attributes of VMs: key -> name
         self.props: dict[str, Props] = {}  # of each VM, as last read
+        self.held: dict[str, Vm] = {}  # those with an undo note, as last read
         self._moids: dict[str, str] = {}  # VM id -> managed object id
         self._view: Any = None
         self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
@@ -125,11 +126,14 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             )
         ref = VmRef(self.name, vm_id, convert.unquoted(props["name"]), (self._moids[vm_id],))
         self.props[vm_id] = props
+        self.held.pop(vm_id, None)
         try:
             told: Vm = attempt(f"judge {ref.name}", convert.vm_of, ref, props, detail, self.networks, self.fields)
-            return told
         except VmwardError as exc:
             return exc
+        if told.note:
+            self.held[vm_id] = told
+        return told
 
     def _properties(self, moids: Sequence[str], detail: frozenset[Detail]) -> dict[str, Props]:
         collector = vmodl.query.PropertyCollector
@@ -192,14 +196,23 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             raise NotFound(f"Cannot find {ref.name} ({ref.id}) on {self.name}. It may have been removed meanwhile.")
         return vim.VirtualMachine(self._moids[ref.id], self.link.stub)
 
-    def _task(self, vm: Vm, what: str, kind: str, *calls: Callable[[], Any], already: str = "") -> Pending:
+    def _task(
+        self,
+        vm: Vm,
+        what: str,
+        kind: str,
+        *calls: Callable[[], Any],
+        already: str = "",
+        before: Sequence[Callable[[], Any]] = (),
+        always: Sequence[Callable[[], Any]] = (),
+    ) -> Pending:
         """Start a task on a VM, or take up the one of that kind that an earlier run has left running."""
         moid = self.machine(vm.ref)._moId
         if self._running is None:
             self._running = self._of_those_left("look for running tasks", list(self.props), self._tasks_running)
         running = self._running.pop((moid, kind), None)
-        first = (lambda: running) if running is not None else calls[0]
-        return self.tasks.start(vm.ref, what, first, *calls[1:], already=already)
+        first = [lambda: running] if running is not None else [*before, calls[0]]
+        return self.tasks.start(vm.ref, what, *first, *calls[1:], already=already, always=always)
 
     def _tasks_running(self, moids: list[str]) -> dict[tuple[str, str], Any]:
         """The tasks under way on the VMs that were read last."""
@@ -229,11 +242,19 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def submit_pause(self, vm: Vm) -> Pending:
         """Suspend: vSphere has no other way to stop the CPUs; the memory goes to files beside the VM's disks."""
-        return self._task(vm, "suspend", "suspend", self.machine(vm.ref).SuspendVM_Task, already="suspended")
+        suspend, before = self.machine(vm.ref).SuspendVM_Task, self.note_asleep(vm)
+        return self._task(vm, "suspend", "suspend", suspend, already="suspended", before=before)
 
     def submit_resume(self, vm: Vm) -> Pending:
+        """An isolated VM only if it was suspended as such: its memory brings its cards' state of then back."""
+        if vm.note and not self.comes_back_cut(vm):
+            raise Refused(
+                f"Cannot let {vm.ref.name} run on: case {printable(vm.note.case)} holds it, and its memory was not "
+                "seen to hold the cut: its old wiring may come back with it. Dump its memory, then stop it; or free it "
+                "first (vm_isolation, state: free, keep_sessions: true)."
+            )
         on = self.machine(vm.ref).PowerOnVM_Task
-        return self._task(vm, "resume", "poweron", on, *self.cut_again(vm), already="poweredOn")
+        return self._task(vm, "resume", "poweron", on, already="poweredOn", always=self.cut_again(vm))
 
     def submit_shutdown(self, vm: Vm) -> Pending:
         return self.tasks.start(vm.ref, "shut down", self.machine(vm.ref).ShutdownGuest, ends="poweredOff")

@@ -299,14 +299,15 @@ def utc(when: Any) -> str:
 
 
 def note_of(props: Props, fields: Mapping[int, str], power: PowerState) -> IsolationNote | None:
-    """The note on the VM: in a custom attribute, or on a stand-alone host in its extra configuration."""
-    text = next(
-        (value.value for value in props.get("customValue", ()) if fields.get(value.key) == notes.KEY and value.value),
-        None,
-    )
-    if text is None:
-        text = next((str(o.value) for o in props.get("config.extraConfig", ()) if o.key == notes.KEY and o.value), None)
+    text = note_text(props, fields)
     return notes.parse(text, boot_of(props) if power is not PowerState.STOPPED else "") if text else None
+
+
+def note_text(props: Props, fields: Mapping[int, str]) -> str:
+    """The note on the VM: in a custom attribute, or on a stand-alone host in its extra configuration."""
+    found = [str(v.value) for v in props.get("customValue", ()) if fields.get(v.key) == notes.KEY and v.value]
+    found += [str(o.value) for o in props.get("config.extraConfig", ()) if o.key == notes.KEY and o.value]
+    return found[0] if found else ""
 
 
 def boot_of(props: Props) -> str:
