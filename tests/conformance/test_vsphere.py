@@ -443,3 +443,27 @@ def test_a_resume_that_fails_half_way_is_followed_by_a_cut(vsphere: VsphereBench
     assert vsphere.server.calls()["ReconfigVM_Task"] == 1
     vsphere.one(RESUME, vm_id)
     assert vsphere.vm(vm_id).isolation is Isolation.SEALED
+
+
+# What vSphere withholds
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [("NoPermission", "the privilege VirtualMachine.Config.EditDevice is missing"), ("Disk full", "Disk full")],
+)
+def test_a_property_that_is_withheld_is_that_vms_error_and_never_a_gap(
+    vsphere: VsphereBench, fault: str, sentence: str
+) -> None:
+    ids = [vsphere.create("a"), vsphere.create("b")]
+    struck = {"method": "RetrievePropertiesEx", "vm": "b", "fault": fault, "times": 9}
+    vsphere.server.faults({**struck, "withhold": "runtime.connectionState"})
+    sound, withheld = vsphere.do(SEAL, *ids)
+    assert not sound.failed
+    assert sentence in withheld.msg
+    assert "Cannot read" in withheld.msg
+    vsphere.server.faults({**struck, "withhold": "config.instanceUuid"})
+    with pytest.raises((AuthFailed, TaskFailed), match=sentence):
+        vsphere.hypervisor.refs()
+    vsphere.server.faults({**struck, "withhold": "config.instanceUuid", "fault": "ManagedObjectNotFound"})
+    assert [ref.id for ref in vsphere.hypervisor.refs()] == ids[:1]

@@ -29,8 +29,10 @@ type fault struct {
 	Task   bool   `json:"task"`   // the call is taken, its task fails
 	Status int    `json:"status"` // answer with this HTTP status and an HTML page instead
 	Drop   bool   `json:"drop"`   // end the connection without an answer
-	Times  int    `json:"times"`
-	Skip   int    `json:"skip"`
+	// RetrievePropertiesEx answers this property of the VM with the fault
+	Withhold string `json:"withhold"`
+	Times    int    `json:"times"`
+	Skip     int    `json:"skip"`
 }
 
 // delays are milliseconds: of every call, of a method's calls, of a task ("PowerOff", "ReconfigVm").
@@ -65,11 +67,14 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		return nil, faultOf("NotAuthenticated", method.This)
 	}
 	target := ctx.Map.Get(method.This)
-	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Status == 0 && !f.Drop })
+	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Status == 0 && !f.Drop && f.Withhold == "" })
 	if struck != nil && !struck.Task {
 		return nil, faultOf(struck.Fault, method.This)
 	}
 	serves := better(ctx, target, name, struck)
+	if collector := r.withheld(target, name); collector != nil {
+		serves = collector
+	}
 	if serves != nil {
 		method.This.Value += "#" // else the session's own registry has the last word
 	}
@@ -85,12 +90,14 @@ func (r *rules) count(name string) {
 	time.Sleep(time.Duration(pause) * time.Millisecond)
 }
 
+const anyMachine = "*"
+
 // strike takes the first fault that fits, if there is one.
 func (r *rules) strike(method, machine string, kind func(*fault) bool) *fault {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	for _, candidate := range r.faults {
-		if candidate.Method != method || (candidate.VM != "" && candidate.VM != machine) || !kind(candidate) {
+		if candidate.Method != method || (candidate.VM != "" && machine != anyMachine && candidate.VM != machine) || !kind(candidate) {
 			continue
 		}
 		if candidate.Skip > 0 {

@@ -35,6 +35,7 @@ PATHS = [
     "summary.runtime.bootTime",
 ]
 MORE = {Detail.DISKS: ["layoutEx"], Detail.SNAPSHOTS: ["layoutEx", "snapshot"], Detail.ADDRESSES: ["guest.net"]}
+UNREAD = ""  # beside the property paths: why the server withholds some of them
 TRIES = 3  # reads of a set from which VMs vanish meanwhile
 HAVE = frozenset(
     {
@@ -77,7 +78,10 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def refs(self) -> tuple[VmRef, ...]:
         """Every VM and template, and the networks, from one read of the whole inventory."""
-        found = self.link.call("list the VMs", None, self._inventory)
+        found = self.link.call("list the VMs", None, lambda: self.inventory(inventory_paths()))
+        for _obj, props in found:
+            if UNREAD in props:
+                raise props[UNREAD]
         machines = [(obj, props) for obj, props in found if isinstance(obj, vim.VirtualMachine)]
         self.networks = networks_of(found, self.link.options["forensic_network"])
         uuids = Counter(props.get("config.instanceUuid") for _obj, props in machines)
@@ -89,13 +93,14 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             refs.append(VmRef(self.name, vm_id, convert.unquoted(props.get("name", obj._moId)), (obj._moId,)))
         return tuple(refs)
 
-    def _inventory(self) -> list[tuple[Any, Props]]:
-        collector, types = vmodl.query.PropertyCollector, list(inventory_paths())
-        view = self.link.content.viewManager.CreateContainerView(self.link.content.rootFolder, types, True)
+    def inventory(self, paths: Mapping[Any, list[str]]) -> list[tuple[Any, Props]]:
+        """These properties of everything of these types."""
+        collector = vmodl.query.PropertyCollector
+        view = self.link.content.viewManager.CreateContainerView(self.link.content.rootFolder, list(paths), True)
         step = collector.TraversalSpec(type=vim.view.ContainerView, path="view", skip=False)
         source = collector.ObjectSpec(obj=view, skip=True, selectSet=[step])
-        wanted = [collector.PropertySpec(type=kind, pathSet=paths) for kind, paths in inventory_paths().items()]
-        return self._retrieve([collector.FilterSpec(objectSet=[source], propSet=wanted)])
+        wanted = [collector.PropertySpec(type=kind, pathSet=paths[kind]) for kind in paths]
+        return self._retrieve([collector.FilterSpec(objectSet=[source], propSet=wanted)], each=True)
 
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
         """One bulk read; a VM that vanishes while it is read is left out of the next try."""
@@ -119,6 +124,9 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         raise TaskFailed(f"Cannot {what} on {self.name}: they vanish faster than they can be read. Run again.")
 
     def _one(self, vm_id: str, props: Props, detail: frozenset[Detail]) -> Vm | VmwardError:
+        if UNREAD in props:
+            withheld: VmwardError = props[UNREAD]
+            return withheld
         if "name" not in props:
             return NotFound(
                 f"Cannot read {vm_id} on {self.name}: it is not there. It may have been removed meanwhile: list what "
@@ -148,16 +156,19 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             wanted = collector.PropertySpec(type=vim.CustomFieldsManager, pathSet=["field"])
             specs.append(collector.FilterSpec(objectSet=[collector.ObjectSpec(obj=attributes)], propSet=[wanted]))
         raw: dict[str, Props] = {}
-        for obj, props in self._retrieve(specs):
+        for obj, props in self._retrieve(specs, each=True):
             if isinstance(obj, vim.CustomFieldsManager):
+                if UNREAD in props:
+                    raise props[UNREAD]
                 self.fields = {one.key: one.name for one in props.get("field", ())}
             elif isinstance(obj, vim.VirtualMachine):
                 raw[obj._moId] = props
         return raw
 
-    def _retrieve(self, specs: Sequence[Any]) -> list[tuple[Any, Props]]:
+    def _retrieve(self, specs: Sequence[Any], each: bool = False) -> list[tuple[Any, Props]]:
         """Everything that the specs name; a property that the server withholds is an error, not a gap.
 
+        With ``each`` the error is one of its object's properties, and an object that has vanished is left out.
         The server's clock is asked for too: an answer without it is no answer, and must not look like "no VMs".
         """
         collector, kind = self.link.content.propertyCollector, vmodl.query.PropertyCollector
@@ -169,18 +180,27 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         found: list[tuple[Any, Props]] = []
         while page is not None:
             for one in page.objects:
-                for missing in one.missingSet:
-                    if isinstance(missing.fault, vim.fault.NoPermission):
-                        raise AuthFailed(
-                            f"Cannot read {one.obj._moId} on {self.name}: the privilege "
-                            f"{missing.fault.privilegeId or 'System.Read'} is missing. Give it to "
-                            f"{self.link.options['username']}, on the whole inventory."
-                        )
-                found.append((one.obj, {change.name: change.val for change in one.propSet}))
+                props = {change.name: change.val for change in one.propSet}
+                error = self._withheld(one, props)
+                if error and not each:
+                    raise error
+                if not isinstance(error, NotFound):
+                    found.append((one.obj, {**props, UNREAD: error} if error else props))
             page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
         if not any(isinstance(obj, vim.ServiceInstance) for obj, _props in found):
             raise TaskFailed(f"Cannot read from {self.name}: its answer is not vSphere's. Look for a proxy before it.")
         return found
+
+    def _withheld(self, one: Any, props: Props) -> VmwardError | None:
+        for missing in one.missingSet:
+            who = f"{printable(str(props.get('name', '')))} ({one.obj._moId}) on {self.name}"
+            if isinstance(missing.fault, vim.fault.NoPermission):
+                return AuthFailed(
+                    f"Cannot read {who}: the privilege {missing.fault.privilegeId or 'System.Read'} is missing. Give "
+                    f"it to {self.link.options['username']}, on the whole inventory."
+                )
+            return self.link.of_fault(missing.fault, f"Cannot read {missing.path} of {who}")
+        return None
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         return self.tasks.wait(pending, deadline)
