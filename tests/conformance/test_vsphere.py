@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolat
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.connection import THREADS
 from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
 from ansible_collections.vmward.remediation.tests.conformance.benches import mac
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench, finish
@@ -467,3 +469,63 @@ def test_a_property_that_is_withheld_is_that_vms_error_and_never_a_gap(
         vsphere.hypervisor.refs()
     vsphere.server.faults({**struck, "withhold": "config.instanceUuid", "fault": "ManagedObjectNotFound"})
     assert [ref.id for ref in vsphere.hypervisor.refs()] == ids[:1]
+
+
+# Deletion
+
+
+def test_a_disk_that_two_vms_write_stays_when_one_of_them_is_deleted(vsphere: VsphereBench) -> None:
+    gone, left = vsphere.create("desk1", running=False), vsphere.create("desk2", running=False)
+    (shared,) = vsphere.vm(left).disks
+    vsphere.attach(gone, shared.layers[0].path)
+    own = vsphere.vm(gone).disks[0].layers[0].path
+    assert vsphere.one(Delete(True, {}), gone).after == {"state": "absent"}
+    assert [vsphere.content(path) for path in (own, shared.layers[0].path)] == ["gone", "there"]
+
+
+def test_snapshots_on_shared_images_are_named_before_anything_is_touched(vsphere: VsphereBench) -> None:
+    gone, _left = vsphere.create("desk1", running=False), vsphere.create("desk2", running=False)
+    vsphere.one(SetSnapshot("clean", "present", "", False), gone)
+    (refused,) = vsphere.do(Delete(True, {}), gone)
+    assert "those of desk2 too" in refused.msg
+    assert len(vsphere.vm(gone).disks) == 1
+    vsphere.one(SetSnapshot("clean", "absent", "", False), gone)
+    assert vsphere.one(Delete(True, {}), gone).after == {"state": "absent"}
+
+
+def test_nothing_is_deleted_while_somebody_elses_disks_cannot_be_read(vsphere: VsphereBench) -> None:
+    gone, _left = vsphere.create("desk1", running=False), vsphere.create("desk2", running=False)
+    struck = {"method": "RetrievePropertiesEx", "vm": "desk2", "fault": "Disk full", "withhold": "layoutEx"}
+    vsphere.server.faults({**struck, "times": 9})
+    (refused,) = vsphere.do(Delete(True, {}), gone)
+    assert "Nothing was deleted" in refused.msg
+    assert len(vsphere.vm(gone).disks) == 1
+
+
+# Cards with one MAC, and what is queued at the end
+
+
+def test_two_cards_with_one_mac_are_two_cards(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1", ["tap", "tap-down"])
+    vsphere.plug(vm_id, mac(0))
+    first, other, twin = vsphere.vm(vm_id).nics
+    assert (first.id, other.id, twin.mac) == (mac(0), mac(1), mac(0))
+    assert twin.id.startswith(mac(0) + "-")
+    former = vsphere.wiring(vm_id)
+    vsphere.one(SEAL, vm_id)
+    assert [nic.isolation for nic in vsphere.vm(vm_id).nics] == [Isolation.SEALED] * 3
+    vsphere.one(FREE, vm_id)
+    assert vsphere.wiring(vm_id) == former
+
+
+def test_what_is_queued_when_the_session_ends_is_never_called(calm: Vcsim) -> None:
+    names = names_of(calm)[:20]
+    calm.delays(methods={"PowerOffVM_Task": 3000})
+    calm.forget_calls()
+    outcomes = task(calm, OFF, names, deadline=1)
+    assert all("it still runs after" in outcome.msg for outcome in outcomes)
+    time.sleep(4)
+    calls = calm.calls()
+    assert (calls["PowerOffVM_Task"], calls["Login"], calls["Logout"]) == (THREADS, 1, 1)
+    calm.delays()
+    task(calm, ON, names)

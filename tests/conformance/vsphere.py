@@ -131,6 +131,13 @@ class VsphereBench(Bench):
     def plug(self, vm_id: str, mac: str) -> None:
         finish(self.machine(vm_id).ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[added(self._card(mac, "tap"))])))
 
+    def attach(self, vm_id: str, path: str) -> None:
+        """Give a VM another's disk too."""
+        backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(fileName=path, diskMode="persistent")
+        disk = vim.vm.device.VirtualDisk(key=-3, controllerKey=1000, unitNumber=1, backing=backing)
+        disk.capacityInKB = SIZE // 1024
+        finish(self.machine(vm_id).ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[added(disk)])))
+
     def reboot(self, vm_id: str) -> None:
         finish(self.machine(vm_id).ResetVM_Task())
 

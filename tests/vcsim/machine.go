@@ -7,7 +7,8 @@ package main
 // What vCenter does and the simulator does not, after the published API
 // (https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/):
 // a snapshot keeps devices, notes, extra configuration, power and memory, and a revert brings them back; a suspend keeps
-// the memory in a file, the boot time, and which cards were connected; a guest may ignore a request to shut down.
+// the memory in a file, the boot time, and which cards were connected; a guest may ignore a request to shut down; a VM
+// that is destroyed takes with it all that its disks stand on.
 
 import (
 	"fmt"
@@ -218,7 +219,22 @@ func (m *machine) DestroyTask(ctx *simulator.Context, request *types.Destroy_Tas
 		task := m.run(ctx, "destroy", nil)
 		return &methods.Destroy_TaskBody{Res: &types.Destroy_TaskResponse{Returnval: task}}
 	}
+	if !m.is(on) {
+		for _, device := range m.Config.Hardware.Device {
+			m.unlink(ctx, device.GetVirtualDevice().Backing)
+		}
+	}
 	return m.VirtualMachine.DestroyTask(ctx, request)
+}
+
+// unlink removes an image and all that it stands on, whoever else uses that.
+func (m *machine) unlink(ctx *simulator.Context, backing types.BaseVirtualDeviceBackingInfo) {
+	layer, _ := backing.(*types.VirtualDiskFlatVer2BackingInfo)
+	for ; layer != nil; layer = layer.Parent {
+		if local := m.local(ctx, layer.FileName); local != "" {
+			_ = os.Remove(local)
+		}
+	}
 }
 
 func (m *machine) CreateSnapshotTask(ctx *simulator.Context, request *types.CreateSnapshot_Task) soap.HasFault {

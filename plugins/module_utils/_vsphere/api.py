@@ -18,6 +18,7 @@ from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Vm, VmRef, printable
 from . import convert
 from .connection import Connection, vim, vmodl
+from .disks import DiskVerbs
 from .evidence import EvidenceVerbs
 from .tasks import Tasks
 from .wiring import WiringVerbs
@@ -54,7 +55,7 @@ Props = dict[str, Any]
 T = TypeVar("T")
 
 
-class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
+class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
     """One vCenter, or one ESXi host."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -106,7 +107,7 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         """One bulk read; a VM that vanishes while it is read is left out of the next try."""
         if any(vm_id not in self._moids for vm_id in ids):
             self.refs()
-        self._running = None
+        self._running = self._images = None
         raw = self._of_those_left("read the VMs", ids, lambda moids: self._properties(moids, detail))
         return {vm_id: self._one(vm_id, raw.get(self._moids.get(vm_id, ""), {}), detail) for vm_id in ids}
 
@@ -303,17 +304,6 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         if not memory and all(one.memory for one in vm.snapshots if one.id == snapshot_id):
             calls.append(machine.PowerOffVM_Task)
         return self._task(vm, f"revert to {snapshot_id}", "revert", *calls, already="poweredOff")
-
-    # Disks given up
-
-    def submit_delete(self, vm: Vm) -> Pending:
-        return self._task(vm, "delete", "destroy", self.machine(vm.ref).Destroy_Task)
-
-    def submit_reset_disks(self, vm: Vm) -> Pending:
-        raise Unsupported(
-            f"Cannot reset the disks of {vm.ref.name}: vSphere keeps no base that a VM could start again from. "
-            "Revert it to a snapshot, or deploy it again from its template."
-        )
 
 
 def inventory_paths() -> dict[Any, list[str]]:

@@ -51,9 +51,8 @@ def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Network
         ref,
         power,
         tuple(
-            nic_of(ref, device, power, note, networks, seen if Detail.ADDRESSES in detail else {})
-            for device in devices
-            if is_card(device)
+            nic_of(ref, nic_id, device, power, note, networks, seen if Detail.ADDRESSES in detail else {})
+            for nic_id, device in cards_of(devices)
         ),
         int(props.get("config.hardware.memoryMB", 0)) * 1024 * 1024,
         True,
@@ -102,8 +101,17 @@ def is_cuttable(device: Any) -> bool:
     )
 
 
-def card_id(device: Any) -> str:
-    return str(getattr(device, "macAddress", None) or f"device-{device.key}").lower()
+def cards_of(devices: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Each card with its id: its MAC; where an earlier card has that too, or it has none, its key besides."""
+    found: dict[str, Any] = {}
+    for device in sorted(filter(is_card, devices), key=lambda device: int(device.key)):
+        mac = mac_of(device)
+        found[mac if mac and mac not in found else f"{mac or 'device'}-{device.key}"] = device
+    return list(found.items())
+
+
+def mac_of(device: Any) -> str:
+    return str(getattr(device, "macAddress", None) or "").lower()
 
 
 def kind_of(device: Any) -> str:
@@ -113,6 +121,7 @@ def kind_of(device: Any) -> str:
 
 def nic_of(
     ref: VmRef,
+    nic_id: str,
     device: Any,
     power: PowerState,
     note: IsolationNote | None,
@@ -127,8 +136,8 @@ def nic_of(
     mode = min((isolation_of(side, note, networks) for side in sides), key=ORDER.index) if able else Isolation.FREE
     cut_by = ("filter", "link") if networks.isolation else ("link",)
     return Nic(
-        id=card_id(device),
-        mac=str(getattr(device, "macAddress", None) or "").lower(),
+        id=nic_id,
+        mac=mac_of(device),
         kind=kind_of(device),
         network=network_name(config["backing"], networks),
         device="",
@@ -136,7 +145,7 @@ def nic_of(
         isolation=mode,
         cut_by=cut_by if able else (),
         wiring=Wiring(as_text(config), as_text(live) if live else ""),
-        addresses=seen.get(card_id(device), ()),
+        addresses=seen.get(mac_of(device), ()),
     )
 
 
@@ -178,7 +187,7 @@ def backing_of(ref: VmRef, device: Any) -> Backing:
     if isinstance(backing, card.NetworkBackingInfo):
         return {"standard": backing.deviceName}
     raise Unsupported(
-        f"Cannot judge {ref.name}: its network card {card_id(device)} is plugged into a network of the unknown kind "
+        f"Cannot judge {ref.name}: its network card {mac_of(device)} is plugged into a network of the unknown kind "
         f"{type(backing).__name__}. Isolate it by hand."
     )
 
@@ -215,8 +224,12 @@ def disks_of(devices: Sequence[Any], layout: Any) -> tuple[Disk, ...]:
         size = int(device.capacityInBytes or device.capacityInKB * 1024)
         allocated = sum(sizes.get(name, 0) for name in extents.get(device.key, ())) or size
         bus = bus_of(controllers.get(device.controllerKey))
-        found.append(Disk(f"disk-{device.key}", bus, size, allocated, False, layers))
+        found.append(Disk(disk_id(device), bus, size, allocated, False, layers))
     return tuple(found)
+
+
+def disk_id(device: Any) -> str:
+    return f"disk-{device.key}"
 
 
 def layers_of(backing: Any) -> tuple[Layer, ...]:

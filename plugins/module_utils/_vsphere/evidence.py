@@ -69,18 +69,19 @@ class EvidenceVerbs:
         props = next((props for obj, props in found if isinstance(obj, vim.Task)), {})
         return str(props.get("info.state", "")), props.get("info.error") or props.get("info.result")
 
-    def datacenter_of(self, vm: Vm) -> str:
-        """The path of the VM's datacenter, as the datastore's files are asked for."""
+    def datacenter(self, vm: Vm) -> tuple[Any, str]:
+        """The VM's datacenter, and its path, as the datastore's files are asked for."""
         names: list[str] = []
-        above: Any = self.machine(vm.ref)
-        inside = False
+        above, found = self.machine(vm.ref), None
         for _level in range(DEEPEST):
             props = self._entity(above)
-            inside = inside or isinstance(above, vim.Datacenter)
+            found = above if isinstance(above, vim.Datacenter) else found
             above, name = props.get("parent"), props.get("name", "")
+            if above is None and found is not None:
+                return found, "/".join(reversed(names))
             if above is None:
-                return "/".join(reversed(names))
-            names += [name] if inside else []
+                break
+            names += [name] if found is not None else []
         raise TaskFailed(f"Cannot find the datacenter of {vm.ref.name} on {self.name}. Fetch its files by hand.")
 
     def _entity(self, entity: Any) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class EvidenceVerbs:
     def fetch(self, vm: Vm, text: str, size: int, path: str) -> None:
         """Write a file of a datastore, ``[store] directory/name``, as an ELF core."""
         store, _bracket, name = text[1:].partition("] ")
-        place = "/folder/%s?%s" % (quote(name), urlencode({"dcPath": self.datacenter_of(vm), "dsName": store}))
+        place = "/folder/%s?%s" % (quote(name), urlencode({"dcPath": self.datacenter(vm)[1], "dsName": store}))
         line = http.client.HTTPSConnection(
             self.link.host, self.link.port, timeout=self.link.options["timeout"], context=self.link.tls
         )

@@ -112,10 +112,12 @@ class WiringVerbs:
         return self.tasks.start(vm.ref, what, whole, pieces=pieces if len(changes) > 1 else ())
 
     def _changes(self, vm: Vm, wanted: Mapping[str, tuple[Side, Side]], again: bool = False) -> list[Any]:
-        changes = []
-        for device in self.props[vm.ref.id]["config.hardware.device"]:
-            if convert.is_cuttable(device) and convert.card_id(device) in wanted:
-                changes.append(edit(vm.ref, device, *wanted[convert.card_id(device)], vm.power, again))
+        cards = convert.cards_of(self.props[vm.ref.id]["config.hardware.device"])
+        changes = [
+            edit(vm.ref, device, *wanted[nic_id], vm.power, again)
+            for nic_id, device in cards
+            if convert.is_cuttable(device) and nic_id in wanted
+        ]
         return [change for change in changes if change is not None]
 
     def _reconfigure(self, vm: Vm, changes: Sequence[Any]) -> Call:
