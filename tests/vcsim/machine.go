@@ -40,7 +40,7 @@ type work func(*simulator.Task) (types.AnyType, types.BaseMethodFault)
 var ours = map[string]bool{
 	"PowerOnVM_Task": true, "PowerOffVM_Task": true, "SuspendVM_Task": true, "ResetVM_Task": true, "ShutdownGuest": true,
 	"ReconfigVM_Task": true, "Destroy_Task": true, "CreateSnapshot_Task": true,
-	"RemoveSnapshot_Task": true, "RevertToSnapshot_Task": true,
+	"RemoveSnapshot_Task": true, "RevertToSnapshot_Task": true, "ExportVm": true, "ExportSnapshot": true,
 }
 
 // better answers with the object that serves a call on target in the simulator's stead, or nil to leave it alone.
@@ -74,6 +74,9 @@ func (m *machine) run(ctx *simulator.Context, name string, do work) types.Manage
 	return simulator.CreateTask(m.VirtualMachine, name, func(task *simulator.Task) (types.AnyType, types.BaseMethodFault) {
 		if m.struck != nil {
 			return nil, faultOf(m.struck.Fault, m.Self)
+		}
+		if task.Info.Cancelled {
+			return nil, new(types.RequestCanceled)
 		}
 		return do(task)
 	}).Run(ctx)

@@ -29,6 +29,7 @@ type fault struct {
 	Task   bool   `json:"task"`   // the call is taken, its task fails
 	Status int    `json:"status"` // answer with this HTTP status and an HTML page instead
 	Drop   bool   `json:"drop"`   // end the connection without an answer
+	Half   bool   `json:"half"`   // end the connection in the middle of a disk
 	// RetrievePropertiesEx answers this property of the VM with the fault
 	Withhold string `json:"withhold"`
 	Times    int    `json:"times"`
@@ -122,8 +123,11 @@ func (r *rules) overHTTP(next http.Handler, registry *simulator.Registry) http.H
 			_, _ = w.Write([]byte(nothing))
 			return
 		}
-		struck := r.strike(name, "", func(f *fault) bool { return f.Status != 0 || f.Drop })
+		struck := r.strike(name, "", func(f *fault) bool { return f.Status != 0 || f.Drop || f.Half })
 		switch {
+		case name == "GET /nfc" && (struck == nil || struck.Half):
+			r.count(name)
+			serveLease(w, request, struck != nil)
 		case struck == nil:
 			next.ServeHTTP(w, request)
 		case struck.Drop:
@@ -159,6 +163,9 @@ func fetchesNothing(registry *simulator.Registry, body []byte) bool {
 func methodOf(request *http.Request) (string, []byte) {
 	if strings.HasPrefix(request.URL.Path, "/folder/") {
 		return request.Method + " /folder", nil
+	}
+	if strings.HasPrefix(request.URL.Path, "/nfc/") {
+		return request.Method + " /nfc", nil
 	}
 	if request.Method != http.MethodPost || !strings.HasPrefix(request.URL.Path, "/sdk") {
 		return request.Method + " " + request.URL.Path, nil

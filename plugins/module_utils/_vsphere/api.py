@@ -48,6 +48,8 @@ HAVE = frozenset(
         Capability.REVERT,
         Capability.DELETE,
         Capability.MEMORY_DUMP,
+        Capability.DISK_EXPORT_LIVE,
+        Capability.DISK_EXPORT_STOPPED,
     }
 )
 
