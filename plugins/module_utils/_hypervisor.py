@@ -190,6 +190,10 @@ class Evidence(ABC):
         Works on a running or paused VM (from a frozen point) and on a stopped one.
         """
 
+    def export_method(self, live: bool) -> str:
+        """How ``submit_disk_export`` does it, for the image's certificate."""
+        return "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
+
     def tools(self) -> dict[str, str]:
         """The programs that make the evidence, with their versions, for its certificate."""
         return {}

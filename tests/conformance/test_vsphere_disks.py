@@ -99,9 +99,7 @@ def test_the_stream_is_what_others_read_too(vsphere: VsphereBench, tmp_path: Pat
         ({"method": "CreateSnapshot_Task", "fault": "Disk full", "task": True}, "Disk full"),
     ],
 )
-def test_half_a_disk_is_none(
-    vsphere: VsphereBench, tmp_path: Path, fault: dict[str, object], sentence: str
-) -> None:
+def test_half_a_disk_is_none(vsphere: VsphereBench, tmp_path: Path, fault: dict[str, object], sentence: str) -> None:
     vm_id, _content = filled(vsphere)
     vsphere.server.forget_calls()
     vsphere.server.faults(fault)
@@ -189,8 +187,8 @@ def test_a_disk_that_is_not_there_is_refused(vsphere: VsphereBench, tmp_path: Pa
 def test_of_two_disks_each_is_its_own(vsphere: VsphereBench, tmp_path: Path) -> None:
     one, other = vsphere.create("desk1", running=False), vsphere.create("desk2", running=False)
     paths = [vsphere.vm(vm_id).disks[0].layers[0].path for vm_id in (one, other)]
-    for number, path in enumerate(paths, 1):
-        vsphere.fill(path, bytes([number]) * 1000)
+    for number, place in enumerate(paths, 1):
+        vsphere.fill(place, bytes([number]) * 1000)
     vsphere.attach(one, paths[1])
     vm = vsphere.vm(one)
     for number, disk in enumerate(vm.disks, 1):

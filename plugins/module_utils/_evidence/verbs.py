@@ -70,7 +70,7 @@ def export_disks(task: Task) -> dict[str, Any]:
     live = vm.power in ON
     require(hypervisor, vm, Capability.DISK_EXPORT_LIVE if live else Capability.DISK_EXPORT_STOPPED)
     disks = chosen(vm, task.params["disks"])
-    method = "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
+    method = hypervisor.export_method(live)
     every = all(disk.read_only or disk in disks for disk in vm.disks)
     result = settled(task, [disk_item(hypervisor, vm, disk, method) for disk in disks], "disks" if every else "")
     if vm.power is PowerState.RUNNING and len(result["taken"]) > 1:

@@ -166,8 +166,8 @@ class Connection:
         start = f"Cannot {what}{whom} on {self.name}"
         if isinstance(exc, ssl.SSLError):
             return AuthFailed(
-                f"{start}: the certificate of {server.rpartition(':')[0]} is not trusted ({printable(str(exc), 200)}). Set ca_path to "
-                "the certificate of the authority that signed it."
+                f"{start}: the certificate of {server.rpartition(':')[0]} is not trusted "
+                f"({printable(str(exc), 200)}). Set ca_path to the certificate of the authority that signed it."
             )
         if isinstance(exc, LOST):
             return TaskFailed(

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Giving disks up on vSphere. Destroying a VM takes all that its disks stand on with it: what others use comes off first.
+"""Giving disks up on vSphere. Destroying a VM takes all that its disks stand on along: what others use comes off first.
 
 Sources: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.ManagedEntity.html) (destroy),
 U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.VirtualDiskManager.html).

@@ -26,9 +26,7 @@ class Download:
     def __init__(self, link: Connection, vm: VmRef, what: str, host: str = "", port: int = 0) -> None:
         self.link, self.vm, self.what = link, vm, what
         self.host, self.port = host or link.host, port or link.port
-        self.line = http.client.HTTPSConnection(
-            self.host, self.port, timeout=link.options["timeout"], context=link.tls
-        )
+        self.line = http.client.HTTPSConnection(self.host, self.port, timeout=link.options["timeout"], context=link.tls)
         self.socket: Any = None
         self.body: Any = None
 

@@ -95,6 +95,6 @@ class EvidenceVerbs(DiskExport):
             download.close()
         if done != size:
             raise TaskFailed(
-                f"Cannot {download.what} {download.vm.name} from {self.name}: {done} bytes came, its memory has {size}. "
-                "Run again."
+                f"Cannot {download.what} {download.vm.name} from {self.name}: {done} bytes came, its memory has "
+                f"{size}. Run again."
             )

@@ -53,6 +53,9 @@ class DiskExport(Work):
             )
         return Pending(vm.ref, f"export disk {disk_id} of", run, abort=run.abort)
 
+    def export_method(self, live: bool) -> str:
+        return "export lease of the hypervisor, on a snapshot" if live else "export lease of the hypervisor"
+
     def _leased(self, vm: Vm, disk: Disk, begin: Callable[[], Any], path: str) -> Waiting:
         what = f"export disk {disk.id} of"
         lease = self.called(vm, what, begin)
@@ -95,8 +98,8 @@ class DiskExport(Work):
         hits = [one for one in offered if one.key.rpartition("/")[2] == place]
         if not hits and len(offered) == len(vm.disks) == 1:
             hits = offered
-        ours = f"//[{self.link.host}]:{self.link.port}" if ":" in self.link.host else f"//{self.link.host}:{self.link.port}"
-        source = urlsplit(hits[0].url.replace("//*", ours, 1)) if hits else None
+        host = f"[{self.link.host}]" if ":" in self.link.host else self.link.host
+        source = urlsplit(hits[0].url.replace("//*", f"//{host}:{self.link.port}", 1)) if hits else None
         if len(hits) != 1 or source is None or source.scheme != "https":
             told = ", ".join(printable(f"{one.key} at {one.url}", 120) for one in offered) or "nothing"
             raise TaskFailed(
@@ -149,4 +152,3 @@ def place_of(devices: list[Any], disk_id: str) -> str:
             kind = type(controller).__name__.rpartition(".")[2]
             return f"{kind}{getattr(controller, 'busNumber', '')}:{device.unitNumber}"
     return ""
-

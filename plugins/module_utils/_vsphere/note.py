@@ -26,7 +26,7 @@ UNKNOWN = "unknown"  # a boot time that vSphere does not tell, as after memory c
 
 
 def write(note: IsolationNote, boot: str, asleep: bool = False) -> str:
-    """``boot``: when the VM was started cold, "" while it is stopped; ``asleep``: it is being suspended as it is cut."""
+    """``boot``: when the VM was started cold, "" while it is stopped; ``asleep``: it is suspended now, while cut."""
     kept = {
         "case": note.case,
         "mode": note.mode.value,

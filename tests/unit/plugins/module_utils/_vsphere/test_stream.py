@@ -82,7 +82,7 @@ FULL = b"\1" * GRAIN
     [
         (b"", "ends before"),
         (b"<html>".ljust(2048), "no stream-optimized VMDK"),
-        (b"# Disk DescriptorFile\nRW 1 FLAT \"/etc/shadow\" 0\n".ljust(2048), "no stream-optimized VMDK"),
+        (b'# Disk DescriptorFile\nRW 1 FLAT "/etc/shadow" 0\n'.ljust(2048), "no stream-optimized VMDK"),
         (head(flags=1), "no stream-optimized VMDK"),
         (head(method=0), "no stream-optimized VMDK"),
         (head(at=21), "no stream-optimized VMDK"),
