@@ -36,6 +36,7 @@ class Capability(Enum):
     SNAPSHOT_MEMORY = "snapshot with memory"
     REVERT = "revert to a snapshot"
     REVERT_EXTERNAL = "revert to an external snapshot"
+    REVERT_RUNNING = "revert of a running VM in one step"
     DISK_RESET = "fresh overlay on the golden image"
     DELETE = "delete a VM and its disks"
     MEMORY_DUMP = "memory dump"
@@ -154,7 +155,9 @@ class Snapshots(ABC):
 
     @abstractmethod
     def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
-        """Bring a stopped VM's disks back. Ends stopped, or paused with the snapshot's memory if asked for.
+        """Bring a stopped VM's disks back (with ``REVERT_RUNNING`` any VM's, which loses its present memory).
+
+        Ends stopped, or paused with the snapshot's memory if asked for.
 
         The definition of the snapshot comes back with it, its wiring too: isolate again before any start.
         """

@@ -35,7 +35,11 @@ PATHS = [
     "runtime.powerState",
     "summary.runtime.bootTime",
 ]
-MORE = {Detail.DISKS: ["layoutEx"], Detail.SNAPSHOTS: ["layoutEx", "snapshot"], Detail.ADDRESSES: ["guest.net"]}
+MORE = {
+    Detail.DISKS: ["layoutEx.disk", "layoutEx.file"],
+    Detail.SNAPSHOTS: ["layoutEx.snapshot", "snapshot"],
+    Detail.ADDRESSES: ["guest.net"],
+}
 UNREAD = ""  # beside the property paths: why the server withholds some of them
 TRIES = 3  # reads of a set from which VMs vanish meanwhile
 HAVE = frozenset(
@@ -46,6 +50,7 @@ HAVE = frozenset(
         Capability.SNAPSHOT,
         Capability.SNAPSHOT_MEMORY,
         Capability.REVERT,
+        Capability.REVERT_RUNNING,
         Capability.DELETE,
         Capability.MEMORY_DUMP,
         Capability.DISK_EXPORT_LIVE,

@@ -56,8 +56,8 @@ def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Network
         ),
         int(props.get("config.hardware.memoryMB", 0)) * 1024 * 1024,
         True,
-        disks=disks_of(devices, props.get("layoutEx")) if Detail.DISKS in detail else (),
-        snapshots=snapshots_of(props.get("snapshot"), props.get("layoutEx")) if Detail.SNAPSHOTS in detail else (),
+        disks=disks_of(devices, props) if Detail.DISKS in detail else (),
+        snapshots=snapshots_of(props) if Detail.SNAPSHOTS in detail else (),
         note=note,
     )
 
@@ -212,9 +212,9 @@ def backing_object(backing: Backing) -> Any:
 # Disks
 
 
-def disks_of(devices: Sequence[Any], layout: Any) -> tuple[Disk, ...]:
-    sizes = {file.name: file.size for file in (layout.file if layout else ())}
-    extents = extents_of(layout)
+def disks_of(devices: Sequence[Any], props: Props) -> tuple[Disk, ...]:
+    sizes = {file.name: file.size for file in props.get("layoutEx.file", ())}
+    extents = extents_of(props)
     controllers = {device.key: device for device in devices}
     found = []
     for device in devices:
@@ -241,14 +241,12 @@ def layers_of(backing: Any) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def extents_of(layout: Any) -> dict[int, tuple[str, ...]]:
+def extents_of(props: Props) -> dict[int, tuple[str, ...]]:
     """The files of each disk's active layer, by the disk's key."""
-    if layout is None:
-        return {}
-    names = {file.key: file.name for file in layout.file}
+    names = {file.key: file.name for file in props.get("layoutEx.file", ())}
     return {
         disk.key: tuple(names[key] for key in disk.chain[-1].fileKey if key in names)
-        for disk in layout.disk
+        for disk in props.get("layoutEx.disk", ())
         if disk.chain
     }
 
@@ -263,11 +261,12 @@ def bus_of(controller: Any) -> str:
 # Snapshots
 
 
-def snapshots_of(info: Any, layout: Any) -> tuple[Snapshot, ...]:
+def snapshots_of(props: Props) -> tuple[Snapshot, ...]:
     """The tree, flat, parents before children. A snapshot's managed object id names it for ever."""
+    info, layout = props.get("snapshot"), props.get("layoutEx.snapshot", ())
     if info is None:
         return ()
-    memory = {one.key._moId for one in (layout.snapshot if layout else ()) if one.memoryKey not in (None, -1)}
+    memory = {one.key._moId for one in layout if one.memoryKey not in (None, -1)}
     current = info.currentSnapshot._moId if info.currentSnapshot else ""
     flat: list[Snapshot] = []
 

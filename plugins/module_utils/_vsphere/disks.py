@@ -53,7 +53,7 @@ class DiskVerbs:
     def _others(self, vm: Vm) -> dict[str, str]:
         """The image files of all other VMs and templates, each with the name of one that has it."""
         if self._images is None:
-            paths = {vim.VirtualMachine: ["name", "config.hardware.device", "layoutEx"]}
+            paths = {vim.VirtualMachine: ["name", "config.hardware.device", "layoutEx.file"]}
             found = self.link.call("list the disks of all VMs", None, lambda: self.inventory(paths))
             machines = [(obj._moId, props) for obj, props in found if isinstance(obj, vim.VirtualMachine)]
             self._images = {moid: images_of(self.name, moid, props) for moid, props in machines}
@@ -88,12 +88,12 @@ class DiskVerbs:
 def images_of(hypervisor: str, moid: str, props: Props) -> dict[str, str]:
     """Every image file that a VM, its snapshots or its templates use. One that cannot be told is no reason to guess."""
     name = convert.unquoted(props.get("name", moid))
-    if "config.hardware.device" not in props or "layoutEx" not in props:
+    if "config.hardware.device" not in props or "layoutEx.file" not in props:
         raise TaskFailed(
             f"Cannot tell which images are in use on {hypervisor}: the disks of {printable(name)} ({moid}) cannot be "
             "read. Nothing was deleted. Bring that VM back, or remove it from the inventory."
         )
     disks = [one for one in props["config.hardware.device"] if isinstance(one, vim.vm.device.VirtualDisk)]
     paths = [layer.path for disk in disks for layer in convert.layers_of(disk.backing)]
-    paths += [file.name for file in props["layoutEx"].file if file.name.endswith(".vmdk")]
+    paths += [file.name for file in props["layoutEx.file"] if file.name.endswith(".vmdk")]
     return dict.fromkeys(filter(None, paths), name)

@@ -45,10 +45,10 @@ class EvidenceVerbs(DiskExport):
 
     def _memory_of(self, vm: Vm, snapshot: str, path: str) -> Waiting:
         """The file that holds the memory, whole and flat, as an ELF core."""
-        found = self.read([vm.ref.id], frozenset([Detail.SNAPSHOTS]))[vm.ref.id]
+        found = self.read([vm.ref.id], frozenset([Detail.DISKS, Detail.SNAPSHOTS]))[vm.ref.id]
         if isinstance(found, VmwardError):
             raise found
-        text, size = core.memory_file(vm, self.props[vm.ref.id].get("layoutEx"), snapshot)
+        text, size = core.memory_file(vm, self.props[vm.ref.id], snapshot)
         store, _bracket, name = text[1:].partition("] ")
         place = "/folder/%s?%s" % (quote(name), urlencode({"dcPath": self.datacenter(vm)[1], "dsName": store}))
         download = Download(self.link, vm.ref, f"fetch {text} of")

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as await_calls
-from contextlib import suppress
 from typing import Any, Callable
 
 from .._errors import TimedOut, VmwardError
@@ -203,9 +202,8 @@ class Tasks:
         self._filters, self._watched, self._version = [], set(), ""
 
     def _forget(self) -> None:
-        with suppress(VmwardError):  # the filters may have died with their session
-            self.link.call("end the wait", None, self._unwatch)
-        self._filters, self._watched, self._version = [], set(), ""
+        """The filter stays until the next wait needs another, or dies with the session."""
+        self._version = ""
         self.jobs, self.seen = [], {}
 
     def close(self) -> None:
