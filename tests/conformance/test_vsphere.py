@@ -1,13 +1,12 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What only vSphere has: API calls counted, its faults in sentences, tasks taken up again, a stand-alone host."""
+"""What only vSphere has: its faults in sentences, tasks taken up again, VMs of all kinds, a stand-alone host."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,135 +16,26 @@ from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous, AuthFailed, TaskFailed
-from ansible_collections.vmward.remediation.plugins.module_utils._evidence.content import flaw_of_core
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Hypervisor
-from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState, VmRef
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
-from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
-from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.connection import THREADS
-from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
 from ansible_collections.vmward.remediation.tests.conformance.benches import mac
-from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench, finish
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
+    FORENSIC,
+    FREE,
+    OFF,
+    ON,
+    SEAL,
+    WAIVED,
+    VsphereBench,
+    finish,
+)
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
-
-SEAL = SetIsolation(Isolation.SEALED, "2026-1")
-FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
-FORENSIC = SetIsolation(Isolation.FORENSIC, "2026-1", [Collector("192.0.2.1", 22)])
-OFF = SetPower("stopped", True, 0, {})
-ON = SetPower("running", True, 0, {})
-MANY = 100
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
-    """A vCenter with a hundred running VMs."""
-    server = Vcsim(tmp_path_factory.mktemp("fleet"), "-vms", str(MANY))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def calm(fleet: Vcsim) -> Iterator[Vcsim]:
-    yield fleet
-    fleet.faults()
-    fleet.delays()
-
-
-def task(server: Vcsim, usecase: UseCase, names: list[str], deadline: float = 60) -> list[Outcome]:
-    """What one Ansible task does: log in, resolve, run, log out."""
-    hypervisor = connect("vc1", server.entry)
-    try:
-        refs = resolve([hypervisor], hypervisor.refs(), names)
-        chosen = [(ref.id, ref.name) for ref in refs.values() if isinstance(ref, VmRef)]
-        return execute(hypervisor, usecase, chosen, deadline, False)
-    finally:
-        hypervisor.close()
-
-
-def names_of(server: Vcsim) -> list[str]:
-    hypervisor = connect("vc1", server.entry)
-    try:
-        return sorted(ref.name for ref in hypervisor.refs())
-    finally:
-        hypervisor.close()
-
-
-ONCE = ["RetrieveServiceContent", "Login", "Logout", "CreateContainerView"]
-# Reads: one list, one bulk read; after a change one read-back; before a task that could be taken up one look for it.
-COSTS: list[tuple[UseCase, int, list[str]]] = [
-    (Info(), 2, []),
-    (SEAL, 3, ["SetField", "ReconfigVM_Task"]),
-    (FREE, 3, ["SetField", "ReconfigVM_Task"]),
-    (FORENSIC, 3, ["SetField", "ReconfigVM_Task"]),
-    (FREE, 3, ["SetField", "ReconfigVM_Task"]),
-    (SetSnapshot("clean", "present", "", False), 4, ["CreateSnapshot_Task"]),
-    (OFF, 4, ["PowerOffVM_Task"]),
-    (Revert("clean", False, True, {}), 4, ["RevertToSnapshot_Task"]),
-    (ON, 4, ["PowerOnVM_Task"]),
-    (SetSnapshot("clean", "absent", "", False), 4, ["RemoveSnapshot_Task"]),
-]
-
-
-def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim) -> None:
-    names = names_of(calm)
-    for usecase, reads, each in COSTS:
-        for part in (names[:1], names[1:]):
-            calm.forget_calls()
-            assert [outcome.msg for outcome in task(calm, usecase, part) if outcome.failed] == []
-            calls = calm.calls()
-            waits = calls.pop("WaitForUpdatesEx", 0)
-            calls.pop("AddCustomFieldDef", None)  # once in the life of a vCenter
-            wanted = {**dict.fromkeys(ONCE, 1), "RetrievePropertiesEx": reads, **dict.fromkeys(each, len(part))}
-            awaits = len(each) - ("SetField" in each)
-            calls.pop("DestroyPropertyFilter", None)
-            assert calls == {**wanted, **({"CreateFilter": awaits} if awaits else {})}
-            assert waits <= 4 + len(part) // 4
-            assert bool(waits) is bool(each)
-
-
-def test_reverts_of_held_vms_are_read_in_bulk_too(calm: Vcsim) -> None:
-    names = names_of(calm)
-    for part in (names[:1], names[1:31]):
-        for usecase in (SetSnapshot("clean", "present", "", False), SEAL):
-            task(calm, usecase, part)
-        hypervisor = connect("vc1", calm.entry)
-        gate = {ref.id: WAIVED for ref in hypervisor.refs()}
-        hypervisor.close()
-        calm.forget_calls()
-        outcomes = task(calm, Revert("clean", False, False, gate), part)
-        assert {outcome.after["isolation"] for outcome in outcomes} == {"sealed"}
-        calls = calm.calls()
-        assert calls["RetrievePropertiesEx"] == 6  # list, read, running tasks; before the note, before the cut; read-back
-        for method in ("RevertToSnapshot_Task", "SetField", "ReconfigVM_Task"):
-            assert calls[method] == len(part)
-        for usecase in (FREE, ON, SetSnapshot("clean", "absent", "", False)):
-            assert not any(outcome.failed for outcome in task(calm, usecase, part))
-
-
-def test_three_of_a_hundred_fail_and_ninety_seven_are_done(calm: Vcsim) -> None:
-    names = names_of(calm)
-    unlucky = [names[7], names[50], names[99]]
-    calm.faults(
-        {"method": "ReconfigVM_Task", "vm": unlucky[0], "fault": "NoPermission", "times": 9},
-        {"method": "ReconfigVM_Task", "vm": unlucky[1], "fault": "The disk is on fire", "task": True, "times": 9},
-        {"method": "SetField", "vm": "", "fault": "The table is full", "skip": 30},
-    )
-    outcomes = task(calm, SEAL, names)
-    failed = {outcome.name: outcome.msg for outcome in outcomes if outcome.failed}
-    assert len(failed) == 3
-    assert "VirtualMachine.Config.EditDevice is missing" in failed[unlucky[0]]
-    assert "The disk is on fire" in failed[unlucky[1]]
-    assert sum("The table is full" in sentence for sentence in failed.values()) == 1
-    assert sum(outcome.after["isolation"] == "sealed" for outcome in outcomes) == 97
-    calm.faults()
-    assert not any(outcome.failed for outcome in task(calm, SEAL, names))
-    assert not any(outcome.failed for outcome in task(calm, FREE, names))
-
 
 # Sessions and connections
 
@@ -323,6 +213,9 @@ def test_the_same_name_in_two_folders_is_ambiguous_and_a_moid_is_not(vsphere: Vs
     assert isinstance(found["desk1"], Ambiguous)
     assert all(vm_id in str(found["desk1"]) for vm_id in ids)
     assert found[vsphere.machine(moved)._moId].id == moved  # type: ignore[union-attr]
+    paths = ["/DC0/vm/desk1", "/DC0/vm/other/desk1", "/DC0/vm/other"]
+    by_path = resolve([vsphere.hypervisor], vsphere.hypervisor.refs(), paths)
+    assert [getattr(by_path[path], "id", None) for path in paths] == [*ids, None]
     vsphere.vanish(moved)
     finish(folder.Destroy_Task())
 
@@ -370,103 +263,6 @@ def a_life(hypervisor: Hypervisor, vm_id: str) -> None:
         assert holds(outcome.after), (verb, outcome)
 
 
-WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
-
-
-# Memory
-
-
-@pytest.mark.parametrize("power", ["running", "paused"])
-def test_the_memory_is_fetched_whole_and_no_snapshot_is_left(vsphere: VsphereBench, tmp_path: Path, power: str) -> None:
-    vm_id = vsphere.create("desk1")
-    vsphere.one(SetPower(power, False, 0, {}), vm_id)
-    path = tmp_path / "memory.elf"
-    vm = vsphere.vm(vm_id)
-    assert poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(path))], 30) == {vm_id: None}
-    content = path.read_bytes()
-    assert flaw_of_core(content[:4096], len(content)) == ""
-    assert len(content) == 4096 + vm.memory
-    assert content[4096:].startswith(b"memory of ")
-    assert vsphere.vm(vm_id).snapshots == ()
-    assert vsphere.vm(vm_id).power.value == power
-    assert vsphere.hypervisor.progress(vm) == (vm.memory, vm.memory)
-
-
-def test_a_memory_file_that_cannot_be_had_is_said_and_no_snapshot_is_left(
-    vsphere: VsphereBench, tmp_path: Path
-) -> None:
-    vm_id = vsphere.create("desk1")
-    vm = vsphere.vm(vm_id)
-    vsphere.server.faults({"method": "GET /folder", "status": 403})
-    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "one"))], 30)[vm_id]
-    assert "HTTP status 403" in str(told)
-    vsphere.server.faults({"method": "CreateSnapshot_Task", "fault": "The datastore is full", "task": True})
-    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "two"))], 30)[vm_id]
-    assert "The datastore is full" in str(told)
-    assert vsphere.vm(vm_id).snapshots == ()
-
-
-# Suspended VMs
-
-
-PAUSE, RESUME = SetPower("paused", False, 0, {}), SetPower("running", False, 0, {})
-
-
-def test_a_vm_that_was_suspended_cut_comes_back_cut_and_is_freed_as_it_runs(vsphere: VsphereBench) -> None:
-    vm_id = vsphere.create("desk1", ["tap", "tap"])
-    former = vsphere.wiring(vm_id)
-    vsphere.one(SEAL, vm_id)
-    assert vsphere.one(PAUSE, vm_id).warnings == []
-    (refused,) = vsphere.do(FREE, vm_id)
-    assert "Let it run on first" in refused.msg
-    vsphere.one(RESUME, vm_id)
-    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
-    vsphere.one(FREE, vm_id)
-    assert vsphere.wiring(vm_id) == former
-
-
-@pytest.mark.parametrize("usecase", [SEAL, FORENSIC], ids=["sealed", "forensic"])
-def test_a_vm_that_was_cut_as_it_slept_is_not_resumed_with_its_old_wiring(
-    vsphere: VsphereBench, usecase: SetIsolation
-) -> None:
-    vm_id = vsphere.create("desk1")
-    vsphere.one(PAUSE, vm_id)
-    (warning,) = [told for told in vsphere.one(usecase, vm_id).warnings if "suspended" in told]
-    assert "its memory was not seen to hold the cut" in warning
-    (refused,) = vsphere.do(RESUME, vm_id)
-    assert "case 2026-1 holds it" in refused.msg
-    assert vsphere.vm(vm_id).power is PowerState.PAUSED
-    vsphere.one(FREE, vm_id)
-    assert vsphere.one(RESUME, vm_id).warnings == []
-    assert [nic.link_up for nic in vsphere.vm(vm_id).nics] == [True]
-
-
-def test_memory_of_a_time_before_the_cut_is_not_resumed(vsphere: VsphereBench) -> None:
-    vm_id = vsphere.create("desk1")
-    vsphere.one(SetSnapshot("clean", "present", "", True), vm_id)
-    vsphere.one(SEAL, vm_id)
-    vsphere.one(PAUSE, vm_id)  # cut; but then another memory comes
-    back = vsphere.one(Revert("clean", True, True, {vm_id: WAIVED}), vm_id)
-    assert "see that nobody else does" in back.warnings[0]
-    (refused,) = vsphere.do(RESUME, vm_id)
-    assert "Dump its memory, then stop it" in refused.msg
-    vsphere.one(SetPower("restarted", True, 0, {vm_id: WAIVED}), vm_id)
-    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
-
-
-def test_a_resume_that_fails_half_way_is_followed_by_a_cut(vsphere: VsphereBench) -> None:
-    vm_id = vsphere.create("desk1")
-    vsphere.one(SEAL, vm_id)
-    vsphere.one(PAUSE, vm_id)
-    vsphere.server.forget_calls()
-    vsphere.server.faults({"method": "PowerOnVM_Task", "drop": True})
-    (lost,) = vsphere.do(RESUME, vm_id)
-    assert "the connection to" in lost.msg
-    assert vsphere.server.calls()["ReconfigVM_Task"] == 1
-    vsphere.one(RESUME, vm_id)
-    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
-
-
 # What vSphere withholds
 
 
@@ -491,40 +287,6 @@ def test_a_property_that_is_withheld_is_that_vms_error_and_never_a_gap(
     assert [ref.id for ref in vsphere.hypervisor.refs()] == ids[:1]
 
 
-# Deletion
-
-
-def test_a_disk_that_two_vms_write_stays_when_one_of_them_is_deleted(vsphere: VsphereBench) -> None:
-    gone, left = vsphere.create("desk1", running=False), vsphere.create("desk2", running=False)
-    (shared,) = vsphere.vm(left).disks
-    vsphere.attach(gone, shared.layers[0].path)
-    own = vsphere.vm(gone).disks[0].layers[0].path
-    assert vsphere.one(Delete(True, {}), gone).after == {"state": "absent"}
-    assert [vsphere.content(path) for path in (own, shared.layers[0].path)] == ["gone", "there"]
-
-
-def test_snapshots_on_shared_images_are_named_before_anything_is_touched(vsphere: VsphereBench) -> None:
-    gone, _left = vsphere.create("desk1", running=False), vsphere.create("desk2", running=False)
-    vsphere.one(SetSnapshot("clean", "present", "", False), gone)
-    (refused,) = vsphere.do(Delete(True, {}), gone)
-    assert "those of desk2 too" in refused.msg
-    assert len(vsphere.vm(gone).disks) == 1
-    vsphere.one(SetSnapshot("clean", "absent", "", False), gone)
-    assert vsphere.one(Delete(True, {}), gone).after == {"state": "absent"}
-
-
-def test_nothing_is_deleted_while_somebody_elses_disks_cannot_be_read(vsphere: VsphereBench) -> None:
-    gone, _left = vsphere.create("desk1", running=False), vsphere.create("desk2", running=False)
-    struck = {"method": "RetrievePropertiesEx", "vm": "desk2", "fault": "Disk full", "withhold": "layoutEx.file"}
-    vsphere.server.faults({**struck, "times": 9})
-    (refused,) = vsphere.do(Delete(True, {}), gone)
-    assert "Nothing was deleted" in refused.msg
-    assert len(vsphere.vm(gone).disks) == 1
-
-
-# Cards with one MAC, and what is queued at the end
-
-
 def test_two_cards_with_one_mac_are_two_cards(vsphere: VsphereBench) -> None:
     vm_id = vsphere.create("desk1", ["tap", "tap-down"])
     vsphere.plug(vm_id, mac(0))
@@ -538,14 +300,39 @@ def test_two_cards_with_one_mac_are_two_cards(vsphere: VsphereBench) -> None:
     assert vsphere.wiring(vm_id) == former
 
 
-def test_what_is_queued_when_the_session_ends_is_never_called(calm: Vcsim) -> None:
-    names = names_of(calm)[:20]
-    calm.delays(methods={"PowerOffVM_Task": 3000})
-    calm.forget_calls()
-    outcomes = task(calm, OFF, names, deadline=1)
-    assert all("it still runs after" in outcome.msg for outcome in outcomes)
-    time.sleep(4)
-    calls = calm.calls()
-    assert (calls["PowerOffVM_Task"], calls["Login"], calls["Logout"]) == (THREADS, 1, 1)
-    calm.delays()
-    task(calm, ON, names)
+# The network and the world, in the middle
+
+
+@pytest.mark.parametrize("method", ["RetrievePropertiesEx", "WaitForUpdatesEx", "PowerOffVM_Task", "Login"])
+def test_half_an_answer_is_no_answer(vsphere: VsphereBench, method: str) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.faults({"method": method, "half": True, "times": 9})
+    if method == "Login":
+        assert "Check that the server runs" in refused(vsphere.server.entry)
+        return
+    try:
+        (outcome,) = vsphere.do(OFF, vm_id)
+        told = outcome.msg
+        assert outcome.failed
+    except TaskFailed as exc:
+        told = str(exc)
+    assert "the connection to 127.0.0.1:" in told
+    assert PASSWORD not in told
+    vsphere.server.faults()
+    vsphere.one(OFF, vm_id)
+    assert vsphere.vm(vm_id).power is PowerState.STOPPED
+
+
+def test_a_vm_that_moves_to_another_host_in_the_middle_is_cut_there(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+
+    class Moving(SetIsolation):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            plan = super().plan(hypervisor, vm)
+            machine = vsphere.machine(vm_id)
+            hosts = {host for host in vsphere.centre.hostFolder.childEntity[0].host if host != machine.runtime.host}
+            finish(machine.RelocateVM_Task(vim.vm.RelocateSpec(host=hosts.pop())))
+            return plan
+
+    vsphere.one(Moving(Isolation.SEALED, "2026-1"), vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED

@@ -20,6 +20,9 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.convert import quoted
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, NotTaken, mac
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim
@@ -28,6 +31,14 @@ LONGEST_NAME = 80  # characters, as vCenter has it
 SIZE = 16 * 1024 * 1024
 STORE = "LocalDS_0"
 card = vim.vm.device.VirtualEthernetCard
+
+# Verbs as the tests give them.
+SEAL = SetIsolation(Isolation.SEALED, "2026-1")
+FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
+FORENSIC = SetIsolation(Isolation.FORENSIC, "2026-1", [Collector("192.0.2.1", 22)])
+OFF = SetPower("stopped", True, 0, {})
+ON = SetPower("running", True, 0, {})
+WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
 
 
 class VsphereBench(Bench):

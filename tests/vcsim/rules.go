@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
@@ -29,7 +30,7 @@ type fault struct {
 	Task   bool   `json:"task"`   // the call is taken, its task fails
 	Status int    `json:"status"` // answer with this HTTP status and an HTML page instead
 	Drop   bool   `json:"drop"`   // end the connection without an answer
-	Half   bool   `json:"half"`   // end the connection in the middle of a disk
+	Half   bool   `json:"half"`   // answer only half
 	// RetrievePropertiesEx answers this property of the VM with the fault
 	Withhold string `json:"withhold"`
 	Times    int    `json:"times"`
@@ -68,7 +69,7 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		return nil, faultOf("NotAuthenticated", method.This)
 	}
 	target := ctx.Map.Get(method.This)
-	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Status == 0 && !f.Drop && f.Withhold == "" })
+	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Status == 0 && !f.Drop && !f.Half && f.Withhold == "" })
 	if struck != nil && !struck.Task {
 		return nil, faultOf(struck.Fault, method.This)
 	}
@@ -130,6 +131,10 @@ func (r *rules) overHTTP(next http.Handler, registry *simulator.Registry) http.H
 			serveLease(w, request, struck != nil)
 		case struck == nil:
 			next.ServeHTTP(w, request)
+		case struck.Half:
+			whole := httptest.NewRecorder()
+			next.ServeHTTP(whole, request)
+			_, _ = w.Write(whole.Body.Bytes()[:whole.Body.Len()/2])
 		case struck.Drop:
 			panic(http.ErrAbortHandler)
 		default:

@@ -93,12 +93,14 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
         machines = [(obj, props) for obj, props in found if isinstance(obj, vim.VirtualMachine)]
         self.networks = networks_of(found, self.link.options["forensic_network"])
         uuids = Counter(props.get("config.instanceUuid") for _obj, props in machines)
+        folders = {obj._moId: props for obj, props in found if isinstance(obj, (vim.Folder, vim.Datacenter))}
         refs = []
         for obj, props in machines:
             uuid = props.get("config.instanceUuid")
             vm_id = uuid if uuid and uuids[uuid] == 1 else obj._moId  # a copied VM may carry its original's
             self._moids[vm_id] = obj._moId
-            refs.append(VmRef(self.name, vm_id, convert.unquoted(props.get("name", obj._moId)), (obj._moId,)))
+            aliases = (obj._moId, convert.path_of(props, folders))
+            refs.append(VmRef(self.name, vm_id, convert.unquoted(props.get("name", obj._moId)), aliases))
         return tuple(refs)
 
     def inventory(self, paths: Mapping[Any, list[str]]) -> list[tuple[Any, Props]]:
@@ -316,7 +318,9 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
 def inventory_paths() -> dict[Any, list[str]]:
     """What is read of everything. A function: the types exist only where the library does."""
     return {
-        vim.VirtualMachine: ["name", "config.instanceUuid"],
+        vim.VirtualMachine: ["name", "config.instanceUuid", "parent"],
+        vim.Folder: ["name", "parent"],
+        vim.Datacenter: ["name", "parent"],
         vim.Network: ["name"],
         vim.dvs.DistributedVirtualPortgroup: ["name", "key", "config.distributedVirtualSwitch"],
         vim.DistributedVirtualSwitch: ["uuid"],

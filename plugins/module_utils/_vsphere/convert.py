@@ -27,6 +27,7 @@ Backing = Mapping[str, str]  # a NIC's network, in a form that stays equal over 
 
 # A suspended VM's CPUs stand still and its memory is kept, so it is what the contract calls paused.
 POWER = {"poweredOn": PowerState.RUNNING, "poweredOff": PowerState.STOPPED, "suspended": PowerState.PAUSED}
+DEEPEST = 64  # folders above a VM
 SCSI, OTHER_BUSES = "scsi", {"VirtualIDEController": "ide", "VirtualNVMEController": "nvme"}
 # Families of USB devices that may carry a network. What a device does not say may be anything.
 USB_MAY_TALK = {"communication", "wireless", "bluetooth", "wusb", "vendor_specific", "other", "unknownFamily"}
@@ -80,6 +81,16 @@ def power_of(ref: VmRef, raw: Any) -> PowerState:
     if raw not in POWER:
         raise Unsupported(f"Cannot judge {ref.name}: vSphere reports the unknown power state {raw!r}.")
     return POWER[raw]
+
+
+def path_of(props: Props, folders: Mapping[str, Props]) -> str:
+    """Where a VM lies in the inventory, as vSphere writes it: /DC0/vm/desktops/desk1."""
+    names = [str(props.get("name", ""))]
+    above = props.get("parent")
+    while above is not None and above._moId in folders and len(names) < DEEPEST:
+        names.append(str(folders[above._moId].get("name", "")))
+        above = folders[above._moId].get("parent")
+    return "/" + "/".join(reversed(names))
 
 
 # NICs

@@ -16,14 +16,13 @@ from urllib.parse import quote, urlencode
 from .._errors import TaskFailed, Unsupported, VmwardError
 from .._hypervisor import Detail, GuestOutput, Pending
 from .._model import PowerState, Vm
-from . import core
+from . import convert, core
 from .connection import vim
 from .download import Download
 from .export import DiskExport
 from .steps import Steps, Waiting
 
 CHUNK = 1 << 20
-DEEPEST = 64  # folders above a VM
 
 
 class EvidenceVerbs(DiskExport):
@@ -68,7 +67,7 @@ class EvidenceVerbs(DiskExport):
         """The VM's datacenter, and its path, as the datastore's files are asked for."""
         names: list[str] = []
         above, found = self.machine(vm.ref), None
-        for _level in range(DEEPEST):
+        for _level in range(convert.DEEPEST):
             props = self.properties("read the folders", above, "name", "parent")
             found = above if isinstance(above, vim.Datacenter) else found
             above, name = props.get("parent"), props.get("name", "")

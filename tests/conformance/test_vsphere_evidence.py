@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disks out of vSphere: leases kept alive, whole or not at all, no snapshot left."""
+"""Memory and disks out of vSphere: leases kept alive, whole or not at all, no snapshot left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound, TaskFailed, VmwardError
-from ansible_collections.vmward.remediation.plugins.module_utils._evidence.content import flaw_of_qcow2
+from ansible_collections.vmward.remediation.plugins.module_utils._evidence.content import flaw_of_core, flaw_of_qcow2
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere import steps
 from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
@@ -195,3 +195,36 @@ def test_of_two_disks_each_is_its_own(vsphere: VsphereBench, tmp_path: Path) -> 
         path = tmp_path / f"{number}.qcow2"
         assert poll_all([vsphere.hypervisor.submit_disk_export(vm, disk.id, str(path))], 30) == {one: None}
         assert raw(path)[:1000] == bytes([number]) * 1000
+
+
+# Memory
+
+
+@pytest.mark.parametrize("power", ["running", "paused"])
+def test_the_memory_is_fetched_whole_and_no_snapshot_is_left(vsphere: VsphereBench, tmp_path: Path, power: str) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SetPower(power, False, 0, {}), vm_id)
+    path = tmp_path / "memory.elf"
+    vm = vsphere.vm(vm_id)
+    assert poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(path))], 30) == {vm_id: None}
+    content = path.read_bytes()
+    assert flaw_of_core(content[:4096], len(content)) == ""
+    assert len(content) == 4096 + vm.memory
+    assert content[4096:].startswith(b"memory of ")
+    assert vsphere.vm(vm_id).snapshots == ()
+    assert vsphere.vm(vm_id).power.value == power
+    assert vsphere.hypervisor.progress(vm) == (vm.memory, vm.memory)
+
+
+def test_a_memory_file_that_cannot_be_had_is_said_and_no_snapshot_is_left(
+    vsphere: VsphereBench, tmp_path: Path
+) -> None:
+    vm_id = vsphere.create("desk1")
+    vm = vsphere.vm(vm_id)
+    vsphere.server.faults({"method": "GET /folder", "status": 403})
+    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "one"))], 30)[vm_id]
+    assert "HTTP status 403" in str(told)
+    vsphere.server.faults({"method": "CreateSnapshot_Task", "fault": "The datastore is full", "task": True})
+    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "two"))], 30)[vm_id]
+    assert "The datastore is full" in str(told)
+    assert vsphere.vm(vm_id).snapshots == ()
