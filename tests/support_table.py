@@ -76,7 +76,7 @@ BACKENDS = (
         {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=None)},
         {Capability.FORENSIC: "yes, with an isolation port group named"},
         "govmomi's simulator, completed where it models less than a vCenter, in the conformance suite",
-        frozenset([Capability.MEMORY_DUMP]),
+        frozenset([Capability.MEMORY_DUMP, Capability.DISK_EXPORT_LIVE, Capability.DISK_EXPORT_STOPPED]),
     ),
     Backend(
         "Proxmox VE",

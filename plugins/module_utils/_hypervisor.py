@@ -36,6 +36,7 @@ class Capability(Enum):
     SNAPSHOT_MEMORY = "snapshot with memory"
     REVERT = "revert to a snapshot"
     REVERT_EXTERNAL = "revert to an external snapshot"
+    REVERT_RUNNING = "revert of a running VM in one step"
     DISK_RESET = "fresh overlay on the golden image"
     DELETE = "delete a VM and its disks"
     MEMORY_DUMP = "memory dump"
@@ -163,7 +164,9 @@ class Snapshots(ABC):
 
     @abstractmethod
     def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
-        """Bring a stopped VM's disks back. Ends stopped, or paused with the snapshot's memory if asked for.
+        """Bring a stopped VM's disks back (with ``REVERT_RUNNING`` any VM's, which loses its present memory).
+
+        Ends stopped, or paused with the snapshot's memory if asked for.
 
         The definition of the snapshot comes back with it, its wiring too: isolate again before any start.
         """
@@ -199,8 +202,8 @@ class Evidence(ABC):
         Works on a running or paused VM (from a frozen point) and on a stopped one.
         """
 
-    def disk_method(self, live: bool) -> str:
-        """How a disk is exported, for its certificate."""
+    def export_method(self, live: bool) -> str:
+        """How ``submit_disk_export`` does it, for the image's certificate."""
         return "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
 
     def tools(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -24,9 +24,10 @@ class Step:
     """One change of one VM: what it says to the reader, how it is submitted, how it is undone where that is safe."""
 
     text: str
-    submit: Submit
+    submit: Callable[..., Pending]
     undo: Submit | None = None
     always: bool = False  # tried even after an earlier step has failed
+    fresh: bool = False  # submitted with the VM as it is then, which is read in bulk
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,31 @@ class Run:
         """Submit step i of every VM, wait once for all of them, go on to step i + 1."""
         for number in range(max((len(plan.steps) for plan in self.plans.values()), default=0)):
             pending: list[Pending] = []
-            for vm_id, plan in self._open(number):
-                step, outcome = plan.steps[number], self.outcomes[vm_id]
+            steps = {vm_id: plan.steps[number] for vm_id, plan in self._open(number)}
+            now = self._as_they_are([vm_id for vm_id, step in steps.items() if step.fresh])
+            for vm_id, step in steps.items():
+                plan, outcome = self.plans[vm_id], self.outcomes[vm_id]
                 try:
-                    pending.append(attempt(step.text, step.submit, self.hypervisor))
+                    pending.append(attempt(step.text, self._submitted, step, now.get(vm_id)))
                 except VmwardError as exc:
                     self._give_up(outcome, plan, number, exc)
             ended = self.hypervisor.wait(pending, max(self.end - time.monotonic(), 1.0)) if pending else {}
             for vm_id, error in ended.items():
                 if error is not None:
                     self._give_up(self.outcomes[vm_id], self.plans[vm_id], number, error)
+
+    def _as_they_are(self, vm_ids: list[str]) -> Mapping[str, Vm | VmwardError]:
+        try:
+            return self.hypervisor.read(vm_ids) if vm_ids else {}
+        except VmwardError as exc:
+            return dict.fromkeys(vm_ids, exc)
+
+    def _submitted(self, step: Step, now: Vm | VmwardError | None) -> Pending:
+        if step.always and isinstance(now, Unjudged):
+            now = now.vm  # a cut that is made again is made with what is known
+        if isinstance(now, VmwardError):
+            raise now
+        return step.submit(self.hypervisor, now) if step.fresh else step.submit(self.hypervisor)
 
     def _open(self, number: int) -> list[tuple[str, Plan]]:
         """The VMs that take this step: those that have not failed, and those whose step is tried whatever failed."""

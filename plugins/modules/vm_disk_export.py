@@ -54,6 +54,9 @@ seealso:
   - name: Backup jobs of libvirt
     description: The mechanism for a running VM on libvirt.
     link: https://libvirt.org/formatbackup.html
+  - name: Export leases of vSphere
+    description: The mechanism on vSphere, on a snapshot of a VM that is not stopped.
+    link: https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.HttpNfcLease.html
 """
 
 EXAMPLES = r"""

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What only vSphere has: API calls counted, its faults in sentences, tasks taken up again, a stand-alone host."""
+"""What only vSphere has: its faults in sentences, tasks taken up again, VMs of all kinds, a stand-alone host."""
 
 from __future__ import annotations
 
@@ -16,114 +16,26 @@ from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous, AuthFailed, TaskFailed
-from ansible_collections.vmward.remediation.plugins.module_utils._evidence.content import flaw_of_core
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Hypervisor
-from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState, VmRef
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
-from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
-from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
 from ansible_collections.vmward.remediation.tests.conformance.benches import mac
-from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench, finish
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
+    FORENSIC,
+    FREE,
+    OFF,
+    ON,
+    SEAL,
+    WAIVED,
+    VsphereBench,
+    finish,
+)
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
-
-SEAL = SetIsolation(Isolation.SEALED, "2026-1")
-FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
-FORENSIC = SetIsolation(Isolation.FORENSIC, "2026-1", [Collector("192.0.2.1", 22)])
-OFF = SetPower("stopped", True, 0, {})
-ON = SetPower("running", True, 0, {})
-MANY = 100
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
-    """A vCenter with a hundred running VMs."""
-    server = Vcsim(tmp_path_factory.mktemp("fleet"), "-vms", str(MANY))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def calm(fleet: Vcsim) -> Iterator[Vcsim]:
-    yield fleet
-    fleet.faults()
-    fleet.delays()
-
-
-def task(server: Vcsim, usecase: UseCase, names: list[str], deadline: float = 60) -> list[Outcome]:
-    """What one Ansible task does: log in, resolve, run, log out."""
-    hypervisor = connect("vc1", server.entry)
-    try:
-        refs = resolve([hypervisor], hypervisor.refs(), names)
-        chosen = [(ref.id, ref.name) for ref in refs.values() if isinstance(ref, VmRef)]
-        return execute(hypervisor, usecase, chosen, deadline, False)
-    finally:
-        hypervisor.close()
-
-
-def names_of(server: Vcsim) -> list[str]:
-    hypervisor = connect("vc1", server.entry)
-    try:
-        return sorted(ref.name for ref in hypervisor.refs())
-    finally:
-        hypervisor.close()
-
-
-ONCE = ["RetrieveServiceContent", "Login", "Logout", "CreateContainerView"]
-AWAITED = ["CreateFilter", "DestroyPropertyFilter"]
-# Reads: one list, one bulk read; after a change one read-back; before a task that could be taken up one look for it.
-COSTS: list[tuple[UseCase, int, list[str]]] = [
-    (Info(), 2, []),
-    (SEAL, 3, ["SetField", "ReconfigVM_Task"]),
-    (FREE, 3, ["SetField", "ReconfigVM_Task"]),
-    (FORENSIC, 3, ["SetField", "ReconfigVM_Task"]),
-    (FREE, 3, ["SetField", "ReconfigVM_Task"]),
-    (SetSnapshot("clean", "present", "", False), 4, ["CreateSnapshot_Task"]),
-    (OFF, 4, ["PowerOffVM_Task"]),
-    (Revert("clean", False, True, {}), 4, ["RevertToSnapshot_Task"]),
-    (ON, 4, ["PowerOnVM_Task"]),
-    (SetSnapshot("clean", "absent", "", False), 4, ["RemoveSnapshot_Task"]),
-]
-
-
-def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim) -> None:
-    names = names_of(calm)
-    for usecase, reads, each in COSTS:
-        for part in (names[:1], names[1:]):
-            calm.forget_calls()
-            assert [outcome.msg for outcome in task(calm, usecase, part) if outcome.failed] == []
-            calls = calm.calls()
-            waits = calls.pop("WaitForUpdatesEx", 0)
-            calls.pop("AddCustomFieldDef", None)  # once in the life of a vCenter
-            wanted = {**dict.fromkeys(ONCE, 1), "RetrievePropertiesEx": reads, **dict.fromkeys(each, len(part))}
-            assert calls == {**wanted, **dict.fromkeys(AWAITED if each else [], 1)}
-            assert waits <= 4 + len(part) // 4
-            assert bool(waits) is bool(each)
-
-
-def test_three_of_a_hundred_fail_and_ninety_seven_are_done(calm: Vcsim) -> None:
-    names = names_of(calm)
-    unlucky = [names[7], names[50], names[99]]
-    calm.faults(
-        {"method": "ReconfigVM_Task", "vm": unlucky[0], "fault": "NoPermission", "times": 9},
-        {"method": "ReconfigVM_Task", "vm": unlucky[1], "fault": "The disk is on fire", "task": True, "times": 9},
-        {"method": "SetField", "vm": "", "fault": "The table is full", "skip": 30},
-    )
-    outcomes = task(calm, SEAL, names)
-    failed = {outcome.name: outcome.msg for outcome in outcomes if outcome.failed}
-    assert len(failed) == 3
-    assert "VirtualMachine.Config.EditDevice is missing" in failed[unlucky[0]]
-    assert "The disk is on fire" in failed[unlucky[1]]
-    assert sum("The table is full" in sentence for sentence in failed.values()) == 1
-    assert sum(outcome.after["isolation"] == "sealed" for outcome in outcomes) == 97
-    calm.faults()
-    assert not any(outcome.failed for outcome in task(calm, SEAL, names))
-    assert not any(outcome.failed for outcome in task(calm, FREE, names))
-
 
 # Sessions and connections
 
@@ -302,6 +214,9 @@ def test_the_same_name_in_two_folders_is_ambiguous_and_a_moid_is_not(vsphere: Vs
     assert isinstance(found["desk1"], Ambiguous)
     assert all(vm_id in str(found["desk1"]) for vm_id in ids)
     assert found[vsphere.machine(moved)._moId].id == moved  # type: ignore[union-attr]
+    paths = ["/DC0/vm/desk1", "/DC0/vm/other/desk1", "/DC0/vm/other"]
+    by_path = resolve([vsphere.hypervisor], vsphere.hypervisor.refs(), paths)
+    assert [getattr(by_path[path], "id", None) for path in paths] == [*ids, None]
     vsphere.vanish(moved)
     finish(folder.Destroy_Task())
 
@@ -349,37 +264,76 @@ def a_life(hypervisor: Hypervisor, vm_id: str) -> None:
         assert holds(outcome.after), (verb, outcome)
 
 
-WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
+# What vSphere withholds
 
 
-# Memory
-
-
-@pytest.mark.parametrize("power", ["running", "paused"])
-def test_the_memory_is_fetched_whole_and_no_snapshot_is_left(vsphere: VsphereBench, tmp_path: Path, power: str) -> None:
-    vm_id = vsphere.create("desk1")
-    vsphere.one(SetPower(power, False, 0, {}), vm_id)
-    path = tmp_path / "memory.elf"
-    vm = vsphere.vm(vm_id)
-    assert poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(path))], 30) == {vm_id: None}
-    content = path.read_bytes()
-    assert flaw_of_core(content[:4096], len(content)) == ""
-    assert len(content) == 4096 + vm.memory
-    assert content[4096:].startswith(b"memory of ")
-    assert vsphere.vm(vm_id).snapshots == ()
-    assert vsphere.vm(vm_id).power.value == power
-    assert vsphere.hypervisor.progress(vm) == (vm.memory, vm.memory)
-
-
-def test_a_memory_file_that_cannot_be_had_is_said_and_no_snapshot_is_left(
-    vsphere: VsphereBench, tmp_path: Path
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [("NoPermission", "the privilege VirtualMachine.Config.EditDevice is missing"), ("Disk full", "Disk full")],
+)
+def test_a_property_that_is_withheld_is_that_vms_error_and_never_a_gap(
+    vsphere: VsphereBench, fault: str, sentence: str
 ) -> None:
+    ids = [vsphere.create("a"), vsphere.create("b")]
+    struck = {"method": "RetrievePropertiesEx", "vm": "b", "fault": fault, "times": 9}
+    vsphere.server.faults({**struck, "withhold": "runtime.connectionState"})
+    sound, withheld = vsphere.do(SEAL, *ids)
+    assert not sound.failed
+    assert sentence in withheld.msg
+    assert "Cannot read" in withheld.msg
+    vsphere.server.faults({**struck, "withhold": "config.instanceUuid"})
+    with pytest.raises((AuthFailed, TaskFailed), match=sentence):
+        vsphere.hypervisor.refs()
+    vsphere.server.faults({**struck, "withhold": "config.instanceUuid", "fault": "ManagedObjectNotFound"})
+    assert [ref.id for ref in vsphere.hypervisor.refs()] == ids[:1]
+
+
+def test_two_cards_with_one_mac_are_two_cards(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1", ["tap", "tap-down"])
+    vsphere.plug(vm_id, mac(0))
+    first, other, twin = vsphere.vm(vm_id).nics
+    assert (first.id, other.id, twin.mac) == (mac(0), mac(1), mac(0))
+    assert twin.id.startswith(mac(0) + "-")
+    former = vsphere.wiring(vm_id)
+    vsphere.one(SEAL, vm_id)
+    assert [nic.isolation for nic in vsphere.vm(vm_id).nics] == [Isolation.SEALED] * 3
+    vsphere.one(FREE, vm_id)
+    assert vsphere.wiring(vm_id) == former
+
+
+# The network and the world, in the middle
+
+
+@pytest.mark.parametrize("method", ["RetrievePropertiesEx", "WaitForUpdatesEx", "PowerOffVM_Task", "Login"])
+def test_half_an_answer_is_no_answer(vsphere: VsphereBench, method: str) -> None:
     vm_id = vsphere.create("desk1")
-    vm = vsphere.vm(vm_id)
-    vsphere.server.faults({"method": "GET /folder", "status": 403})
-    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "one"))], 30)[vm_id]
-    assert "HTTP status 403" in str(told)
-    vsphere.server.faults({"method": "CreateSnapshot_Task", "fault": "The datastore is full", "task": True})
-    told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "two"))], 30)[vm_id]
-    assert "The datastore is full" in str(told)
-    assert vsphere.vm(vm_id).snapshots == ()
+    vsphere.server.faults({"method": method, "half": True, "times": 9})
+    if method == "Login":
+        assert "Check that the server runs" in refused(vsphere.server.entry)
+        return
+    try:
+        (outcome,) = vsphere.do(OFF, vm_id)
+        told = outcome.msg
+        assert outcome.failed
+    except TaskFailed as exc:
+        told = str(exc)
+    assert "the connection to 127.0.0.1:" in told
+    assert PASSWORD not in told
+    vsphere.server.faults()
+    vsphere.one(OFF, vm_id)
+    assert vsphere.vm(vm_id).power is PowerState.STOPPED
+
+
+def test_a_vm_that_moves_to_another_host_in_the_middle_is_cut_there(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+
+    class Moving(SetIsolation):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            plan = super().plan(hypervisor, vm)
+            machine = vsphere.machine(vm_id)
+            hosts = {host for host in vsphere.centre.hostFolder.childEntity[0].host if host != machine.runtime.host}
+            finish(machine.RelocateVM_Task(vim.vm.RelocateSpec(host=hosts.pop())))
+            return plan
+
+    vsphere.one(Moving(Isolation.SEALED, "2026-1"), vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED

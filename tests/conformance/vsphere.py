@@ -20,6 +20,9 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.convert import quoted
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, NotTaken, mac
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim
@@ -28,6 +31,14 @@ LONGEST_NAME = 80  # characters, as vCenter has it
 SIZE = 16 * 1024 * 1024
 STORE = "LocalDS_0"
 card = vim.vm.device.VirtualEthernetCard
+
+# Verbs as the tests give them.
+SEAL = SetIsolation(Isolation.SEALED, "2026-1")
+FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
+FORENSIC = SetIsolation(Isolation.FORENSIC, "2026-1", [Collector("192.0.2.1", 22)])
+OFF = SetPower("stopped", True, 0, {})
+ON = SetPower("running", True, 0, {})
+WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
 
 
 class VsphereBench(Bench):
@@ -131,6 +142,13 @@ class VsphereBench(Bench):
     def plug(self, vm_id: str, mac: str) -> None:
         finish(self.machine(vm_id).ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[added(self._card(mac, "tap"))])))
 
+    def attach(self, vm_id: str, path: str) -> None:
+        """Give a VM another's disk too."""
+        backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(fileName=path, diskMode="persistent")
+        disk = vim.vm.device.VirtualDisk(key=-3, controllerKey=1000, unitNumber=1, backing=backing)
+        disk.capacityInKB = SIZE // 1024
+        finish(self.machine(vm_id).ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[added(disk)])))
+
     def reboot(self, vm_id: str) -> None:
         finish(self.machine(vm_id).ResetVM_Task())
 
@@ -166,12 +184,20 @@ class VsphereBench(Bench):
         finish(machine.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
 
     def content_of(self, path: str) -> bytes:
-        store, _bracket, name = path.removeprefix("[").partition("] ")
-        query = urllib.parse.urlencode({"dcPath": self.centre.name, "dsName": store})
-        url = f"https://{self.server.host}:{self.server.port}/folder/{urllib.parse.quote(name)}?{query}"
-        with urllib.request.urlopen(url, context=self.tls, timeout=30) as answer:
+        with urllib.request.urlopen(self._address(path), context=self.tls, timeout=30) as answer:
             found: bytes = answer.read()
         return found
+
+    def fill(self, path: str, content: bytes) -> None:
+        """Write a disk's content, as a guest would."""
+        request = urllib.request.Request(self._address(path.replace(".vmdk", "-flat.vmdk")), content, method="PUT")
+        with urllib.request.urlopen(request, context=self.tls, timeout=30) as answer:
+            answer.read()
+
+    def _address(self, path: str) -> str:
+        store, _bracket, name = path.removeprefix("[").partition("] ")
+        query = urllib.parse.urlencode({"dcPath": self.centre.name, "dsName": store})
+        return f"https://{self.server.host}:{self.server.port}/folder/{urllib.parse.quote(name)}?{query}"
 
     def content(self, path: str) -> str:
         try:

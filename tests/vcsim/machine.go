@@ -7,7 +7,8 @@ package main
 // What vCenter does and the simulator does not, after the published API
 // (https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/):
 // a snapshot keeps devices, notes, extra configuration, power and memory, and a revert brings them back; a suspend keeps
-// the memory in a file, and the boot time; a guest may ignore a request to shut down.
+// the memory in a file, the boot time, and which cards were connected; a guest may ignore a request to shut down; a VM
+// that is destroyed takes with it all that its disks stand on.
 
 import (
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +40,7 @@ type work func(*simulator.Task) (types.AnyType, types.BaseMethodFault)
 var ours = map[string]bool{
 	"PowerOnVM_Task": true, "PowerOffVM_Task": true, "SuspendVM_Task": true, "ResetVM_Task": true, "ShutdownGuest": true,
 	"ReconfigVM_Task": true, "Destroy_Task": true, "CreateSnapshot_Task": true,
-	"RemoveSnapshot_Task": true, "RevertToSnapshot_Task": true,
+	"RemoveSnapshot_Task": true, "RevertToSnapshot_Task": true, "ExportVm": true, "ExportSnapshot": true,
 }
 
 // better answers with the object that serves a call on target in the simulator's stead, or nil to leave it alone.
@@ -73,6 +75,9 @@ func (m *machine) run(ctx *simulator.Context, name string, do work) types.Manage
 		if m.struck != nil {
 			return nil, faultOf(m.struck.Fault, m.Self)
 		}
+		if task.Info.Cancelled {
+			return nil, new(types.RequestCanceled)
+		}
 		return do(task)
 	}).Run(ctx)
 }
@@ -83,9 +88,25 @@ func (m *machine) wrongState(wanted types.VirtualMachinePowerState) types.BaseMe
 	return &types.InvalidPowerState{RequestedState: wanted, ExistingState: m.Runtime.PowerState}
 }
 
-// turn changes the power; a cold start applies what startConnected says, a resume leaves the cards as they were.
+// asleep holds, by machine, which of its devices were connected when its memory was saved: a resume brings that back,
+// whatever was configured since.
+var asleep sync.Map
+
+func sleeps(reference types.ManagedObjectReference, devices []types.BaseVirtualDevice) {
+	connected := map[int32]bool{}
+	for _, device := range devices {
+		if link := device.GetVirtualDevice().Connectable; link != nil {
+			connected[device.GetVirtualDevice().Key] = link.Connected
+		}
+	}
+	asleep.Store(reference, connected)
+}
+
+// turn changes the power; a cold start applies what startConnected says.
 func (m *machine) turn(ctx *simulator.Context, state types.VirtualMachinePowerState) {
 	devices := copied(m.Config.Hardware.Device)
+	memory, _ := asleep.Load(m.Self)
+	was, _ := memory.(map[int32]bool)
 	for _, device := range devices {
 		link := device.GetVirtualDevice().Connectable
 		switch {
@@ -94,7 +115,12 @@ func (m *machine) turn(ctx *simulator.Context, state types.VirtualMachinePowerSt
 			link.Connected = false
 		case state == on && m.is(off):
 			link.Connected = link.StartConnected
+		case state == on:
+			link.Connected = was[device.GetVirtualDevice().Key]
 		}
+	}
+	if state == suspended {
+		sleeps(m.Self, devices)
 	}
 	changes := []types.PropertyChange{
 		{Name: "runtime.powerState", Val: state},
@@ -196,7 +222,22 @@ func (m *machine) DestroyTask(ctx *simulator.Context, request *types.Destroy_Tas
 		task := m.run(ctx, "destroy", nil)
 		return &methods.Destroy_TaskBody{Res: &types.Destroy_TaskResponse{Returnval: task}}
 	}
+	if !m.is(on) {
+		for _, device := range m.Config.Hardware.Device {
+			m.unlink(ctx, device.GetVirtualDevice().Backing)
+		}
+	}
 	return m.VirtualMachine.DestroyTask(ctx, request)
+}
+
+// unlink removes an image and all that it stands on, whoever else uses that.
+func (m *machine) unlink(ctx *simulator.Context, backing types.BaseVirtualDeviceBackingInfo) {
+	layer, _ := backing.(*types.VirtualDiskFlatVer2BackingInfo)
+	for ; layer != nil; layer = layer.Parent {
+		if local := m.local(ctx, layer.FileName); local != "" {
+			_ = os.Remove(local)
+		}
+	}
 }
 
 func (m *machine) CreateSnapshotTask(ctx *simulator.Context, request *types.CreateSnapshot_Task) soap.HasFault {
@@ -278,6 +319,9 @@ func (s *snapshot) RevertToSnapshotTask(ctx *simulator.Context, request *types.R
 		state := stateOf(m.Snapshot.RootSnapshotList, s.Self)
 		if state == on && request.SuppressPowerOn != nil && *request.SuppressPowerOn {
 			state = suspended
+		}
+		if state == suspended {
+			sleeps(m.Self, fresh.Hardware.Device)
 		}
 		if state == on {
 			now := time.Now()

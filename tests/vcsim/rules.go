@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
@@ -29,8 +30,11 @@ type fault struct {
 	Task   bool   `json:"task"`   // the call is taken, its task fails
 	Status int    `json:"status"` // answer with this HTTP status and an HTML page instead
 	Drop   bool   `json:"drop"`   // end the connection without an answer
-	Times  int    `json:"times"`
-	Skip   int    `json:"skip"`
+	Half   bool   `json:"half"`   // answer only half
+	// RetrievePropertiesEx answers this property of the VM with the fault
+	Withhold string `json:"withhold"`
+	Times    int    `json:"times"`
+	Skip     int    `json:"skip"`
 }
 
 // delays are milliseconds: of every call, of a method's calls, of a task ("PowerOff", "ReconfigVm").
@@ -65,11 +69,14 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		return nil, faultOf("NotAuthenticated", method.This)
 	}
 	target := ctx.Map.Get(method.This)
-	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Status == 0 && !f.Drop })
+	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Status == 0 && !f.Drop && !f.Half && f.Withhold == "" })
 	if struck != nil && !struck.Task {
 		return nil, faultOf(struck.Fault, method.This)
 	}
 	serves := better(ctx, target, name, struck)
+	if collector := r.withheld(target, name); collector != nil {
+		serves = collector
+	}
 	if serves != nil {
 		method.This.Value += "#" // else the session's own registry has the last word
 	}
@@ -85,12 +92,14 @@ func (r *rules) count(name string) {
 	time.Sleep(time.Duration(pause) * time.Millisecond)
 }
 
+const anyMachine = "*"
+
 // strike takes the first fault that fits, if there is one.
 func (r *rules) strike(method, machine string, kind func(*fault) bool) *fault {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	for _, candidate := range r.faults {
-		if candidate.Method != method || (candidate.VM != "" && candidate.VM != machine) || !kind(candidate) {
+		if candidate.Method != method || (candidate.VM != "" && machine != anyMachine && candidate.VM != machine) || !kind(candidate) {
 			continue
 		}
 		if candidate.Skip > 0 {
@@ -115,10 +124,17 @@ func (r *rules) overHTTP(next http.Handler, registry *simulator.Registry) http.H
 			_, _ = w.Write([]byte(nothing))
 			return
 		}
-		struck := r.strike(name, "", func(f *fault) bool { return f.Status != 0 || f.Drop })
+		struck := r.strike(name, "", func(f *fault) bool { return f.Status != 0 || f.Drop || f.Half })
 		switch {
+		case name == "GET /nfc" && (struck == nil || struck.Half):
+			r.count(name)
+			serveLease(w, request, struck != nil)
 		case struck == nil:
 			next.ServeHTTP(w, request)
+		case struck.Half:
+			whole := httptest.NewRecorder()
+			next.ServeHTTP(whole, request)
+			_, _ = w.Write(whole.Body.Bytes()[:whole.Body.Len()/2])
 		case struck.Drop:
 			panic(http.ErrAbortHandler)
 		default:
@@ -152,6 +168,9 @@ func fetchesNothing(registry *simulator.Registry, body []byte) bool {
 func methodOf(request *http.Request) (string, []byte) {
 	if strings.HasPrefix(request.URL.Path, "/folder/") {
 		return request.Method + " /folder", nil
+	}
+	if strings.HasPrefix(request.URL.Path, "/nfc/") {
+		return request.Method + " /nfc", nil
 	}
 	if request.Method != http.MethodPost || !strings.HasPrefix(request.URL.Path, "/sdk") {
 		return request.Method + " " + request.URL.Path, nil

@@ -163,8 +163,11 @@ class Taking:
 
         error = self.hypervisor.wait([replace(pending, poll=poll)], self.terms.left())[self.vm.ref.id]
         if error is not None:
-            if pending.abort:
-                pending.abort()
+            try:
+                if pending.abort:
+                    pending.abort()
+            except VmwardError as exc:
+                raise TaskFailed(f"{error} {exc}") from exc
             raise error
         with open(path, "rb") as file:
             flaw = item.flaw(file.read(HEAD), os.stat(path).st_size)

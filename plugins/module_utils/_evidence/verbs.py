@@ -70,12 +70,9 @@ def export_disks(task: Task) -> dict[str, Any]:
     live = vm.power in ON
     require(hypervisor, vm, Capability.DISK_EXPORT_LIVE if live else Capability.DISK_EXPORT_STOPPED)
     disks = chosen(vm, task.params["disks"])
+    method = hypervisor.export_method(live)
     every = all(disk.read_only or disk in disks for disk in vm.disks)
-    result = settled(
-        task,
-        [disk_item(hypervisor, vm, disk, hypervisor.disk_method(live)) for disk in disks],
-        "disks" if every else "",
-    )
+    result = settled(task, [disk_item(hypervisor, vm, disk, method) for disk in disks], "disks" if every else "")
     if vm.power is PowerState.RUNNING and len(result["taken"]) > 1:
         result["warnings"] = [
             f"{vm.ref.name} ran on: each disk is of its own moment. Pause it first for one moment of all."

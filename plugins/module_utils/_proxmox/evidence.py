@@ -153,7 +153,7 @@ class EvidenceVerbs(Work):
                 "Stop the VM (vm_power) and run again, or run vzdump on its node and keep the archive as evidence."
             )
 
-    def disk_method(self, live: bool) -> str:
+    def export_method(self, live: bool) -> str:
         frozen = "snapshot by the hypervisor, converted by qemu-img on the VM's node"
         return frozen if live else "conversion of the stopped VM's volumes by qemu-img on its node"
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 
-from .._errors import Refused, Unjudged, Unsupported
+from .._errors import Refused, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Vm, Wiring, printable
 from .._plan import Plan, Step, UseCase, View
@@ -187,30 +187,21 @@ def uncut(hypervisor: Hypervisor, vm: Vm, mode: Isolation) -> str:
     )
 
 
-def again(mode: Isolation, note: IsolationNote, vm: Vm) -> tuple[Step, ...]:
+def again(mode: Isolation, note: IsolationNote) -> tuple[Step, ...]:
     """The steps that put note and cut back right after a revert, from what the VM is then."""
 
-    def write_note(hypervisor: Hypervisor) -> Pending:
-        fresh = now_of(hypervisor, vm)
+    def write_note(hypervisor: Hypervisor, fresh: Vm) -> Pending:
         renewed = renewed_note(fresh, mode, note.case, note.collectors, former=note)
         resumed = fresh.power is not PowerState.STOPPED  # with memory its old sessions came back
         return hypervisor.submit_note(fresh, replace(renewed, sessions=note.sessions or resumed))
 
-    def cut(hypervisor: Hypervisor) -> Pending:
-        return hypervisor.submit_isolate(now_of(hypervisor, vm), mode, note.collectors)
-
     return (
-        Step("put the undo note back", write_note, always=True),
-        Step(f"isolate again ({mode.value})", cut, always=True),
+        Step("put the undo note back", write_note, always=True, fresh=True),
+        Step(
+            f"isolate again ({mode.value})",
+            lambda hv, now: hv.submit_isolate(now, mode, note.collectors),
+            None,
+            True,
+            True,
+        ),
     )
-
-
-def now_of(hypervisor: Hypervisor, vm: Vm) -> Vm:
-    """The VM as it is now, for a cut; raises what reading it raises."""
-    fresh = hypervisor.read([vm.ref.id])[vm.ref.id]
-    if isinstance(fresh, Unjudged):
-        known: Vm = fresh.vm
-        return known
-    if isinstance(fresh, Exception):
-        raise fresh
-    return fresh

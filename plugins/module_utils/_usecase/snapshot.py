@@ -91,7 +91,7 @@ class Revert(UseCase):
         target = find(vm, self.snapshot)
         self._check(hypervisor, vm, target)
         steps: tuple[Step, ...] = ()
-        if vm.power is not PowerState.STOPPED:
+        if vm.power is not PowerState.STOPPED and Capability.REVERT_RUNNING not in hypervisor.capabilities():
             steps += (Step("take its power away", lambda hv: hv.submit_power_off(vm)),)
         what = "revert to {}, {}".format(
             printable(target.name),
@@ -100,7 +100,7 @@ class Revert(UseCase):
         steps += (Step(what, lambda hv: hv.submit_revert(vm, target.id, self.memory)),)
         mode = vm.note.mode if vm.note else Isolation.FREE
         if vm.note:
-            steps += again(mode, vm.note, vm)
+            steps += again(mode, vm.note)
         after = {"power": "paused" if self.memory else "stopped", "current_snapshot": target.name}
         if vm.note:
             after["isolation"] = mode.value

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, TypeVar
 
-from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError, attempt
+from .._errors import AuthFailed, NotFound, Refused, TaskFailed, Unsupported, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Vm, VmRef, printable
 from . import convert
 from .connection import Connection, vim, vmodl
+from .disks import DiskVerbs
 from .evidence import EvidenceVerbs
 from .tasks import Tasks
 from .wiring import WiringVerbs
@@ -34,7 +35,12 @@ PATHS = [
     "runtime.powerState",
     "summary.runtime.bootTime",
 ]
-MORE = {Detail.DISKS: ["layoutEx"], Detail.SNAPSHOTS: ["layoutEx", "snapshot"], Detail.ADDRESSES: ["guest.net"]}
+MORE = {
+    Detail.DISKS: ["layoutEx.disk", "layoutEx.file"],
+    Detail.SNAPSHOTS: ["layoutEx.snapshot", "snapshot"],
+    Detail.ADDRESSES: ["guest.net"],
+}
+UNREAD = ""  # beside the property paths: why the server withholds some of them
 TRIES = 3  # reads of a set from which VMs vanish meanwhile
 HAVE = frozenset(
     {
@@ -44,8 +50,11 @@ HAVE = frozenset(
         Capability.SNAPSHOT,
         Capability.SNAPSHOT_MEMORY,
         Capability.REVERT,
+        Capability.REVERT_RUNNING,
         Capability.DELETE,
         Capability.MEMORY_DUMP,
+        Capability.DISK_EXPORT_LIVE,
+        Capability.DISK_EXPORT_STOPPED,
     }
 )
 
@@ -53,7 +62,7 @@ Props = dict[str, Any]
 T = TypeVar("T")
 
 
-class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
+class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
     """One vCenter, or one ESXi host."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -63,6 +72,7 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         self.networks = convert.Networks({})
         self.fields: dict[int, str] = {}  # custom attributes of VMs: key -> name
         self.props: dict[str, Props] = {}  # of each VM, as last read
+        self.held: dict[str, Vm] = {}  # those with an undo note, as last read
         self._moids: dict[str, str] = {}  # VM id -> managed object id
         self._view: Any = None
         self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
@@ -88,31 +98,37 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def refs(self) -> tuple[VmRef, ...]:
         """Every VM and template, and the networks, from one read of the whole inventory."""
-        found = self.link.call("list the VMs", None, self._inventory)
+        found = self.link.call("list the VMs", None, lambda: self.inventory(inventory_paths()))
+        for _obj, props in found:
+            if UNREAD in props:
+                raise props[UNREAD]
         machines = [(obj, props) for obj, props in found if isinstance(obj, vim.VirtualMachine)]
         self.networks = networks_of(found, self.link.options["forensic_network"])
         uuids = Counter(props.get("config.instanceUuid") for _obj, props in machines)
+        folders = {obj._moId: props for obj, props in found if isinstance(obj, (vim.Folder, vim.Datacenter))}
         refs = []
         for obj, props in machines:
             uuid = props.get("config.instanceUuid")
             vm_id = uuid if uuid and uuids[uuid] == 1 else obj._moId  # a copied VM may carry its original's
             self._moids[vm_id] = obj._moId
-            refs.append(VmRef(self.name, vm_id, convert.unquoted(props.get("name", obj._moId)), (obj._moId,)))
+            aliases = (obj._moId, convert.path_of(props, folders))
+            refs.append(VmRef(self.name, vm_id, convert.unquoted(props.get("name", obj._moId)), aliases))
         return tuple(refs)
 
-    def _inventory(self) -> list[tuple[Any, Props]]:
-        collector, types = vmodl.query.PropertyCollector, list(inventory_paths())
-        view = self.link.content.viewManager.CreateContainerView(self.link.content.rootFolder, types, True)
+    def inventory(self, paths: Mapping[Any, list[str]]) -> list[tuple[Any, Props]]:
+        """These properties of everything of these types."""
+        collector = vmodl.query.PropertyCollector
+        view = self.link.content.viewManager.CreateContainerView(self.link.content.rootFolder, list(paths), True)
         step = collector.TraversalSpec(type=vim.view.ContainerView, path="view", skip=False)
         source = collector.ObjectSpec(obj=view, skip=True, selectSet=[step])
-        wanted = [collector.PropertySpec(type=kind, pathSet=paths) for kind, paths in inventory_paths().items()]
-        return self._retrieve([collector.FilterSpec(objectSet=[source], propSet=wanted)])
+        wanted = [collector.PropertySpec(type=kind, pathSet=paths[kind]) for kind in paths]
+        return self._retrieve([collector.FilterSpec(objectSet=[source], propSet=wanted)], each=True)
 
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
         """One bulk read; a VM that vanishes while it is read is left out of the next try."""
         if any(vm_id not in self._moids for vm_id in ids):
             self.refs()
-        self._running = None
+        self._running = self._images = None
         raw = self._of_those_left("read the VMs", ids, lambda moids: self._properties(moids, detail))
         return {vm_id: self._one(vm_id, raw.get(self._moids.get(vm_id, ""), {}), detail) for vm_id in ids}
 
@@ -130,6 +146,9 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         raise TaskFailed(f"Cannot {what} on {self.name}: they vanish faster than they can be read. Run again.")
 
     def _one(self, vm_id: str, props: Props, detail: frozenset[Detail]) -> Vm | VmwardError:
+        if UNREAD in props:
+            withheld: VmwardError = props[UNREAD]
+            return withheld
         if "name" not in props:
             return NotFound(
                 f"Cannot read {vm_id} on {self.name}: it is not there. It may have been removed meanwhile: list what "
@@ -137,11 +156,14 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             )
         ref = VmRef(self.name, vm_id, convert.unquoted(props["name"]), (self._moids[vm_id],))
         self.props[vm_id] = props
+        self.held.pop(vm_id, None)
         try:
             told: Vm = attempt(f"judge {ref.name}", convert.vm_of, ref, props, detail, self.networks, self.fields)
-            return told
         except VmwardError as exc:
             return exc
+        if told.note:
+            self.held[vm_id] = told
+        return told
 
     def _properties(self, moids: Sequence[str], detail: frozenset[Detail]) -> dict[str, Props]:
         collector = vmodl.query.PropertyCollector
@@ -156,16 +178,19 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             wanted = collector.PropertySpec(type=vim.CustomFieldsManager, pathSet=["field"])
             specs.append(collector.FilterSpec(objectSet=[collector.ObjectSpec(obj=attributes)], propSet=[wanted]))
         raw: dict[str, Props] = {}
-        for obj, props in self._retrieve(specs):
+        for obj, props in self._retrieve(specs, each=True):
             if isinstance(obj, vim.CustomFieldsManager):
+                if UNREAD in props:
+                    raise props[UNREAD]
                 self.fields = {one.key: one.name for one in props.get("field", ())}
             elif isinstance(obj, vim.VirtualMachine):
                 raw[obj._moId] = props
         return raw
 
-    def _retrieve(self, specs: Sequence[Any]) -> list[tuple[Any, Props]]:
+    def _retrieve(self, specs: Sequence[Any], each: bool = False) -> list[tuple[Any, Props]]:
         """Everything that the specs name; a property that the server withholds is an error, not a gap.
 
+        With ``each`` the error is one of its object's properties, and an object that has vanished is left out.
         The server's clock is asked for too: an answer without it is no answer, and must not look like "no VMs".
         """
         collector, kind = self.link.content.propertyCollector, vmodl.query.PropertyCollector
@@ -177,18 +202,27 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         found: list[tuple[Any, Props]] = []
         while page is not None:
             for one in page.objects:
-                for missing in one.missingSet:
-                    if isinstance(missing.fault, vim.fault.NoPermission):
-                        raise AuthFailed(
-                            f"Cannot read {one.obj._moId} on {self.name}: the privilege "
-                            f"{missing.fault.privilegeId or 'System.Read'} is missing. Give it to "
-                            f"{self.link.options['username']}, on the whole inventory."
-                        )
-                found.append((one.obj, {change.name: change.val for change in one.propSet}))
+                props = {change.name: change.val for change in one.propSet}
+                error = self._withheld(one, props)
+                if error and not each:
+                    raise error
+                if not isinstance(error, NotFound):
+                    found.append((one.obj, {**props, UNREAD: error} if error else props))
             page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
         if not any(isinstance(obj, vim.ServiceInstance) for obj, _props in found):
             raise TaskFailed(f"Cannot read from {self.name}: its answer is not vSphere's. Look for a proxy before it.")
         return found
+
+    def _withheld(self, one: Any, props: Props) -> VmwardError | None:
+        for missing in one.missingSet:
+            who = f"{printable(str(props.get('name', '')))} ({one.obj._moId}) on {self.name}"
+            if isinstance(missing.fault, vim.fault.NoPermission):
+                return AuthFailed(
+                    f"Cannot read {who}: the privilege {missing.fault.privilegeId or 'System.Read'} is missing. Give "
+                    f"it to {self.link.options['username']}, on the whole inventory."
+                )
+            return self.link.of_fault(missing.fault, f"Cannot read {missing.path} of {who}")
+        return None
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         return self.tasks.wait(pending, deadline)
@@ -204,14 +238,23 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             raise NotFound(f"Cannot find {ref.name} ({ref.id}) on {self.name}. It may have been removed meanwhile.")
         return vim.VirtualMachine(self._moids[ref.id], self.link.stub)
 
-    def _task(self, vm: Vm, what: str, kind: str, *calls: Callable[[], Any], already: str = "") -> Pending:
+    def _task(
+        self,
+        vm: Vm,
+        what: str,
+        kind: str,
+        *calls: Callable[[], Any],
+        already: str = "",
+        before: Sequence[Callable[[], Any]] = (),
+        always: Sequence[Callable[[], Any]] = (),
+    ) -> Pending:
         """Start a task on a VM, or take up the one of that kind that an earlier run has left running."""
         moid = self.machine(vm.ref)._moId
         if self._running is None:
             self._running = self._of_those_left("look for running tasks", list(self.props), self._tasks_running)
         running = self._running.pop((moid, kind), None)
-        first = (lambda: running) if running is not None else calls[0]
-        return self.tasks.start(vm.ref, what, first, *calls[1:], already=already)
+        first = [lambda: running] if running is not None else [*before, calls[0]]
+        return self.tasks.start(vm.ref, what, *first, *calls[1:], already=already, always=always)
 
     def _tasks_running(self, moids: list[str]) -> dict[tuple[str, str], Any]:
         """The tasks under way on the VMs that were read last."""
@@ -241,11 +284,19 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def submit_pause(self, vm: Vm) -> Pending:
         """Suspend: vSphere has no other way to stop the CPUs; the memory goes to files beside the VM's disks."""
-        return self._task(vm, "suspend", "suspend", self.machine(vm.ref).SuspendVM_Task, already="suspended")
+        suspend, before = self.machine(vm.ref).SuspendVM_Task, self.note_asleep(vm)
+        return self._task(vm, "suspend", "suspend", suspend, already="suspended", before=before)
 
     def submit_resume(self, vm: Vm) -> Pending:
+        """An isolated VM only if it was suspended as such: its memory brings its cards' state of then back."""
+        if vm.note and not self.comes_back_cut(vm):
+            raise Refused(
+                f"Cannot let {vm.ref.name} run on: case {printable(vm.note.case)} holds it, and its memory was not "
+                "seen to hold the cut: its old wiring may come back with it. Dump its memory, then stop it; or free it "
+                "first (vm_isolation, state: free, keep_sessions: true)."
+            )
         on = self.machine(vm.ref).PowerOnVM_Task
-        return self._task(vm, "resume", "poweron", on, *self.cut_again(vm), already="poweredOn")
+        return self._task(vm, "resume", "poweron", on, already="poweredOn", always=self.cut_again(vm))
 
     def submit_shutdown(self, vm: Vm) -> Pending:
         return self.tasks.start(vm.ref, "shut down", self.machine(vm.ref).ShutdownGuest, ends="poweredOff")
@@ -275,22 +326,13 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             calls.append(machine.PowerOffVM_Task)
         return self._task(vm, f"revert to {snapshot_id}", "revert", *calls, already="poweredOff")
 
-    # Disks given up
-
-    def submit_delete(self, vm: Vm) -> Pending:
-        return self._task(vm, "delete", "destroy", self.machine(vm.ref).Destroy_Task)
-
-    def submit_reset_disks(self, vm: Vm) -> Pending:
-        raise Unsupported(
-            f"Cannot reset the disks of {vm.ref.name}: vSphere keeps no base that a VM could start again from. "
-            "Revert it to a snapshot, or deploy it again from its template."
-        )
-
 
 def inventory_paths() -> dict[Any, list[str]]:
     """What is read of everything. A function: the types exist only where the library does."""
     return {
-        vim.VirtualMachine: ["name", "config.instanceUuid"],
+        vim.VirtualMachine: ["name", "config.instanceUuid", "parent"],
+        vim.Folder: ["name", "parent"],
+        vim.Datacenter: ["name", "parent"],
         vim.Network: ["name"],
         vim.dvs.DistributedVirtualPortgroup: ["name", "key", "config.distributedVirtualSwitch"],
         vim.DistributedVirtualSwitch: ["uuid"],

@@ -33,7 +33,7 @@ __all__ = ["Connection", "vim", "vmodl"]
 T = TypeVar("T")
 LOST = (OSError, http.client.HTTPException, ExpatError)  # what a broken connection or a proxy's page looks like
 VERSION = re.compile(r"<version>([0-9.]{1,20})</version>")
-THREADS = 8  # calls under way at once
+THREADS = 16  # calls under way at once
 
 
 class Connection:
@@ -159,18 +159,19 @@ class Connection:
             "vCenter or ESXi does. Check that the server runs, its hostname and its port."
         )
 
-    def sentence(self, exc: BaseException, what: str, vm: VmRef | None) -> VmwardError:
+    def sentence(self, exc: BaseException, what: str, vm: VmRef | None, server: str = "") -> VmwardError:
         """Cannot <operation> <vm> (<id>) on <hypervisor>: <cause>. <what to do>."""
+        server = server or f"{self.host}:{self.port}"
         whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
         start = f"Cannot {what}{whom} on {self.name}"
         if isinstance(exc, ssl.SSLError):
             return AuthFailed(
-                f"{start}: the certificate of {self.host} is not trusted ({printable(str(exc), 200)}). Set ca_path to "
-                "the certificate of the authority that signed it."
+                f"{start}: the certificate of {server.rpartition(':')[0]} is not trusted "
+                f"({printable(str(exc), 200)}). Set ca_path to the certificate of the authority that signed it."
             )
         if isinstance(exc, LOST):
             return TaskFailed(
-                f"{start}: the connection to {self.host}:{self.port} failed ({told(exc)}). Check that the server runs "
+                f"{start}: the connection to {server} failed ({told(exc)}). Check that the server runs "
                 "and can be reached, look at the VM with vm_info, and run again."
             )
         return self.of_fault(exc, start)

@@ -27,6 +27,7 @@ Backing = Mapping[str, str]  # a NIC's network, in a form that stays equal over 
 
 # A suspended VM's CPUs stand still and its memory is kept, so it is what the contract calls paused.
 POWER = {"poweredOn": PowerState.RUNNING, "poweredOff": PowerState.STOPPED, "suspended": PowerState.PAUSED}
+DEEPEST = 64  # folders above a VM
 SCSI, OTHER_BUSES = "scsi", {"VirtualIDEController": "ide", "VirtualNVMEController": "nvme"}
 # Families of USB devices that may carry a network. What a device does not say may be anything.
 USB_MAY_TALK = {"communication", "wireless", "bluetooth", "wusb", "vendor_specific", "other", "unknownFamily"}
@@ -52,14 +53,13 @@ def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Network
         ref,
         power,
         tuple(
-            nic_of(ref, device, power, note, networks, seen if Detail.ADDRESSES in detail else {})
-            for device in devices
-            if is_card(device)
+            nic_of(ref, nic_id, device, power, note, networks, seen if Detail.ADDRESSES in detail else {})
+            for nic_id, device in cards_of(devices)
         ),
         int(props.get("config.hardware.memoryMB", 0)) * 1024 * 1024,
         True,
-        disks=disks_of(devices, props.get("layoutEx")) if Detail.DISKS in detail else (),
-        snapshots=snapshots_of(props.get("snapshot"), props.get("layoutEx")) if Detail.SNAPSHOTS in detail else (),
+        disks=disks_of(devices, props) if Detail.DISKS in detail else (),
+        snapshots=snapshots_of(props) if Detail.SNAPSHOTS in detail else (),
         note=note,
     )
 
@@ -84,6 +84,16 @@ def power_of(ref: VmRef, raw: Any) -> PowerState:
     return POWER[raw]
 
 
+def path_of(props: Props, folders: Mapping[str, Props]) -> str:
+    """Where a VM lies in the inventory, as vSphere writes it: /DC0/vm/desktops/desk1."""
+    names = [str(props.get("name", ""))]
+    above = props.get("parent")
+    while above is not None and above._moId in folders and len(names) < DEEPEST:
+        names.append(str(folders[above._moId].get("name", "")))
+        above = folders[above._moId].get("parent")
+    return "/" + "/".join(reversed(names))
+
+
 # NICs
 
 
@@ -103,8 +113,17 @@ def is_cuttable(device: Any) -> bool:
     )
 
 
-def card_id(device: Any) -> str:
-    return str(getattr(device, "macAddress", None) or f"device-{device.key}").lower()
+def cards_of(devices: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Each card with its id: its MAC; where an earlier card has that too, or it has none, its key besides."""
+    found: dict[str, Any] = {}
+    for device in sorted(filter(is_card, devices), key=lambda device: int(device.key)):
+        mac = mac_of(device)
+        found[mac if mac and mac not in found else f"{mac or 'device'}-{device.key}"] = device
+    return list(found.items())
+
+
+def mac_of(device: Any) -> str:
+    return str(getattr(device, "macAddress", None) or "").lower()
 
 
 def kind_of(device: Any) -> str:
@@ -114,6 +133,7 @@ def kind_of(device: Any) -> str:
 
 def nic_of(
     ref: VmRef,
+    nic_id: str,
     device: Any,
     power: PowerState,
     note: IsolationNote | None,
@@ -128,8 +148,8 @@ def nic_of(
     mode = min((isolation_of(side, note, networks) for side in sides), key=ORDER.index) if able else Isolation.FREE
     cut_by = ("filter", "link") if networks.isolation else ("link",)
     return Nic(
-        id=card_id(device),
-        mac=str(getattr(device, "macAddress", None) or "").lower(),
+        id=nic_id,
+        mac=mac_of(device),
         kind=kind_of(device),
         network=network_name(config["backing"], networks),
         device="",
@@ -137,7 +157,7 @@ def nic_of(
         isolation=mode,
         cut_by=cut_by if able else (),
         wiring=Wiring(as_text(config), as_text(live) if live else ""),
-        addresses=seen.get(card_id(device), ()),
+        addresses=seen.get(mac_of(device), ()),
     )
 
 
@@ -179,7 +199,7 @@ def backing_of(ref: VmRef, device: Any) -> Backing:
     if isinstance(backing, card.NetworkBackingInfo):
         return {"standard": backing.deviceName}
     raise Unsupported(
-        f"Cannot judge {ref.name}: its network card {card_id(device)} is plugged into a network of the unknown kind "
+        f"Cannot judge {ref.name}: its network card {mac_of(device)} is plugged into a network of the unknown kind "
         f"{type(backing).__name__}. Isolate it by hand."
     )
 
@@ -204,9 +224,9 @@ def backing_object(backing: Backing) -> Any:
 # Disks
 
 
-def disks_of(devices: Sequence[Any], layout: Any) -> tuple[Disk, ...]:
-    sizes = {file.name: file.size for file in (layout.file if layout else ())}
-    extents = extents_of(layout)
+def disks_of(devices: Sequence[Any], props: Props) -> tuple[Disk, ...]:
+    sizes = {file.name: file.size for file in props.get("layoutEx.file", ())}
+    extents = extents_of(props)
     controllers = {device.key: device for device in devices}
     found = []
     for device in devices:
@@ -216,8 +236,12 @@ def disks_of(devices: Sequence[Any], layout: Any) -> tuple[Disk, ...]:
         size = int(device.capacityInBytes or device.capacityInKB * 1024)
         allocated = sum(sizes.get(name, 0) for name in extents.get(device.key, ())) or size
         bus = bus_of(controllers.get(device.controllerKey))
-        found.append(Disk(f"disk-{device.key}", bus, size, allocated, False, layers))
+        found.append(Disk(disk_id(device), bus, size, allocated, False, layers))
     return tuple(found)
+
+
+def disk_id(device: Any) -> str:
+    return f"disk-{device.key}"
 
 
 def layers_of(backing: Any) -> tuple[Layer, ...]:
@@ -229,14 +253,12 @@ def layers_of(backing: Any) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def extents_of(layout: Any) -> dict[int, tuple[str, ...]]:
+def extents_of(props: Props) -> dict[int, tuple[str, ...]]:
     """The files of each disk's active layer, by the disk's key."""
-    if layout is None:
-        return {}
-    names = {file.key: file.name for file in layout.file}
+    names = {file.key: file.name for file in props.get("layoutEx.file", ())}
     return {
         disk.key: tuple(names[key] for key in disk.chain[-1].fileKey if key in names)
-        for disk in layout.disk
+        for disk in props.get("layoutEx.disk", ())
         if disk.chain
     }
 
@@ -251,11 +273,12 @@ def bus_of(controller: Any) -> str:
 # Snapshots
 
 
-def snapshots_of(info: Any, layout: Any) -> tuple[Snapshot, ...]:
+def snapshots_of(props: Props) -> tuple[Snapshot, ...]:
     """The tree, flat, parents before children. A snapshot's managed object id names it for ever."""
+    info, layout = props.get("snapshot"), props.get("layoutEx.snapshot", ())
     if info is None:
         return ()
-    memory = {one.key._moId for one in (layout.snapshot if layout else ()) if one.memoryKey not in (None, -1)}
+    memory = {one.key._moId for one in layout if one.memoryKey not in (None, -1)}
     current = info.currentSnapshot._moId if info.currentSnapshot else ""
     flat: list[Snapshot] = []
 
@@ -300,14 +323,15 @@ def utc(when: Any) -> str:
 
 
 def note_of(props: Props, fields: Mapping[int, str], power: PowerState) -> IsolationNote | None:
-    """The note on the VM: in a custom attribute, or on a stand-alone host in its extra configuration."""
-    text = next(
-        (value.value for value in props.get("customValue", ()) if fields.get(value.key) == notes.KEY and value.value),
-        None,
-    )
-    if text is None:
-        text = next((str(o.value) for o in props.get("config.extraConfig", ()) if o.key == notes.KEY and o.value), None)
+    text = note_text(props, fields)
     return notes.parse(text, boot_of(props) if power is not PowerState.STOPPED else "") if text else None
+
+
+def note_text(props: Props, fields: Mapping[int, str]) -> str:
+    """The note on the VM: in a custom attribute, or on a stand-alone host in its extra configuration."""
+    found = [str(v.value) for v in props.get("customValue", ()) if fields.get(v.key) == notes.KEY and v.value]
+    found += [str(o.value) for o in props.get("config.extraConfig", ()) if o.key == notes.KEY and o.value]
+    return found[0] if found else ""
 
 
 def boot_of(props: Props) -> str:

@@ -9,6 +9,7 @@ Source: U(https://refspecs.linuxfoundation.org/elf/gabi4+/ch5.pheader.html).
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from .._errors import Unsupported
@@ -19,11 +20,11 @@ HOLE = (3 * GiB, 4 * GiB)  # a PC has devices there; the memory goes on above
 HEAD = 4096
 
 
-def memory_file(vm: Vm, layout: Any, snapshot: str) -> tuple[str, int]:
+def memory_file(vm: Vm, props: Mapping[str, Any], snapshot: str) -> tuple[str, int]:
     """Name and size of the file with the memory of a snapshot, or ("" given) of a suspended VM."""
-    files = {file.key: file for file in (layout.file if layout else ())}
+    files = {file.key: file for file in props.get("layoutEx.file", ())}
     if snapshot:
-        keys = [one.memoryKey for one in layout.snapshot if one.key._moId == snapshot] if layout else []
+        keys = [one.memoryKey for one in props.get("layoutEx.snapshot", ()) if one.key._moId == snapshot]
         found = [files[key] for key in keys if key in files]
     else:
         found = [file for file in files.values() if file.type == "suspendMemory"]

@@ -25,8 +25,8 @@ PACKED = "packed:"
 UNKNOWN = "unknown"  # a boot time that vSphere does not tell, as after memory came back: its old sessions may live
 
 
-def write(note: IsolationNote, boot: str) -> str:
-    """``boot``: when the VM was started cold, "" while it is stopped."""
+def write(note: IsolationNote, boot: str, asleep: bool = False) -> str:
+    """``boot``: when the VM was started cold, "" while it is stopped; ``asleep``: it is suspended now, while cut."""
     kept = {
         "case": note.case,
         "mode": note.mode.value,
@@ -34,6 +34,7 @@ def write(note: IsolationNote, boot: str) -> str:
         "wiring": {nic: [packed(wiring.config), packed(wiring.live)] for nic, wiring in note.wiring},
         "collectors": [asdict(collector) for collector in note.collectors],
         "boot": boot if note.sessions else "",
+        **({"asleep": boot} if asleep else {}),
     }
     text = json.dumps(kept, sort_keys=True)
     if len(text) <= PLAIN:
@@ -66,6 +67,11 @@ def parse(text: str, boot: str) -> IsolationNote:
             f"Cannot judge this VM: its attribute {KEY} holds no undo note that can be read "
             f"({type(exc).__name__}). Restore it from the ledger's undo entry, or remove it and isolate the VM again."
         ) from exc
+
+
+def fell_asleep_cut(text: str, boot: str) -> bool:
+    """Whether the memory of a suspended VM was saved while it was cut, and is of this cold start still."""
+    return bool(json.loads(unpack(text)).get("asleep") == boot)
 
 
 def unpack(text: str) -> str:

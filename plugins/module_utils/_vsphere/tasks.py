@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as await_calls
-from contextlib import suppress
 from typing import Any, Callable
 
 from .._errors import TimedOut, VmwardError
@@ -32,6 +31,7 @@ class Job:
     def __init__(self, tasks: Tasks, vm: VmRef, what: str, calls: Sequence[Call], ends: str, already: str) -> None:
         self.tasks, self.vm, self.what = tasks, vm, what
         self.calls = list(calls)  # one after the other; a task must have ended before the next call goes out
+        self.always: list[Call] = []  # after them, whatever became of them
         self.ends = ends  # the power state that ends it, where the server gives no task
         self.already = already  # the power state in which the request is no error, for it is fulfilled
         self.pieces: list[Call] = []  # done instead, each for itself, when the whole has failed
@@ -60,6 +60,8 @@ class Job:
 
     def _next(self) -> None:
         self.target, self.future = None, None
+        if not self.calls:
+            self.calls, self.always = self.always, []
         if self.calls:
             self.future = self.tasks.submit(self.what, self.vm, self.calls.pop(0))
 
@@ -133,10 +135,11 @@ class Tasks:
         ends: str = "",
         already: str = "",
         pieces: Sequence[Call] = (),
+        always: Sequence[Call] = (),
     ) -> Pending:
         """Send the calls off. What they do is told by ``wait``."""
         job = Job(self, vm, what, calls, ends, already)
-        job.pieces = list(pieces)
+        job.pieces, job.always = list(pieces), list(always)
         self.jobs.append(job)
         return Pending(vm, what, job)
 
@@ -199,9 +202,8 @@ class Tasks:
         self._filters, self._watched, self._version = [], set(), ""
 
     def _forget(self) -> None:
-        with suppress(VmwardError):  # the filters may have died with their session
-            self.link.call("end the wait", None, self._unwatch)
-        self._filters, self._watched, self._version = [], set(), ""
+        """The filter stays until the next wait needs another, or dies with the session."""
+        self._version = ""
         self.jobs, self.seen = [], {}
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._errors import Unsupported
+from .._errors import Refused, Unsupported
 from .._hypervisor import Pending, done
 from .._model import Collector, Isolation, IsolationNote, PowerState, Vm, VmRef, Wiring
 from . import convert
@@ -33,21 +33,25 @@ class WiringVerbs:
     networks: convert.Networks
     fields: dict[int, str]
     props: dict[str, dict[str, Any]]
+    held: dict[str, Vm]
 
     def machine(self, ref: VmRef) -> Any:
         raise NotImplementedError
 
     def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         boot = "" if vm.power is PowerState.STOPPED else convert.boot_of(self.props[vm.ref.id])
-        text = notes.write(note, boot) if note else ""
-        machine, what = self.machine(vm.ref), "write the undo note on"
-        attributes = self.link.content.customFieldsManager
+        return self.tasks.start(
+            vm.ref, "write the undo note on", self._noting(vm, notes.write(note, boot) if note else "")
+        )
+
+    def _noting(self, vm: Vm, text: str) -> Call:
+        machine, attributes = self.machine(vm.ref), self.link.content.customFieldsManager
         if attributes is None:  # a stand-alone host: the note comes and goes with snapshots, and is written again
             option = vim.option.OptionValue(key=notes.KEY, value=text)
             spec = vim.vm.ConfigSpec(extraConfig=[option])
-            return self.tasks.start(vm.ref, what, lambda: machine.ReconfigVM_Task(spec))
+            return lambda: machine.ReconfigVM_Task(spec)
         key = self._field(attributes)
-        return self.tasks.start(vm.ref, what, lambda: attributes.SetField(machine, key, text))
+        return lambda: attributes.SetField(machine, key, text)
 
     def _field(self, attributes: Any) -> int:
         """The key of our custom attribute, made when it is missing."""
@@ -68,6 +72,9 @@ class WiringVerbs:
 
         ``forensic``: over to the isolation port group; whom that reaches is decided there.
         """
+        return self._rewire(vm, "isolate", self._cut(vm, mode))
+
+    def _cut(self, vm: Vm, mode: Isolation) -> dict[str, tuple[Side, Side]]:
         isolation = self.networks.isolation
         if mode is Isolation.FORENSIC and isolation is None:
             raise Unsupported(
@@ -86,9 +93,14 @@ class WiringVerbs:
             else:
                 down = {"backing": json.loads(nic.wiring.config)["backing"], "up": False, "guest": False}
                 wanted[nic.id] = (down, down)
-        return self._rewire(vm, "isolate", wanted)
+        return wanted
 
     def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
+        if self.comes_back_cut(vm):
+            raise Refused(
+                f"Cannot free {vm.ref.name}: it was suspended while it was cut, and would come back disconnected. Let "
+                "it run on first (vm_power, state: running), then free it."
+            )
         return self._rewire(vm, "reconnect", {nic_id: sides(wiring) for nic_id, wiring in note.wiring})
 
     def _rewire(self, vm: Vm, what: str, wanted: Mapping[str, tuple[Side, Side]]) -> Pending:
@@ -99,24 +111,44 @@ class WiringVerbs:
         whole, *pieces = (self._reconfigure(vm, part) for part in [changes, *([one] for one in changes)])
         return self.tasks.start(vm.ref, what, whole, pieces=pieces if len(changes) > 1 else ())
 
-    def _changes(self, vm: Vm, wanted: Mapping[str, tuple[Side, Side]]) -> list[Any]:
-        changes = []
-        for device in self.props[vm.ref.id]["config.hardware.device"]:
-            if convert.is_cuttable(device) and convert.card_id(device) in wanted:
-                changes.append(edit(vm.ref, device, *wanted[convert.card_id(device)], vm.power))
+    def _changes(self, vm: Vm, wanted: Mapping[str, tuple[Side, Side]], again: bool = False) -> list[Any]:
+        cards = convert.cards_of(self.props[vm.ref.id]["config.hardware.device"])
+        changes = [
+            edit(vm.ref, device, *wanted[nic_id], vm.power, again)
+            for nic_id, device in cards
+            if convert.is_cuttable(device) and nic_id in wanted
+        ]
         return [change for change in changes if change is not None]
 
     def _reconfigure(self, vm: Vm, changes: Sequence[Any]) -> Call:
         machine, spec = self.machine(vm.ref), vim.vm.ConfigSpec(deviceChange=list(changes))
         return lambda: machine.ReconfigVM_Task(spec)
 
-    def cut_again(self, vm: Vm) -> list[Call]:
-        """What is called after a sealed VM is resumed: its memory may bring its cards' former state back."""
-        if vm.note is None or vm.note.mode is not Isolation.SEALED:
+    # A suspended VM: nothing passes, but its cards come back as its memory has them
+
+    def note_asleep(self, vm: Vm) -> list[Call]:
+        """What is called before a VM is suspended that is cut as it runs: its note says so."""
+        if vm.note is None or any(nic.cut_by and nic.isolation is not vm.note.mode for nic in vm.nics):
             return []
-        cards = [device for device in self.props[vm.ref.id]["config.hardware.device"] if convert.is_cuttable(device)]
-        return [self._reconfigure(vm, [replugged(card, up=False, guest=False, now=False) for card in cards])] * bool(
-            cards
+        return [self._noting(vm, notes.write(vm.note, convert.boot_of(self.props[vm.ref.id]), asleep=True))]
+
+    def comes_back_cut(self, vm: Vm) -> bool:
+        props = self.props[vm.ref.id]
+        text = convert.note_text(props, self.fields)
+        return vm.power is PowerState.PAUSED and bool(text) and notes.fell_asleep_cut(text, convert.boot_of(props))
+
+    def cut_again(self, vm: Vm) -> list[Call]:
+        """What is called after an isolated VM is resumed, whatever became of that."""
+        changes = self._changes(vm, self._cut(vm, vm.note.mode), again=True) if vm.note else []
+        return [self._reconfigure(vm, changes)] if changes else []
+
+    def remarks(self, vm_id: str) -> tuple[str, ...]:
+        vm = self.held.get(vm_id)
+        if vm is None or vm.power is not PowerState.PAUSED or vm.note is None or self.comes_back_cut(vm):
+            return ()
+        return (
+            f"{vm.ref.name} is suspended: nothing passes now, but its memory was not seen to hold the cut. Whoever "
+            "resumes it may bring its old wiring back. vmward refuses to; see that nobody else does.",
         )
 
 
@@ -126,11 +158,11 @@ def sides(wiring: Wiring) -> tuple[Side, Side]:
     return config, json.loads(wiring.live) if wiring.live else config
 
 
-def edit(ref: VmRef, device: Any, config: Side, live: Side, power: PowerState) -> Any:
-    """The change that gives a card this wiring; None where it has it."""
+def edit(ref: VmRef, device: Any, config: Side, live: Side, power: PowerState, again: bool = False) -> Any:
+    """The change that gives a card this wiring; None where it has it, unless it is to be made again."""
     runs = power is PowerState.RUNNING
     now = [convert.wiring_of(ref, device, live=False)] + [convert.wiring_of(ref, device, live=True)] * runs
-    if now == [config] + [live] * runs:
+    if now == [config] + [live] * runs and not again:
         return None
     change = replugged(device, config["up"], config["guest"], live["up"] and power is not PowerState.STOPPED)
     if now[0]["backing"] != config["backing"]:

@@ -274,6 +274,10 @@ def test_only_the_three_escapes_are_escapes() -> None:
     assert convert.unquoted("%41 %2F %zz") == "%41 / %zz"
 
 
+def parts_of(layout: Any) -> dict[str, Any]:
+    return {f"layoutEx.{part}": getattr(layout, part) for part in ("disk", "file", "snapshot")}
+
+
 def test_a_disk_with_its_chain() -> None:
     flat = device.VirtualDisk.FlatVer2BackingInfo
     base = flat(fileName="[ds] base.vmdk", diskMode="persistent")
@@ -291,7 +295,7 @@ def test_a_disk_with_its_chain() -> None:
         + [info.FileInfo(key=2, name="[ds] vm/vm-flat.vmdk", type="diskExtent", size=4096)],
         disk=[info.DiskLayout(key=2000, chain=[info.DiskUnit(fileKey=[1, 2])])],
     )
-    found = vm(device.VirtualLsiLogicController(key=1000, busNumber=0, sharedBus="noSharing"), disk, layoutEx=layout)
+    found = vm(device.VirtualLsiLogicController(key=1000, busNumber=0, sharedBus="noSharing"), disk, **parts_of(layout))
     (told,) = found.disks
     assert (told.id, told.bus, told.size, told.allocated) == ("disk-2000", "scsi", 1024 * 1024, 4596)
     assert told.layers == (Layer("[ds] vm/vm.vmdk", "vmdk"), Layer("[ds] base.vmdk", "vmdk"))
@@ -322,7 +326,7 @@ def test_a_tree_with_twins_is_told_flat_and_by_id() -> None:
             parts.SnapshotLayout(key=vim.vm.Snapshot("snapshot-3", None), dataKey=2, memoryKey=3),
         ],
     )
-    found = vm(snapshot=info, layoutEx=layout).snapshots
+    found = vm(snapshot=info, **parts_of(layout)).snapshots
     assert [(s.id, s.name, s.parent, s.memory, s.current, s.power.value) for s in found] == [
         ("snapshot-1", "a/b", "", False, False, "stopped"),
         ("snapshot-2", "twin", "snapshot-1", False, False, "stopped"),

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -42,13 +41,13 @@ def test_the_head_fits_its_file_and_no_shorter_one(size: int) -> None:
     assert "its memory would end" in flaw_of_core(core.head(size), core.HEAD + size - 1)
 
 
-def layout(size: int = GiB, memory_key: int = 2, kind: str = "snapshotMemory") -> Any:
-    return parts(
-        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
-        file=[parts.FileInfo(key=1, name="[ds] vm/vm.vmsn", type="snapshotData", size=9)]
+def layout(size: int = GiB, memory_key: int = 2, kind: str = "snapshotMemory") -> dict[str, Any]:
+    taken = vim.vm.Snapshot("snapshot-1", None)
+    return {
+        "layoutEx.file": [parts.FileInfo(key=1, name="[ds] vm/vm.vmsn", type="snapshotData", size=9)]
         + [parts.FileInfo(key=2, name="[ds] vm/vm.vmem", type=kind, size=size)],
-        snapshot=[parts.SnapshotLayout(key=vim.vm.Snapshot("snapshot-1", None), dataKey=1, memoryKey=memory_key)],
-    )
+        "layoutEx.snapshot": [parts.SnapshotLayout(key=taken, dataKey=1, memoryKey=memory_key)],
+    }
 
 
 VM = Vm(VmRef("vc1", "uuid-1", "desk1"), PowerState.RUNNING, (), GiB, True)
@@ -62,8 +61,8 @@ def test_the_file_is_the_snapshots_or_the_suspended_vms() -> None:
 @pytest.mark.parametrize(
     ("given", "snapshot"),
     [
-        (None, "snapshot-1"),
-        (None, ""),
+        ({}, "snapshot-1"),
+        ({}, ""),
         (layout(size=GiB - 1), "snapshot-1"),
         (layout(memory_key=-1), "snapshot-1"),
         (layout(memory_key=1), "snapshot-1"),  # inside the .vmsn
@@ -71,6 +70,6 @@ def test_the_file_is_the_snapshots_or_the_suspended_vms() -> None:
         (layout(), ""),
     ],
 )
-def test_what_is_no_flat_file_of_the_whole_memory_is_refused(given: Any, snapshot: str) -> None:
+def test_what_is_no_flat_file_of_the_whole_memory_is_refused(given: dict[str, Any], snapshot: str) -> None:
     with pytest.raises(Unsupported, match="no flat file"):
         core.memory_file(VM, given, snapshot)

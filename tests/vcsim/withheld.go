@@ -1,0 +1,54 @@
+// Copyright: vmward contributors
+// GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+package main
+
+import (
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// withholding answers as the collector does, but for one property of one machine (by name), which it cannot read.
+type withholding struct {
+	*simulator.PropertyCollector
+	struck *fault
+}
+
+func (r *rules) withheld(target mo.Reference, method string) mo.Reference {
+	collector, ok := target.(*simulator.PropertyCollector)
+	if !ok || method != "RetrievePropertiesEx" {
+		return nil
+	}
+	if struck := r.strike(method, anyMachine, func(f *fault) bool { return f.Withhold != "" }); struck != nil {
+		return &withholding{collector, struck}
+	}
+	return nil
+}
+
+func (w *withholding) RetrievePropertiesEx(ctx *simulator.Context, request *types.RetrievePropertiesEx) soap.HasFault {
+	answer := w.PropertyCollector.RetrievePropertiesEx(ctx, request)
+	body, ok := answer.(*methods.RetrievePropertiesExBody)
+	if !ok || body.Res == nil || body.Res.Returnval == nil {
+		return answer
+	}
+	for i, object := range body.Res.Returnval.Objects {
+		named := false
+		var left []types.DynamicProperty
+		for _, property := range object.PropSet {
+			named = named || property.Name == "name" && property.Val == w.struck.VM
+			if property.Name != w.struck.Withhold {
+				left = append(left, property)
+			}
+		}
+		if named && len(left) < len(object.PropSet) {
+			why := types.LocalizedMethodFault{Fault: faultOf(w.struck.Fault, object.Obj), LocalizedMessage: w.struck.Fault}
+			body.Res.Returnval.Objects[i].PropSet = left
+			body.Res.Returnval.Objects[i].MissingSet = []types.MissingProperty{{Path: w.struck.Withhold, Fault: why}}
+		}
+	}
+	return body
+}
