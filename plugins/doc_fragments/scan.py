@@ -15,6 +15,8 @@ options:
     description:
       - YARA rule files, or directories whose C(*.yar) and C(*.yara) files are used.
       - The directive C(include) is not allowed in them.
+      - A match of a rule whose metadata say C(severity = "suspicious") is an indicator, which makes the verdict V(incomplete). Any
+        other match is a finding, which makes it V(infected).
     type: list
     elements: path
     default: []

@@ -174,10 +174,10 @@ findings_count:
   returned: success
 indicators:
   description:
-    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, extended attributes), each as in
-      RV(findings).
-      The offset counts from the start of the disk, or of the volume.
-    - They may be leftovers, so they make the verdict V(incomplete) and ask for a person's judgement.
+    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, extended attributes), of addresses and
+      domains, and of rules that only hint at malware; each as in RV(findings).
+      In raw bytes the offset counts from the start of the disk, or of the volume.
+    - They may be leftovers or honest, so they make the verdict V(incomplete) and ask for a person's judgement.
   type: list
   elements: dict
   returned: success

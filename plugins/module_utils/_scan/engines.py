@@ -20,6 +20,7 @@ WINDOW = 16 << 20
 OVERLAP = 1 << 16
 SELF_TEST = "vmward_self_test"
 MARKER = b"VMWARD-INERT-" + b"SAMPLE"
+HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
 _PROVEN = 1 << 20
 _CLAMD_MOST = (1 << 31) - 1
 
@@ -44,6 +45,7 @@ class RuleFile:
 class Hit:
     rule: str
     offset: int  # -1 if the engine does not say
+    is_hint: bool = False
 
 
 class Content:
@@ -160,18 +162,20 @@ class Yara:
             raise EngineFailed("No YARA rule was loaded: name at least one rule file.")
 
     def scan(self, content: Content) -> tuple[list[Hit], str]:
-        hits: dict[str, int] = {}
+        hits: dict[str, Hit] = {}
         for at, data in content.windows():
             try:
                 matches = self._scanner.scan(data).matching_rules
             except self._errors as exc:
-                return [Hit(*item) for item in hits.items()], "YARA gave up on it (%s)" % exc
+                return list(hits.values()), "YARA gave up on it (%s)" % exc
             for rule in matches:
                 if self._testing or rule.namespace != SELF_TEST:
-                    hits.setdefault(rule.identifier, at + _first_match(rule))
+                    is_hint = dict(rule.metadata).get("severity") == HINT
+                    hit = Hit(rule.identifier, at + _first_match(rule), is_hint)
+                    hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
         # A rule may look at the whole file, so windows can show what is there but not what is absent.
         gap = "" if content.is_whole else "it is too large for the memory limit, so YARA saw it in parts only"
-        return [Hit(*item) for item in hits.items()], gap
+        return list(hits.values()), gap
 
     @contextmanager
     def testing(self) -> Iterator[None]:

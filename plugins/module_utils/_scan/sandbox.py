@@ -22,6 +22,7 @@ from .judge import Emit
 
 MAX_LINE = 1 << 16
 MAX_TOTAL = 64 << 20
+_PATIENCE = 10.0
 _NO_NEW_PRIVS, _DEATH_SIGNAL, _DUMPABLE = 38, 1, 4
 _NEW_NETWORK, _NEW_IPC = 0x40000000, 0x08000000
 
@@ -62,11 +63,12 @@ def run_confined(
         os.close(reader)
         _child(prepare, limits, keep, writer)
     os.close(writer)
+    trouble = "interrupted"
     try:
         trouble = _listen(reader, limits.deadline, take, tick)
     finally:
         os.close(reader)
-        _kill(child)
+        _kill(child, 0 if trouble else _PATIENCE)
         status, usage = os.wait4(child, 0)[1:]
     return Ended(trouble or _how(status), usage.ru_utime + usage.ru_stime)
 
@@ -96,20 +98,14 @@ def _listen(reader: int, deadline: float, take: Callable[[str, dict[str, Any]], 
                 return "the scanning process reported nonsense"
 
 
-def _kill(child: int) -> None:
-    """Everything has been said, or time is up. The child is still ours to reap, so the number is its own."""
-    try:
-        os.kill(child, signal.SIGKILL if not _exits_soon(child) else 0)
-    except ProcessLookupError:
-        return
-
-
-def _exits_soon(child: int) -> bool:
-    for _attempt in range(50):
-        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-            return True
+def _kill(child: int, patience: float) -> None:
+    """One that has said everything may take a while to end on a busy host. The number stays its own until it is reaped."""
+    end = time.monotonic() + patience
+    while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        if time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+            return
         time.sleep(0.01)
-    return False
 
 
 def _how(status: int) -> str:

@@ -24,7 +24,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One file (or, as an indicator, one stretch of raw bytes) that one rule of one engine matched."""
+    """One file (as an indicator also one stretch of raw bytes) that one rule of one engine matched."""
 
     disk: str
     volume: int
@@ -128,9 +128,8 @@ class Tally:
     def as_result(self) -> dict[str, Any]:
         reasons = list(self.reasons)
         if self.indicators_count:
-            reasons.append(
-                "%d matches in raw bytes outside of files need a person's judgement." % self.indicators_count
-            )
+            what = "%d indicators (matches in raw bytes, or of rules that hint only) need a person's judgement."
+            reasons.append(what % self.indicators_count)
         if not self.volumes:
             reasons.append("No volume was found.")
         return {

@@ -102,3 +102,11 @@ def test_it_writes_no_more_than_it_may(tmp_path: Any) -> None:
         ended = run_confined(lambda emit: work, limits, [out], lambda kind, body: said.update({kind: body}), _nothing)
     assert (ended.trouble, said) == ("", {"refused": {"errno": errno.EFBIG}})
     assert place.stat().st_size == 1000
+
+
+def test_one_that_ends_slowly_on_a_busy_host_is_waited_for() -> None:
+    def slowly(_emit: Emit) -> None:
+        os.closerange(3, 128)
+        time.sleep(0.8)
+
+    assert confined(slowly)[0].trouble == ""
