@@ -174,7 +174,7 @@ findings_count:
   returned: success
 indicators:
   description:
-    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, extended attributes), of addresses and
+    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, attributes), of addresses and
       domains, and of rules that only hint at malware; each as in RV(findings).
       In raw bytes the offset counts from the start of the disk, or of the volume.
     - They may be leftovers or honest, so they make the verdict V(incomplete) and ask for a person's judgement.

@@ -573,7 +573,7 @@ def test_other_file_systems_are_scanned_but_not_called_clean(tmp_path: Path, kin
 
 @contextmanager
 def open_place() -> Iterator[Path]:
-    """A directory that the scanning account may enter. Every start of pytest takes that right from all that pytest made."""
+    """A directory that the scanning account may enter. Every start of pytest closes what pytest made to others."""
     with tempfile.TemporaryDirectory(prefix="vmward-test-") as place:
         Path(place).chmod(0o755)
         yield Path(place)

