@@ -98,6 +98,7 @@ options:
     type: path
 extends_documentation_fragment:
   - vmward.remediation.scan
+  - vmward.remediation.scan.files
 seealso:
   - name: Scanning disks
     description: What is read, how, and what a verdict means.
@@ -281,31 +282,22 @@ cpu_seconds:
   returned: success
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, scan
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import (
     DISK,
     disks_of,
+    file_spec,
     request_of,
-    scan_spec,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import in_one_line
 
 ARGUMENTS = {
     "disks": {"type": "list", "elements": "dict", "required": True, "options": DISK},
     "index_directory": {"type": "path"},
-    **scan_spec(),
+    **file_spec(),
 }
-
-
-def told(result: dict[str, Any]) -> str:
-    """The result in one line."""
-    found = f", {result['findings_count']} findings" if result["findings_count"] else ""
-    why = f"; {result['incomplete_reasons'][0]}" if result["incomplete_reasons"] else ""
-    megabytes = result["bytes_read"] / 1e6
-    return f"{result['verdict']} ({result['files']} files, {megabytes:.0f} MB, {result['seconds']:.1f} s{found}){why}"
 
 
 def main() -> None:
@@ -314,7 +306,7 @@ def main() -> None:
         result = scan(request_of(module.params, disks_of(module.params["disks"])))
     except BadInput as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=False, msg=told(result), **result)
+    module.exit_json(changed=False, msg=in_one_line(result), **result)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def spent(ended: Ended) -> dict[str, Any]:
 
 def prepare(request: Request, emit: Emit, remember: bool = True) -> Prepared | None:
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
-    missing = preload()
+    missing = preload() if request.disks else ""
     if missing:
         emit("note", {"text": "Only ext file systems can be read here: %s." % missing})
     engines: list[Engine] = []

@@ -152,6 +152,15 @@ class Tally:
         }
 
 
+def in_one_line(result: dict[str, Any]) -> str:
+    """A scan's result for a person in a hurry."""
+    amount = "%d files, %.0f MB" % (result["files"], result["bytes_read"] / 1e6)
+    counts = [(result["findings_count"], "findings"), (result["indicators_count"], "indicators")]
+    found = "".join(", %d %s" % (count, what) for count, what in counts if count)
+    why = "; %s" % result["incomplete_reasons"][0] if result["incomplete_reasons"] else ""
+    return "%s (%s, %.1f s%s)%s" % (result["verdict"], amount, result["seconds"], found, why)
+
+
 def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:
     """One line that is safe on a terminal and in a report, whatever the guest put into a name."""
     if isinstance(text, bytes):
