@@ -100,7 +100,7 @@ extends_documentation_fragment:
   - vmward.remediation.scan
   - vmward.remediation.scan.files
 seealso:
-  - name: Scanning disks
+  - name: Scanning
     description: What is read, how, and what a verdict means.
     link: https://github.com/vmward/vmward.remediation/blob/main/docs/scanning.md
 """

@@ -43,8 +43,8 @@ options:
   format:
     description:
       - What the file is. It is never probed.
-      - V(elf) is the core that libvirt and vSphere give, V(qemu-state) what Proxmox VE gives, V(raw) bare bytes such as a
-        C(.vmem) file.
+      - V(elf) is the core that libvirt and vSphere give, V(qemu-state) what Proxmox VE gives, V(raw) bare bytes such as
+        a C(.vmem) file.
       - A file that is not what its format says is matched all the same, and the verdict is V(incomplete).
     type: str
     choices: [elf, qemu-state, raw]

@@ -39,7 +39,7 @@ def scan(path: Path, **options: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The memory of a machine that never ran: with a sample across the 16th MiB, and at its very end; and one without."""
+    """The memory of a machine that never ran: with samples across the 16th MiB and at its very end; and without."""
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86_64 is not installed")
     place = tmp_path_factory.mktemp("memory")

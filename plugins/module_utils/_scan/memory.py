@@ -21,8 +21,8 @@ from .verdict import Volume
 
 FORMATS = ("elf", "qemu-state", "raw")
 _LOAD, _MANY, _MOST = 1, 0xFFFF, 4096
-# by ELF class: the header from e_type on, a program header with where p_offset, p_paddr, p_filesz and p_memsz stand in it,
-# and where a section header keeps sh_info, which counts the program headers when there are too many for the header
+# by ELF class: the header from e_type on; a program header, and where in it p_offset, p_paddr, p_filesz and p_memsz
+# stand; where a section header keeps sh_info, which counts the program headers when they are too many for the header
 _ELF = {1: ("HHIIIIIHHHHHH", "IIIIIIII", (1, 3, 4, 5), 28), 2: ("HHIQQQIHHHHHH", "IIQQQQQQ", (2, 4, 5, 6), 44)}
 _NOTES = (
     "Memory is matched as the host holds it: what lies in several pages of a program may lie apart here.",
@@ -63,7 +63,10 @@ def scan_memory(request: Request, path: str, kind: str) -> dict[str, Any]:
 def _work(judge: Judge, memory: Blocks, kind: str, emit: Emit) -> None:
     for engine in judge.engines:
         if not sees_memory(engine, kind):
-            emit("reason", {"text": "The self-test failed: %s missed a sample in memory. Nothing was read." % engine.name})
+            emit(
+                "reason",
+                {"text": "The self-test failed: %s missed a sample in memory. Nothing was read." % engine.name},
+            )
             return
     match(judge, memory, kind)
     for note in _NOTES:

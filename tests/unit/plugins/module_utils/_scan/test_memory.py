@@ -47,7 +47,11 @@ def core(loads: list[tuple[int, bytes]], big: bool = False, narrow: bool = False
     head += struct.pack(order + header, 4, 62, 1, 0, size, 0, 0, size, step, len(loads), 0, 0, 0)
     table, body, at = b"", b"", 4096
     for address, data in loads:
-        fields = (1, at, 0, address, len(data), len(data), 0, 0) if narrow else (1, 0, at, 0, address, len(data), len(data), 0)
+        fields = (
+            (1, at, 0, address, len(data), len(data), 0, 0)
+            if narrow
+            else (1, 0, at, 0, address, len(data), len(data), 0)
+        )
         table, body, at = table + struct.pack(order + shape, *fields), body + data, at + len(data)
     return (head + table).ljust(4096, b"\0") + body
 
