@@ -9,14 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 
+import clam  # type: ignore[import-not-found]
 import disks  # type: ignore[import-not-found]
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
@@ -571,51 +568,11 @@ def test_other_file_systems_are_scanned_but_not_called_clean(tmp_path: Path, kin
 # --- ClamAV ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def open_place() -> Iterator[Path]:
-    """A directory that the scanning account may enter. Every start of pytest closes what pytest made to others."""
-    with tempfile.TemporaryDirectory(prefix="vmward-test-") as place:
-        Path(place).chmod(0o755)
-        yield Path(place)
-
-
 @pytest.fixture(scope="module")
 def clamd() -> Iterator[str]:
     needs("clamd")
-    with open_place() as place:
-        yield from running_clamd(place)
-
-
-def running_clamd(place: Path) -> Iterator[str]:
-    (place / "db").mkdir()
-    signatures = f"Test.Eicar:0:0:{disks.EICAR.hex()}\nTest.Marker:0:*:{disks.MARKER.hex()}\n"
-    (place / "db" / "test.ndb").write_text(signatures)
-    socket_path = place / "socket"
-    (place / "clamd.conf").write_text(
-        f"LocalSocket {socket_path}\nLocalSocketMode 666\nDatabaseDirectory {place / 'db'}\nForeground true\n"
-        "User root\nMaxFileSize 4M\nMaxScanSize 8M\nStreamMaxLength 12M\nLogFile /dev/null\n"
-    )
-    daemon = subprocess.Popen(
-        ["clamd", "-c", str(place / "clamd.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 60
-    while not answers(socket_path):
-        assert daemon.poll() is None, "clamd did not start"
-        assert time.monotonic() < end, "clamd does not answer"
-        time.sleep(0.2)
-    yield str(socket_path)
-    daemon.terminate()
-    daemon.wait(30)
-
-
-def answers(path: Path) -> bool:
-    try:
-        with socket.socket(socket.AF_UNIX) as link:
-            link.connect(str(path))
-            link.sendall(b"zPING\0")
-            return link.recv(16) == b"PONG\0"
-    except OSError:
-        return False
+    with clam.daemon() as socket_path:
+        yield socket_path
 
 
 def test_clamd_finds_what_yara_finds(infected: Path, clean: Path, clamd: str) -> None:
@@ -653,7 +610,7 @@ while True:
 
 
 def test_an_engine_that_misses_its_sample_is_not_believed(clean: Path) -> None:
-    with open_place() as place:
+    with clam.open_place() as place:
         path = place / "socket"
         liar = subprocess.Popen([sys.executable, "-c", LIAR, str(path)], stdout=subprocess.PIPE)
         try:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ MARKER = b"VMWARD-INERT-" + b"SAMPLE"
 HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
 _PROVEN = 1 << 20
 _CLAMD_MOST = (1 << 31) - 1
+_LIMIT = "Heuristics.Limits.Exceeded"
 
 
 class EngineFailed(Exception):
@@ -208,6 +210,7 @@ class Clamd:
         self._limit = 0
         self._version = self._ask(b"zVERSION\0", ())
         self_test(self, [eicar()])
+        self._tells_limits = _LIMIT in self._instream(iter([_nested()]))
 
     def scan(self, content: Content) -> tuple[list[Hit], str]:
         gap = self._size_gap(content.size)
@@ -215,7 +218,7 @@ class Clamd:
             return [], gap
         answer = self._instream(content.stream())
         name = answer[len("stream: ") : -len(" FOUND")] if answer.endswith(" FOUND") else ""
-        if name.startswith("Heuristics.Limits.Exceeded"):
+        if name.startswith(_LIMIT):
             return [], "ClamAV reached one of its limits on it (%s)" % name
         if name:
             return [Hit(name, -1)], ""
@@ -263,6 +266,7 @@ class Clamd:
             "version": self._version,
             "rules": [],
             "database": self._database,
+            "limits": "told" if self._tells_limits else "silent",
             "self_test": "passed",
         }
 
@@ -310,6 +314,14 @@ def _padded(size: int) -> Iterator[bytes]:
     while left > 0:
         yield bytes(min(left, WINDOW))
         left -= WINDOW
+
+
+def _nested() -> bytes:
+    """An archive in an archive, more than clamd can be told to open (its MaxRecursion is at most 100)."""
+    data = b"a"
+    for _layer in range(101):
+        data = gzip.compress(data)
+    return data
 
 
 def _merged(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
