@@ -168,7 +168,7 @@ findings:
     engine: {description: Engine that found it., type: str}
     size: {description: Size of the file in bytes., type: int}
     offset: {description: "Byte of the first match in the file, V(-1) if the engine does not say.", type: int}
-    sha256: {description: SHA-256 of the file., type: str}
+    sha256: {description: "SHA-256 of the file, empty for one above 4 GiB.", type: str}
 findings_count:
   description: Number of findings, also of those past the 1000.
   type: int

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Images made to harm the scanner: it neither crashes, hangs nor swells; what is there is found; no unread part is clean."""
+"""Images made to harm the scanner: it does not crash, hang or swell; what is there is found; unread is not clean."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 import clam  # type: ignore[import-not-found]
 import disks  # type: ignore[import-not-found]
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     DiskRequest,
     LayerSpec,
@@ -104,7 +105,7 @@ def test_a_name_cannot_leave_its_line(tmp_path: Path, name: bytes) -> None:
 
 
 def crowded(place: Path, count: int) -> Path:
-    """One directory that names `count` files, written by hand, since mke2fs takes an hour. The last one holds the marker."""
+    """One directory that names `count` files, written by hand (mke2fs takes an hour). The last one holds the marker."""
     options = (
         "-b",
         "4096",
@@ -216,6 +217,15 @@ def test_a_qcow2_whose_tables_point_at_each_other_ends(tmp_path: Path, plain: by
     table = struct.unpack_from(">Q", head, 40)[0]
     disks.write_at(image, table, struct.pack(">Q", table | 1 << 63))
     assert look(image, "qcow2")["verdict"] == "incomplete"
+
+
+def test_an_infected_file_that_claims_an_absurd_size_is_found_soon(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"padded": bytes(70000) + disks.MARKER}, 32 * MB)
+    debug(image, "sif /padded size 0xfffffffff0")
+    notice = Indicators(sha256=frozenset(["00" * 32]))
+    result = look(image, indicators=notice)
+    assert (paths(result), result["findings"][0]["offset"]) == (["/padded"], 70000)
+    assert result["cpu_seconds"] < 10
 
 
 # --- bombs -----------------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class Yara:
         try:
             import yara_x
         except ImportError as exc:
-            raise EngineFailed("The Python library yara-x is missing. Install it on the data host.") from exc
+            raise EngineFailed("The Python library yara-x is missing. Install it on the host that scans.") from exc
         compiler = yara_x.Compiler()
         compiler.enable_includes(False)
         self._files = files

@@ -24,6 +24,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
 _BATCH = 500
+_HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Judge:
         try:
             if content.size and not self._is_known(content):
                 self._ask(content, hits, gaps)
-            if hits:
+            if hits and content.size <= _HASHED:
                 sha256 = content.digest().hex()
         except EngineFailed:
             raise
@@ -171,7 +172,8 @@ class Judge:
 
     def _ask(self, content: Content, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
         self.bytes += content.size if content.is_whole else 0
-        hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_content(content.stream)]
+        if content.size <= _HASHED:
+            hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_content(content.stream)]
         for engine in self.engines:
             found, gap = engine.scan(content)
             hits += [(engine.name, hit) for hit in found]
