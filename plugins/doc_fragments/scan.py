@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation shared by the modules that scan disks."""
+"""Documentation shared by the modules that scan."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ options:
     description:
       - YARA rule files, or directories whose C(*.yar) and C(*.yara) files are used.
       - The directive C(include) is not allowed in them.
+      - A match of a rule whose metadata say C(severity = "suspicious") is an indicator, which makes the verdict V(incomplete). Any
+        other match is a finding, which makes it V(infected).
     type: list
     elements: path
     default: []
@@ -30,6 +32,27 @@ options:
     type: list
     elements: path
     default: []
+  deadline:
+    description: Seconds after which the scan ends as V(incomplete).
+    type: int
+    default: 7200
+  cpu_limit:
+    description: Seconds of processor time after which the scan ends as V(incomplete).
+    type: int
+    default: 7200
+  memory_limit:
+    description:
+      - Memory in MiB that the scan may take on top of its loaded engines.
+      - Files larger than a quarter of it are given to YARA in overlapping parts, and make the verdict V(incomplete).
+    type: int
+    default: 2048
+  progress_file:
+    description: File to be replaced about once a second with the progress in JSON.
+    type: path
+"""
+
+    FILES = r"""
+options:
   clamd_socket:
     description: UNIX socket of a running clamd. If it is set, the engine V(clamd) is used and must work.
     type: path
@@ -45,25 +68,8 @@ options:
     elements: str
     choices: [yara, clamd]
     default: [yara]
-  deadline:
-    description: Seconds after which the scan ends as V(incomplete).
-    type: int
-    default: 7200
-  cpu_limit:
-    description: Seconds of processor time after which the scan ends as V(incomplete).
-    type: int
-    default: 7200
-  memory_limit:
-    description:
-      - Memory in MiB that the scan may take on top of its loaded engines.
-      - Files larger than a quarter of it are given to YARA in overlapping parts, and make the verdict V(incomplete).
-    type: int
-    default: 2048
   max_file_size:
     description: Files of more bytes are not scanned, and make the verdict V(incomplete). V(0) stands for no limit.
     type: int
     default: 0
-  progress_file:
-    description: File to be replaced about once a second with the progress in JSON.
-    type: path
 """

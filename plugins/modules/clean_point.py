@@ -128,6 +128,7 @@ options:
     type: path
 extends_documentation_fragment:
   - vmward.remediation.scan
+  - vmward.remediation.scan.files
 seealso:
   - module: vmward.remediation.disk_scan
   - module: vmward.remediation.golden_index
@@ -225,8 +226,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import (
     DISK,
     disks_of,
+    file_spec,
     request_of,
-    scan_spec,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 
@@ -244,7 +245,7 @@ ARGUMENTS = {
     "all_points": {"type": "bool", "default": False},
     "until": {"type": "str", "default": ""},
     "index_directory": {"type": "path"},
-    **scan_spec(),
+    **file_spec(),
 }
 
 

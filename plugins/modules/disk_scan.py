@@ -98,8 +98,9 @@ options:
     type: path
 extends_documentation_fragment:
   - vmward.remediation.scan
+  - vmward.remediation.scan.files
 seealso:
-  - name: Scanning disks
+  - name: Scanning
     description: What is read, how, and what a verdict means.
     link: https://github.com/vmward/vmward.remediation/blob/main/docs/scanning.md
 """
@@ -167,17 +168,17 @@ findings:
     engine: {description: Engine that found it., type: str}
     size: {description: Size of the file in bytes., type: int}
     offset: {description: "Byte of the first match in the file, V(-1) if the engine does not say.", type: int}
-    sha256: {description: SHA-256 of the file., type: str}
+    sha256: {description: "SHA-256 of the file, empty for one above 4 GiB.", type: str}
 findings_count:
   description: Number of findings, also of those past the 1000.
   type: int
   returned: success
 indicators:
   description:
-    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, extended attributes), each as in
-      RV(findings).
-      The offset counts from the start of the disk, or of the volume.
-    - They may be leftovers, so they make the verdict V(incomplete) and ask for a person's judgement.
+    - Matches in raw bytes outside of files (boot sector, gaps, swap, unread volumes, attributes), of addresses and
+      domains, and of rules that only hint at malware; each as in RV(findings).
+      In raw bytes the offset counts from the start of the disk, or of the volume.
+    - They may be leftovers or honest, so they make the verdict V(incomplete) and ask for a person's judgement.
   type: list
   elements: dict
   returned: success
@@ -281,31 +282,22 @@ cpu_seconds:
   returned: success
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, scan
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import (
     DISK,
     disks_of,
+    file_spec,
     request_of,
-    scan_spec,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import in_one_line
 
 ARGUMENTS = {
     "disks": {"type": "list", "elements": "dict", "required": True, "options": DISK},
     "index_directory": {"type": "path"},
-    **scan_spec(),
+    **file_spec(),
 }
-
-
-def told(result: dict[str, Any]) -> str:
-    """The result in one line."""
-    found = f", {result['findings_count']} findings" if result["findings_count"] else ""
-    why = f"; {result['incomplete_reasons'][0]}" if result["incomplete_reasons"] else ""
-    megabytes = result["bytes_read"] / 1e6
-    return f"{result['verdict']} ({result['files']} files, {megabytes:.0f} MB, {result['seconds']:.1f} s{found}){why}"
 
 
 def main() -> None:
@@ -314,7 +306,7 @@ def main() -> None:
         result = scan(request_of(module.params, disks_of(module.params["disks"])))
     except BadInput as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=False, msg=told(result), **result)
+    module.exit_json(changed=False, msg=in_one_line(result), **result)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ options:
     default: /var/lib/vmward/index
 extends_documentation_fragment:
   - vmward.remediation.scan
+  - vmward.remediation.scan.files
 seealso:
   - module: vmward.remediation.disk_scan
 """
@@ -130,15 +131,15 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, DiskRequest
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import (
     LAYERS,
+    file_spec,
     layers_of,
     request_of,
-    scan_spec,
 )
 
 ARGUMENTS = {
     "layers": LAYERS,
     "index_directory": {"type": "path", "default": "/var/lib/vmward/index"},
-    **scan_spec(),
+    **file_spec(),
 }
 
 

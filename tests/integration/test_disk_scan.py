@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 
+import clam  # type: ignore[import-not-found]
 import disks  # type: ignore[import-not-found]
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
@@ -266,6 +265,19 @@ def test_a_small_file_system_before_the_first_partition_does_not_hide_the_disk(i
     result = look((image, "raw"))
     assert len(result["findings"]) == 2
     assert "in one place" in result["incomplete_reasons"][0]
+
+
+def test_a_hint_in_a_file_is_an_indicator_and_hides_no_finding(tmp_path: Path) -> None:
+    unit = b"[Service]\nExecStart=/dev/shm/.x/agent\n"
+    files = {"etc/systemd/system/x.service": unit, "etc/copy": unit}
+    result = look((disks.ext4(tmp_path / "d.img", files), "raw"))
+    assert_incomplete(result, "person's judgement")
+    assert result["findings"] == []
+    assert paths(result, "indicators") == ["/etc/copy", "/etc/systemd/system/x.service"]
+    assert result["indicators"][0]["rule"] == "started_from_writable_place"
+    assert len(result["indicators"][0]["sha256"]) == 64
+    both = look((disks.ext4(tmp_path / "e.img", {**files, "evil.com": disks.EICAR}), "raw"))
+    assert (both["verdict"], paths(both), len(both["indicators"])) == ("infected", ["/evil.com"], 2)
 
 
 def test_what_lies_behind_a_file_system_is_seen(clean: Path, tmp_path: Path) -> None:
@@ -557,41 +569,10 @@ def test_other_file_systems_are_scanned_but_not_called_clean(tmp_path: Path, kin
 
 
 @pytest.fixture(scope="module")
-def clamd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def clamd() -> Iterator[str]:
     needs("clamd")
-    place = tmp_path_factory.mktemp("clamd")
-    for parent in (place, *place.parents):
-        if parent.stat().st_mode & 0o005 != 0o005 and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    (place / "db").mkdir()
-    signatures = f"Test.Eicar:0:0:{disks.EICAR.hex()}\nTest.Marker:0:*:{disks.MARKER.hex()}\n"
-    (place / "db" / "test.ndb").write_text(signatures)
-    socket_path = place / "socket"
-    (place / "clamd.conf").write_text(
-        f"LocalSocket {socket_path}\nLocalSocketMode 666\nDatabaseDirectory {place / 'db'}\nForeground true\n"
-        "User root\nMaxFileSize 4M\nMaxScanSize 8M\nStreamMaxLength 12M\nLogFile /dev/null\n"
-    )
-    daemon = subprocess.Popen(
-        ["clamd", "-c", str(place / "clamd.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 60
-    while not answers(socket_path):
-        assert daemon.poll() is None, "clamd did not start"
-        assert time.monotonic() < end, "clamd does not answer"
-        time.sleep(0.2)
-    yield str(socket_path)
-    daemon.terminate()
-    daemon.wait(30)
-
-
-def answers(path: Path) -> bool:
-    try:
-        with socket.socket(socket.AF_UNIX) as link:
-            link.connect(str(path))
-            link.sendall(b"zPING\0")
-            return link.recv(16) == b"PONG\0"
-    except OSError:
-        return False
+    with clam.daemon() as socket_path:
+        yield socket_path
 
 
 def test_clamd_finds_what_yara_finds(infected: Path, clean: Path, clamd: str) -> None:
@@ -600,7 +581,8 @@ def test_clamd_finds_what_yara_finds(infected: Path, clean: Path, clamd: str) ->
         (engine, path) for engine in ("clamd", "yara") for path in ("/home/user/a/b/c/d/eicar.com", "/srv/padded")
     }
     assert [engine["name"] for engine in result["engines"]] == ["yara", "clamd"]
-    assert look((clean, "raw"), clamd_socket=clamd)["verdict"] == "clean"
+    harmless = look((clean, "raw"), clamd_socket=clamd)
+    assert (harmless["verdict"], harmless["incomplete_reasons"]) == ("clean", [])
 
 
 @pytest.mark.parametrize("size", [3, 5, 10, 20])
@@ -627,19 +609,18 @@ while True:
 """
 
 
-def test_an_engine_that_misses_its_sample_is_not_believed(clean: Path, tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    liar = subprocess.Popen([sys.executable, "-c", LIAR, str(path)], stdout=subprocess.PIPE)
-    assert liar.stdout is not None
-    liar.stdout.readline()
-    for parent in (path, *path.parents):
-        if parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    try:
-        assert_incomplete(look((clean, "raw"), clamd_socket=str(path)), "missed a planted sample")
-    finally:
-        liar.terminate()
-        liar.wait(10)
+def test_an_engine_that_misses_its_sample_is_not_believed(clean: Path) -> None:
+    with clam.open_place() as place:
+        path = place / "socket"
+        liar = subprocess.Popen([sys.executable, "-c", LIAR, str(path)], stdout=subprocess.PIPE)
+        try:
+            assert liar.stdout is not None
+            liar.stdout.readline()
+            path.chmod(0o777)
+            assert_incomplete(look((clean, "raw"), clamd_socket=str(path)), "missed a planted sample")
+        finally:
+            liar.terminate()
+            liar.wait(10)
 
 
 # --- the module ------------------------------------------------------------------------------------------------------

@@ -43,8 +43,16 @@ def machine(directory: Path, name: str) -> dict[str, object]:
     return found
 
 
+def put_into_memory(directory: Path, name: str, text: str) -> None:
+    path = directory / "fake1.json"
+    state = json.loads(path.read_text())
+    next(vm for vm in state["vms"].values() if vm["name"] == name)["ram"] = text
+    path.write_text(json.dumps(state))
+
+
 def test_two_vms_are_taken_from_the_alert_to_service(directory: Path) -> None:
-    done = respond(directory, "-e", "vmward_vms=desk1,app1", "-e", "vmward_case=tour-1")
+    put_into_memory(directory, "desk1", "VMWARD-INERT-" + "SAMPLE")
+    done = respond(directory, "-e", "vmward_vms=desk1,app1", "-e", "vmward_case=tour-1", "-e", "scan_memory=true")
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("desk1", "app1"):
         vm = machine(directory, name)
@@ -52,6 +60,9 @@ def test_two_vms_are_taken_from_the_alert_to_service(directory: Path) -> None:
     entries = [json.loads(line) for line in (directory / "cases/tour-1/ledger.jsonl").read_text().splitlines()]
     verdicts = {(e["target"], e["result"]["verdict"]) for e in entries if (e["phase"], e["action"]) == ("scan", "disk")}
     assert ("desk1", "infected") in verdicts
+    memory = {e["target"]: e["result"] for e in entries if (e["phase"], e["action"]) == ("scan", "memory")}
+    assert [hit["rule"] for hit in memory["desk1"]["indicators"]] == ["vmward_inert_sample"]
+    assert memory["app1"]["verdict"] == "clean"
     assert ("app1", "infected") not in verdicts
     assert "NOT DONE  scope, harden" in done.stdout
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -20,8 +21,10 @@ WINDOW = 16 << 20
 OVERLAP = 1 << 16
 SELF_TEST = "vmward_self_test"
 MARKER = b"VMWARD-INERT-" + b"SAMPLE"
+HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
 _PROVEN = 1 << 20
 _CLAMD_MOST = (1 << 31) - 1
+_LIMIT = "Heuristics.Limits.Exceeded"
 
 
 class EngineFailed(Exception):
@@ -44,6 +47,7 @@ class RuleFile:
 class Hit:
     rule: str
     offset: int  # -1 if the engine does not say
+    is_hint: bool = False
 
 
 class Content:
@@ -133,7 +137,7 @@ class Yara:
         try:
             import yara_x
         except ImportError as exc:
-            raise EngineFailed("The Python library yara-x is missing. Install it on the data host.") from exc
+            raise EngineFailed("The Python library yara-x is missing. Install it on the host that scans.") from exc
         compiler = yara_x.Compiler()
         compiler.enable_includes(False)
         self._files = files
@@ -160,18 +164,20 @@ class Yara:
             raise EngineFailed("No YARA rule was loaded: name at least one rule file.")
 
     def scan(self, content: Content) -> tuple[list[Hit], str]:
-        hits: dict[str, int] = {}
+        hits: dict[str, Hit] = {}
         for at, data in content.windows():
             try:
                 matches = self._scanner.scan(data).matching_rules
             except self._errors as exc:
-                return [Hit(*item) for item in hits.items()], "YARA gave up on it (%s)" % exc
+                return list(hits.values()), "YARA gave up on it (%s)" % exc
             for rule in matches:
                 if self._testing or rule.namespace != SELF_TEST:
-                    hits.setdefault(rule.identifier, at + _first_match(rule))
+                    is_hint = dict(rule.metadata).get("severity") == HINT
+                    hit = Hit(rule.identifier, at + _first_match(rule), is_hint)
+                    hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
         # A rule may look at the whole file, so windows can show what is there but not what is absent.
         gap = "" if content.is_whole else "it is too large for the memory limit, so YARA saw it in parts only"
-        return [Hit(*item) for item in hits.items()], gap
+        return list(hits.values()), gap
 
     @contextmanager
     def testing(self) -> Iterator[None]:
@@ -204,6 +210,7 @@ class Clamd:
         self._limit = 0
         self._version = self._ask(b"zVERSION\0", ())
         self_test(self, [eicar()])
+        self._tells_limits = _LIMIT in self._instream(iter([_nested()]))
 
     def scan(self, content: Content) -> tuple[list[Hit], str]:
         gap = self._size_gap(content.size)
@@ -211,7 +218,7 @@ class Clamd:
             return [], gap
         answer = self._instream(content.stream())
         name = answer[len("stream: ") : -len(" FOUND")] if answer.endswith(" FOUND") else ""
-        if name.startswith("Heuristics.Limits.Exceeded"):
+        if name.startswith(_LIMIT):
             return [], "ClamAV reached one of its limits on it (%s)" % name
         if name:
             return [Hit(name, -1)], ""
@@ -259,6 +266,7 @@ class Clamd:
             "version": self._version,
             "rules": [],
             "database": self._database,
+            "limits": "told" if self._tells_limits else "silent",
             "self_test": "passed",
         }
 
@@ -306,6 +314,14 @@ def _padded(size: int) -> Iterator[bytes]:
     while left > 0:
         yield bytes(min(left, WINDOW))
         left -= WINDOW
+
+
+def _nested() -> bytes:
+    """An archive in an archive, more than clamd can be told to open (its MaxRecursion is at most 100)."""
+    data = b"a"
+    for _layer in range(101):
+        data = gzip.compress(data)
+    return data
 
 
 def _merged(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from .engines import HINT
+
 KINDS = ("sha256", "sha1", "md5", "paths", "names", "ips", "domains")
 _LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32}
 _NETWORK = "ioc_network_"
@@ -68,24 +70,20 @@ class Indicators:
     def names_as_bytes(self) -> frozenset[bytes]:
         return frozenset(name.encode("utf-8", "surrogateescape") for name in self.names)
 
-    @staticmethod
-    def is_weak(rule: str) -> bool:
-        return rule.startswith(_NETWORK)
-
     def digest(self) -> str:
         """Changes with what is looked for."""
         told = json.dumps([sorted(getattr(self, kind)) for kind in KINDS])
         return hashlib.sha256(told.encode()).hexdigest()
 
     def rules(self) -> str:
-        """The addresses and domains as YARA rules, so that they are looked for in the same pass."""
+        """The addresses and domains as YARA rules, for the same pass. Hints: a log may tell of a mere attempt."""
         lines = []
         for index, value in enumerate(sorted(self.ips | self.domains)):
             # Not as a part of a longer address or name
             pattern = r"(^|[^0-9A-Za-z.-])%s([^0-9A-Za-z-]|$)" % re.escape(value).replace(r"\-", "-")
             lines.append(
-                'rule %s%d { meta: value = "%s" strings: $value = /%s/ ascii wide nocase condition: $value }'
-                % (_NETWORK, index, value, pattern.replace(r"\:", ":"))
+                'rule %s%d { meta: severity = "%s" value = "%s" strings: $value = /%s/ ascii wide nocase '
+                "condition: $value }" % (_NETWORK, index, HINT, value, pattern.replace(r"\:", ":"))
             )
         return "\n".join(lines)
 

@@ -32,6 +32,9 @@ from .verdict import BaseUse, Tally, printable
 
 MAX_RULE_FILE = 256 << 20
 FILE_TIMEOUT = 300
+_SILENT = (
+    "clamd does not say when an archive exceeds its limits, so that what it holds was not judged (AlertExceedsMax)."
+)
 _FLOCK = struct.Struct("hhqqi4x")
 # QEMU marks a right that it holds by a shared lock on byte 100 + right, and one it denies to others on 200 + right
 _QEMU_HOLDS_WRITE, _QEMU_HOLDS_RESIZE, _QEMU_DENIES_WRITE = 101, 103, 201
@@ -148,7 +151,7 @@ def spent(ended: Ended) -> dict[str, Any]:
 
 def prepare(request: Request, emit: Emit, remember: bool = True) -> Prepared | None:
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
-    missing = preload()
+    missing = preload() if request.disks else ""
     if missing:
         emit("note", {"text": "Only ext file systems can be read here: %s." % missing})
     engines: list[Engine] = []
@@ -168,6 +171,8 @@ def prepare(request: Request, emit: Emit, remember: bool = True) -> Prepared | N
     described = [engine.describe() for engine in engines]
     for one in described:
         emit("engine", one)
+        if one.get("limits") == "silent":
+            emit("note", {"text": _SILENT})
     if not engines:
         emit("reason", {"text": "No engine is ready, so nothing was read."})
         return None

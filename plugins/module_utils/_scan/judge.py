@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .blocks import Blocks, Meter, UnreadableImage
-from .engines import WINDOW, Content, Engine, EngineFailed
+from .engines import WINDOW, Content, Engine, EngineFailed, Hit
 from .ext4_records import BadFilesystem
 from .foreign import NotReadable
 from .ioc import NO_INDICATORS, Indicators
@@ -24,6 +24,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
 _BATCH = 500
+_HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Where:
 class Judgement:
     """What is known of one content. A gap says why an engine could not judge all of it."""
 
-    hits: tuple[tuple[str, str, int], ...] = ()
+    hits: tuple[tuple[str, Hit], ...] = ()
     gaps: tuple[str, ...] = ()
     sha256: str = ""
 
@@ -145,18 +146,18 @@ class Judge:
                 self._remembered[key] = judgement
         for gap in judgement.gaps:
             self.reason("%s on %s: %s." % (printable(path(), 300), where, gap))
-        for engine, rule, offset in judgement.hits:
-            self._hit(where, path(), engine, rule, content.size, offset, judgement.sha256)
+        for engine, hit in judgement.hits:
+            self._hit(where, path(), engine, hit, content.size, judgement.sha256)
         self.tell()
 
     def _judge(self, content: Content) -> Judgement:
-        hits: list[tuple[str, str, int]] = []
+        hits: list[tuple[str, Hit]] = []
         gaps: list[str] = []
         sha256 = ""
         try:
             if content.size and not self._is_known(content):
                 self._ask(content, hits, gaps)
-            if hits:
+            if hits and content.size <= _HASHED:
                 sha256 = content.digest().hex()
         except EngineFailed:
             raise
@@ -169,12 +170,13 @@ class Judge:
             return False
         return content.digest() in self._known
 
-    def _ask(self, content: Content, hits: list[tuple[str, str, int]], gaps: list[str]) -> None:
+    def _ask(self, content: Content, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
         self.bytes += content.size if content.is_whole else 0
-        hits += [("ioc", rule, -1) for rule in self.indicators.of_content(content.stream)]
+        if content.size <= _HASHED:
+            hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_content(content.stream)]
         for engine in self.engines:
             found, gap = engine.scan(content)
-            hits += [(engine.name, hit.rule, hit.offset) for hit in found]
+            hits += [(engine.name, hit) for hit in found]
             gaps += [gap] if gap else []
         if self._known is not None and content.is_whole and not hits and not gaps:
             self._known.add(content.digest())
@@ -186,13 +188,13 @@ class Judge:
         """A name or path is among the indicators of compromise."""
         if (where, path, rule) not in self._named:
             self._named.add((where, path, rule))
-            self._hit(where, path, "ioc", rule, 0, -1, "")
+            self._hit(where, path, "ioc", Hit(rule, -1), 0, "")
 
     def raw(self, where: Where, source: Blocks, extent: Extent, label: str, key: Hashable | None = None) -> bool:
         """Match raw bytes; every hit is an indicator only. Says whether there was anything but zeros."""
         something = False
         content = Content(extent.size, lambda at, length: source.read(extent.start + at, length), 0)
-        hits: list[tuple[str, str, int]] = []
+        hits: list[tuple[str, Hit]] = []
         gaps: list[str] = []
         if key is not None and key in self._remembered:
             before = self._remembered[key]
@@ -208,16 +210,16 @@ class Judge:
                 self._remembered[key] = Judgement(tuple(hits), tuple(gaps))
         for gap in gaps:
             self.reason("Raw bytes of %s: %s." % (where, gap))
-        for engine, rule, at in hits:
-            self._indicator(where, "(%s)" % label, engine, rule, extent.size, extent.start + at)
+        for engine, hit in dict.fromkeys(hits):  # parts overlap
+            self._indicator(where, "(%s)" % label, engine, hit.rule, extent.size, extent.start + hit.offset)
         return something
 
-    def _match(self, data: bytes, at: int, hits: list[tuple[str, str, int]], gaps: list[str]) -> None:
+    def _match(self, data: bytes, at: int, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
         part = Content(len(data), lambda _at, _length: data, WINDOW)
         for engine in self._raw_engines:
             found, gap = engine.scan(part)
             gaps += [gap] if gap else []
-            hits += [(engine.name, hit.rule, at + hit.offset) for hit in found]
+            hits += [(engine.name, Hit(hit.rule, at + hit.offset)) for hit in found]
 
     def attributes(self, where: Where, number: int, block: bytes) -> None:
         """Extended attributes of an inode."""
@@ -227,13 +229,10 @@ class Judge:
                 path = "(attributes of inode %d)" % number
                 self._indicator(where, path, engine.name, hit.rule, len(block), hit.offset)
 
-    def _hit(
-        self, where: Where, path: str | bytes, engine: str, rule: str, size: int, offset: int, sha256: str
-    ) -> None:
-        # An address may stand in a log that merely tells of an attack
-        kind = "indicator" if self.indicators.is_weak(rule) else "finding"
-        found = Finding(where.disk, where.volume, printable(path), printable(rule, 128), engine, size, offset, sha256)
-        self.emit(kind, vars(found))
+    def _hit(self, where: Where, path: str | bytes, engine: str, hit: Hit, size: int, sha256: str) -> None:
+        rule = printable(hit.rule, 128)
+        found = Finding(where.disk, where.volume, printable(path), rule, engine, size, hit.offset, sha256)
+        self.emit("indicator" if hit.is_hint else "finding", vars(found))
 
     def _indicator(self, where: Where, path: str, engine: str, rule: str, size: int, offset: int) -> None:
         found = Finding(where.disk, where.volume, path, printable(rule, 128), engine, size, offset, "")

@@ -32,34 +32,42 @@ def scan_spec() -> dict[str, Any]:
     return {
         "rules": {"type": "list", "elements": "path", "default": []},
         "indicators": {"type": "list", "elements": "path", "default": []},
-        "clamd_socket": {"type": "path"},
-        "clamd_database": {"type": "path"},
-        "engines_required": {"type": "list", "elements": "str", "choices": ["yara", "clamd"], "default": ["yara"]},
         "deadline": {"type": "int", "default": 7200},
         "cpu_limit": {"type": "int", "default": 7200},
         "memory_limit": {"type": "int", "default": 2048},
-        "max_file_size": {"type": "int", "default": 0},
         "progress_file": {"type": "path"},
     }
 
 
-def request_of(params: dict[str, Any], disks: Sequence[DiskRequest]) -> Request:
-    if not disks or not all(disk.layers for disk in disks):
+def file_spec() -> dict[str, Any]:
+    """For what scans files: not only YARA judges those."""
+    return {
+        **scan_spec(),
+        "clamd_socket": {"type": "path"},
+        "clamd_database": {"type": "path"},
+        "engines_required": {"type": "list", "elements": "str", "choices": ["yara", "clamd"], "default": ["yara"]},
+        "max_file_size": {"type": "int", "default": 0},
+    }
+
+
+def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = None) -> Request:
+    if disks is not None and not (disks and all(disk.layers for disk in disks)):
         raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
-    if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or params["max_file_size"] < 0:
+    largest = params.get("max_file_size", 0)
+    if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or largest < 0:
         raise BadInput("Cannot scan with a limit below 1 (only max_file_size may be 0).")
     indicators = _indicators(params["indicators"])
     return Request(
-        disks=tuple(disks),
+        disks=tuple(disks or ()),
         rules=(*read_rules(params["rules"]), *rules_of(indicators)),
-        clamd_socket=params["clamd_socket"] or "",
-        clamd_database=params["clamd_database"] or "",
-        engines_required=tuple(params["engines_required"]),
-        max_file_size=params["max_file_size"],
+        clamd_socket=params.get("clamd_socket") or "",
+        clamd_database=params.get("clamd_database") or "",
+        engines_required=tuple(params.get("engines_required", ["yara"])),
+        max_file_size=largest,
         progress_file=params["progress_file"] or "",
         limits=Limits(params["deadline"], params["memory_limit"] << 20, params["cpu_limit"]),
         indicators=indicators,
-        directory=params["index_directory"] or "",
+        directory=params.get("index_directory") or "",
     )
 
 

@@ -13,6 +13,7 @@ import pwd
 import resource
 import select
 import signal
+import struct
 import sys
 import time
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from .judge import Emit
 
 MAX_LINE = 1 << 16
 MAX_TOTAL = 64 << 20
-_NO_NEW_PRIVS, _DEATH_SIGNAL, _DUMPABLE = 38, 1, 4
+_PATIENCE = 10.0
+_NO_NEW_PRIVS, _DEATH_SIGNAL, _DUMPABLE, _KEEP_CAPABILITIES = 38, 1, 4, 8
+_CAPABILITY_VERSION, _READ_ALL = 0x20080522, 1 << 2  # linux/capability.h: CAP_DAC_READ_SEARCH
 _NEW_NETWORK, _NEW_IPC = 0x40000000, 0x08000000
 
 
@@ -31,12 +34,14 @@ class Limits:
     """What the child may use. Memory counts on top of what it holds once the engines are loaded.
 
     `writes`: how long a file that it was given open for writing may become; 0 and it can write to none.
+    `reads_all`: it keeps root's right to read every file, and no other.
     """
 
     deadline: float
     memory: int
     cpu: int
     writes: int = 0
+    reads_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,12 @@ def run_confined(
         os.close(reader)
         _child(prepare, limits, keep, writer)
     os.close(writer)
+    trouble = "interrupted"
     try:
         trouble = _listen(reader, limits.deadline, take, tick)
     finally:
         os.close(reader)
-        _kill(child)
+        _kill(child, 0 if trouble else _PATIENCE)
         status, usage = os.wait4(child, 0)[1:]
     return Ended(trouble or _how(status), usage.ru_utime + usage.ru_stime)
 
@@ -96,20 +102,14 @@ def _listen(reader: int, deadline: float, take: Callable[[str, dict[str, Any]], 
                 return "the scanning process reported nonsense"
 
 
-def _kill(child: int) -> None:
-    """Everything has been said, or time is up. The child is still ours to reap, so the number is its own."""
-    try:
-        os.kill(child, signal.SIGKILL if not _exits_soon(child) else 0)
-    except ProcessLookupError:
-        return
-
-
-def _exits_soon(child: int) -> bool:
-    for _attempt in range(50):
-        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-            return True
+def _kill(child: int, patience: float) -> None:
+    """One that has said everything may take a while to end on a busy host. The number is its own until it is reaped."""
+    end = time.monotonic() + patience
+    while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        if time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+            return
         time.sleep(0.01)
-    return False
 
 
 def _how(status: int) -> str:
@@ -170,7 +170,9 @@ def _drop_rights(limits: Limits) -> None:
         nobody = pwd.getpwnam("nobody")
         os.setgroups([])
         os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
+        _prctl(_KEEP_CAPABILITIES, int(limits.reads_all))
         os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
+        _keep(_READ_ALL if limits.reads_all else 0)
     _prctl(_DEATH_SIGNAL, signal.SIGKILL)
     _prctl(_DUMPABLE, 0)
     for kind, amount in (
@@ -181,6 +183,14 @@ def _drop_rights(limits: Limits) -> None:
     ):
         _limit(kind, amount, amount)
     _limit(resource.RLIMIT_CPU, limits.cpu, limits.cpu + 5)  # the hard limit kills without saying why
+
+
+def _keep(capabilities: int) -> None:
+    """Of root's rights these only: effective, permitted and inheritable ones, the lower 32 and the upper 32."""
+    head = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    data = struct.pack("=6I", capabilities, capabilities, 0, 0, 0, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(head, data):
+        raise OSError(ctypes.get_errno(), "capset failed")
 
 
 def _limit(kind: int, soft: int, hard: int) -> None:

@@ -24,7 +24,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One file (or, as an indicator, one stretch of raw bytes) that one rule of one engine matched."""
+    """One file (as an indicator also one stretch of raw bytes) that one rule of one engine matched."""
 
     disk: str
     volume: int
@@ -128,9 +128,8 @@ class Tally:
     def as_result(self) -> dict[str, Any]:
         reasons = list(self.reasons)
         if self.indicators_count:
-            reasons.append(
-                "%d matches in raw bytes outside of files need a person's judgement." % self.indicators_count
-            )
+            what = "%d indicators (matches in raw bytes, or of rules that hint only) need a person's judgement."
+            reasons.append(what % self.indicators_count)
         if not self.volumes:
             reasons.append("No volume was found.")
         return {
@@ -151,6 +150,15 @@ class Tally:
             "bytes_read": self.bytes_read,
             "bytes_from_disk": self.bytes_from_disk,
         }
+
+
+def in_one_line(result: dict[str, Any]) -> str:
+    """A scan's result for a person in a hurry."""
+    amount = "%d files, %.0f MB" % (result["files"], result["bytes_read"] / 1e6)
+    counts = [(result["findings_count"], "findings"), (result["indicators_count"], "indicators")]
+    found = "".join(", %d %s" % (count, what) for count, what in counts if count)
+    why = "; %s" % result["incomplete_reasons"][0] if result["incomplete_reasons"] else ""
+    return "%s (%s, %.1f s%s)%s" % (result["verdict"], amount, result["seconds"], found, why)
 
 
 def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:

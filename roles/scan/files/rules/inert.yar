@@ -8,6 +8,8 @@ rule eicar_test_file
 {
     meta:
         description = "The EICAR test file"
+        severity = "malicious"
+        reference = "https://www.eicar.org/download-anti-malware-testfile/"
     strings:
         // In hex, so that no scanner takes this file for a sample.
         $eicar = { 58 35 4F 21 50 25 40 41 50 5B 34 5C 50 5A 58 35 34 28 50 5E 29 37 43 43 29 37 7D 24 45 49 43 41 52 2D
@@ -21,6 +23,8 @@ rule vmward_inert_sample
 {
     meta:
         description = "A sample planted by a drill"
+        severity = "malicious"
+        reference = "docs/scanning.md"
     strings:
         $marker = { 56 4D 57 41 52 44 2D 49 4E 45 52 54 2D 53 41 4D 50 4C 45 }
     condition:

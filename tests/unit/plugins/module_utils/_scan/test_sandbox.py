@@ -26,9 +26,11 @@ def _nothing() -> None:
     """No sign of life is wanted."""
 
 
-def confined(work: Callable[[Emit], None], deadline: float = 30, cpu: int = 20) -> tuple[Ended, dict[str, Any]]:
+def confined(
+    work: Callable[[Emit], None], deadline: float = 30, cpu: int = 20, reads_all: bool = False
+) -> tuple[Ended, dict[str, Any]]:
     said: dict[str, Any] = {}
-    limits = Limits(deadline, 64 * MB, cpu)
+    limits = Limits(deadline, 64 * MB, cpu, reads_all=reads_all)
     ended = run_confined(lambda emit: work, limits, [], lambda kind, body: said.update({kind: body}), lambda: None)
     return ended, said
 
@@ -102,3 +104,41 @@ def test_it_writes_no_more_than_it_may(tmp_path: Any) -> None:
         ended = run_confined(lambda emit: work, limits, [out], lambda kind, body: said.update({kind: body}), _nothing)
     assert (ended.trouble, said) == ("", {"refused": {"errno": errno.EFBIG}})
     assert place.stat().st_size == 1000
+
+
+def test_one_that_ends_slowly_on_a_busy_host_is_waited_for() -> None:
+    def slowly(_emit: Emit) -> None:
+        os.closerange(3, 128)
+        time.sleep(0.8)
+
+    assert confined(slowly)[0].trouble == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop rights")
+def test_one_that_may_read_all_may_do_nothing_else(tmp_path: Any) -> None:
+    secret = tmp_path / "private" / "secret"
+    secret.parent.mkdir(mode=0o700)
+    secret.write_text("x")
+    secret.chmod(0o600)
+
+    def attempt(emit: Emit) -> None:
+        refused = []
+        for act in (
+            lambda: secret.write_text("y"),
+            secret.unlink,
+            lambda: secret.chmod(0o644),
+            lambda: os.setuid(0),
+            lambda: os.kill(os.getppid(), 0),
+            lambda: socket.create_connection(("127.0.0.1", 9), 1),
+        ):
+            try:
+                act()
+                refused.append("")
+            except OSError as exc:
+                refused.append(type(exc).__name__)
+        emit("tried", {"read": secret.read_text(), "by": refused})
+
+    ended, said = confined(attempt, reads_all=True)
+    assert ended.trouble == ""
+    assert said["tried"] == {"read": "x", "by": ["PermissionError"] * 5 + ["OSError"]}
+    assert secret.read_text() == "x"

@@ -1,0 +1,239 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The files of a live host, as its kernel shows them: every regular file below some paths, through every engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+from .engines import MARKER, WINDOW, Engine
+from .job import Request, check_directory, confined, outcome, prepare, spent
+from .judge import Emit, Judge, Where
+from .verdict import Volume, printable
+
+# File systems that hold no files of their own, and those whose files lie on another host
+_KERNEL = frozenset(
+    b"autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts efivarfs fusectl hugetlbfs mqueue nsfs proc pstore "
+    b"rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
+)
+_ELSEWHERE = frozenset(b"9p afs ceph cifs fuse.glusterfs fuse.sshfs lustre nfs nfs4 smb3 smbfs virtiofs".split())
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GONE = (FileNotFoundError, NotADirectoryError)
+_TRUST = "A live host is read through its own kernel: what a rootkit hides there was not seen."
+
+
+@dataclass(frozen=True)
+class Area:
+    """What to read, and what not: absolute paths. `mounts`: the kind of file system at each mount point."""
+
+    paths: tuple[bytes, ...]
+    exclude: frozenset[bytes]
+    mounts: dict[bytes, bytes]
+
+
+def scan_host(request: Request, paths: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
+    check_directory(request)
+    area = Area(_absolute(paths), frozenset(_absolute(exclude)), mounts())
+    planted = tempfile.mkdtemp(prefix="vmward-self-test-")
+    try:
+        with open(os.path.join(planted, "sample"), "wb", opener=_private) as file:
+            file.write(MARKER)
+        listener, ended = confined(
+            replace(request, limits=replace(request.limits, reads_all=True)),
+            (),
+            lambda emit: _prepare(request, area, os.fsencode(planted), emit),
+        )
+    finally:
+        shutil.rmtree(planted)
+    told = {**outcome(listener.tally, ended), **spent(ended)}
+    of_disks = ("changes", "changes_count", "bases", "bytes_from_disk")
+    return {key: value for key, value in told.items() if key not in of_disks}
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _absolute(paths: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(os.fsencode(os.path.realpath(path)) for path in paths)
+
+
+def mounts() -> dict[bytes, bytes]:
+    """The newest mount at a place is the one that is seen."""
+    found = {}
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            fields, _dash, rest = line.partition(b" - ")
+            place = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields.split()[4])
+            found[place] = rest.split()[0]
+    return found
+
+
+def _prepare(request: Request, area: Area, planted: bytes, emit: Emit) -> Callable[[Emit], None]:
+    prepared = prepare(request, emit)
+    if prepared is None:
+        return lambda emit: None
+    judge = prepared.judge
+
+    def work(emit: Emit) -> None:
+        blind = [engine.name for engine in judge.engines if engine.name == "yara" and not _sees(engine, area, planted)]
+        if blind:
+            emit("reason", {"text": "The self-test failed: a sample in a private file was missed. Nothing was read."})
+            return
+        Walk(judge, replace(area, exclude=area.exclude | {planted})).run()
+        judge.note(_TRUST)
+        emit("finished", {})
+
+    return work
+
+
+def _sees(engine: Engine, area: Area, planted: bytes) -> bool:
+    """Whether a sample that only its owner may read is found on the way that all files take."""
+    found: list[str] = []
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        if kind == "finding":
+            found.append(body["path"])
+
+    with engine.testing():
+        Walk(Judge([engine], take, WINDOW), replace(area, paths=(planted,), exclude=frozenset())).run()
+    return set(found) == {printable(os.path.join(planted, b"sample"))}
+
+
+class Walk:
+    """Directories by their paths, each once; symbolic links are not followed."""
+
+    def __init__(self, judge: Judge, area: Area) -> None:
+        self._judge = judge
+        self._area = area
+        self._seen: set[tuple[int, int]] = set()
+        self._pending: list[tuple[bytes, int]] = []
+        self._kinds: list[bytes] = []
+        self._unread: set[int] = set()
+        self._gone = 0
+        self._left_out: list[bytes] = []
+
+    def run(self) -> None:
+        for path in self._area.paths:
+            at = path
+            while at not in self._area.mounts and at != b"/":
+                at = os.path.dirname(at)
+            self._begin(path, self._area.mounts.get(at, b"unknown"))
+            if os.path.isfile(path):
+                self._file(path, len(self._kinds) - 1)
+            while self._pending:
+                self._directory(*self._pending.pop())
+        for number, kind in enumerate(self._kinds):
+            read = number not in self._unread
+            self._judge.emit("volume", vars(Volume("host", number + 1, 0, 0, printable(kind, 64), read)))
+        for path in self._left_out[:100]:
+            self._judge.note("%s was left out." % printable(path, 300))
+        if self._gone:
+            self._judge.note("%d files or directories went away while they were to be read." % self._gone)
+        self._judge.flush()
+        self._judge.tell(force=True)
+
+    def _begin(self, path: bytes, kind: bytes) -> None:
+        """A path that was asked for, or another file system on the way."""
+        if path in self._area.exclude or kind in _KERNEL:
+            self._left_out.append(path)
+            return
+        if kind in _ELSEWHERE:
+            self._left_out.append(path)
+            self._judge.note("%s lies on another host (%s): scan it there." % (printable(path, 300), printable(kind)))
+            return
+        self._kinds.append(kind)
+        if os.path.isdir(path):
+            self._pending.append((path, len(self._kinds) - 1))
+        elif not os.path.isfile(path):
+            self._miss(path, len(self._kinds) - 1, "there is neither a file nor a directory")
+        if path in self._area.mounts:
+            space = os.statvfs(path)
+            self._judge.emit("expect", {"bytes": (space.f_blocks - space.f_bfree) * space.f_frsize})
+
+    def _directory(self, path: bytes, volume: int) -> None:
+        try:
+            status = os.stat(path, follow_symlinks=False)
+            if (status.st_dev, status.st_ino) in self._seen or not stat.S_ISDIR(status.st_mode):
+                return
+            self._seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    self._entry(entry, volume)
+        except _GONE:
+            self._gone += 1
+        except OSError as exc:
+            self._miss(path, volume, exc.strerror or str(exc))
+
+    def _entry(self, entry: os.DirEntry[bytes], volume: int) -> None:
+        path = entry.path
+        for rule in self._judge.indicators.of_path(os.fsdecode(path)):
+            self._judge.named(Where("host", volume + 1), path, rule)
+        if path in self._area.exclude:
+            self._left_out.append(path)
+        elif entry.is_dir(follow_symlinks=False):
+            if path in self._area.mounts:
+                self._begin(path, self._area.mounts[path])
+            else:
+                self._pending.append((path, volume))
+        elif entry.is_file(follow_symlinks=False):
+            self._file(path, volume)
+
+    def _file(self, path: bytes, volume: int) -> None:
+        try:
+            fd = os.open(path, _OPEN)
+        except _GONE:
+            self._gone += 1
+            return
+        except OSError as exc:
+            self._miss(path, volume, exc.strerror or str(exc))
+            return
+        try:
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode):
+                before = self._judge.reasons
+                key = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+                content = self._judge.content(status.st_size, lambda at, size: _read(fd, at, size), lambda: _data(fd))
+                self._judge.file(Where("host", volume + 1), content, lambda: path, key)
+                if self._judge.reasons > before:
+                    self._unread.add(volume)
+        finally:
+            os.close(fd)
+
+    def _miss(self, path: bytes, volume: int, why: str) -> None:
+        self._unread.add(volume)
+        self._judge.reason("%s was not read: %s." % (printable(path, 300), why))
+
+
+def _read(fd: int, at: int, size: int) -> bytes:
+    """What is there now: a file may grow or shrink meanwhile."""
+    parts = []
+    while size > 0:
+        data = os.pread(fd, size, at)
+        if not data:
+            break
+        parts.append(data)
+        at, size = at + len(data), size - len(data)
+    return b"".join(parts)
+
+
+def _data(fd: int) -> list[tuple[int, int]]:
+    """All that is not a hole, as (start, length)."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    while True:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            at = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError:
+            return found
+        found.append((start, at - start))

@@ -1,0 +1,171 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A live host through the module and the playbook: small trees of files of this host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
+
+import clam  # type: ignore[import-not-found]
+import disks  # type: ignore[import-not-found]
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "roles/scan/files/rules"
+
+
+def scan(*paths: Path | str, **options: Any) -> dict[str, Any]:
+    arguments = {"paths": [str(path) for path in paths], "rules": [str(RULES)], **options}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "plugins/modules/host_scan.py")],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "build/collections")},
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def found(result: dict[str, Any], kind: str = "findings") -> list[str]:
+    return sorted(one["path"] for one in result[kind])
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return Path(disks.tree(tmp_path / "tree", disks.harmless()))
+
+
+def test_a_clean_tree_is_clean_and_says_what_that_does_not_prove(tree: Path) -> None:
+    result = scan(tree)
+    assert (result["verdict"], result["incomplete_reasons"], result["findings"]) == ("clean", [], [])
+    assert result["files"] == len(disks.harmless())
+    assert any("rootkit" in note for note in result["coverage_notes"])
+    assert [volume["read"] for volume in result["volumes"]] == [True]
+
+
+def test_a_private_file_is_read_and_found(tree: Path) -> None:
+    secret = tree / "root" / "private"
+    secret.mkdir(parents=True, mode=0o700)
+    (secret / "evil.com").write_bytes(disks.EICAR)
+    (secret / "evil.com").chmod(0)
+    (tree / "hint.service").write_bytes(b"[Service]\nExecStart=/dev/shm/.x/agent\n")
+    result = scan(tree)
+    assert result["verdict"] == "infected"
+    assert found(result) == [str(secret / "evil.com")]
+    assert found(result, "indicators") == [str(tree / "hint.service")]
+    assert result["findings"][0]["sha256"].startswith("275a021b")
+
+
+def test_links_pipes_and_circles_lead_nowhere(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "evil.com").write_bytes(disks.EICAR)
+    (tree / "directory").symlink_to(tmp_path / "elsewhere")
+    (tree / "file").symlink_to(tmp_path / "elsewhere" / "evil.com")
+    (tree / "circle").symlink_to(tree)
+    os.mkfifo(tree / "pipe")
+    os.link(tree / "etc/hostname", tree / "same")
+    result = scan(tree)
+    assert (result["verdict"], result["findings"]) == ("clean", [])
+    assert result["files"] == len(disks.harmless()) + 1
+
+
+@pytest.mark.parametrize("name", [b"\x1b[2J\x07evil", b"line\nbreak", b"\xff\xfe"])
+def test_a_name_cannot_leave_its_line(tree: Path, name: bytes) -> None:
+    Path(os.fsdecode(os.fsencode(tree) + b"/" + name)).write_bytes(disks.EICAR)
+    (path,) = found(scan(tree))
+    assert path.isprintable()
+
+
+def test_what_is_left_out_is_told(tree: Path) -> None:
+    (tree / "out").mkdir()
+    (tree / "out" / "evil.com").write_bytes(disks.EICAR)
+    result = scan(tree, exclude=[str(tree / "out")])
+    assert result["verdict"] == "clean"
+    assert f"{tree / 'out'} was left out." in result["coverage_notes"]
+
+
+def test_what_is_not_read_is_never_clean(tree: Path) -> None:
+    assert scan(tree / "nothing")["verdict"] == "incomplete"
+    nothing = scan("/proc")
+    assert (nothing["verdict"], nothing["volumes"]) == ("incomplete", [])
+    assert scan(tree, rules=[])["verdict"] == "incomplete"
+    assert scan(tree, max_file_size=1000)["verdict"] == "incomplete"
+    with (tree / "sparse").open("wb") as file:
+        file.truncate(50 << 30)
+        file.seek(30 << 30)
+        file.write(disks.MARKER)
+    sparse = scan(tree)
+    assert sparse["verdict"] == "infected"
+    assert sparse["findings"][0]["offset"] == 30 << 30
+    assert "in parts only" in " ".join(sparse["incomplete_reasons"])
+
+
+def test_known_contents_are_not_judged_twice(tree: Path, tmp_path: Path) -> None:
+    known = str(tmp_path / "known")
+    first, second = scan(tree, index_directory=known), scan(tree, index_directory=known)
+    assert (first["verdict"], second["verdict"]) == ("clean", "clean")
+    assert (first["bytes_read"] > 0, second["bytes_read"]) == (True, 0)
+
+
+def test_indicators_and_clamd_judge_too(tree: Path, tmp_path: Path) -> None:
+    if not shutil.which("clamd"):
+        pytest.skip("clamd is not installed")
+    (tree / "evil.com").write_bytes(disks.EICAR)
+    notice = tmp_path / "notice.yml"
+    notice.write_text(f"names: [hostname]\npaths: [{tree}/empty]\n")
+    with clam.daemon("AlertExceedsMax yes") as path:
+        result = scan(tree, clamd_socket=path, engines_required=["yara", "clamd"], indicators=[str(notice)])
+    assert {(one["engine"], Path(one["path"]).name) for one in result["findings"]} == {
+        ("yara", "evil.com"),
+        ("clamd", "evil.com"),
+        ("ioc", "hostname"),
+        ("ioc", "empty"),
+    }
+
+
+def playbook(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "vmward.remediation.scan_hosts"]
+    return subprocess.run(
+        [*command, "-i", "lan1,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+    )
+
+
+def test_the_playbook_fails_the_hosts_that_are_not_clean(tree: Path, tmp_path: Path) -> None:
+    settings = {
+        "scan_host_paths": [str(tree)],
+        "scan_rules_directory": str(tmp_path / "rules"),
+        "scan_index_directory": "",
+    }
+    arguments = ("-e", "vmward_hosts=all", "-e", json.dumps(settings))
+    clean = playbook(*arguments)
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    (tree / "evil.com").write_bytes(disks.EICAR)
+    infected = playbook(*arguments)
+    assert infected.returncode == 2
+    assert str(tree / "evil.com") in infected.stdout.replace("\n", "").replace(" ", "")
+
+
+def test_the_playbook_refuses_a_name_that_matches_nothing() -> None:
+    done = playbook("-e", "vmward_hosts=nowhere")
+    assert done.returncode != 0
+    assert "matches no host" in done.stdout + done.stderr
+    assert playbook().returncode != 0

@@ -1,0 +1,267 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Images made to harm the scanner: it does not crash, hang or swell; what is there is found; unread is not clean."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import resource
+import shutil
+import struct
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
+
+import clam  # type: ignore[import-not-found]
+import disks  # type: ignore[import-not-found]
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
+    DiskRequest,
+    LayerSpec,
+    Request,
+    read_rules,
+    scan,
+)
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = tuple(read_rules([str(ROOT / "roles/scan/files/rules")]))
+MB = disks.MB
+DEADLINE = 60
+
+
+def look(image: Path, kind: str = "raw", memory: int = 512 * MB, **changes: Any) -> dict[str, Any]:
+    """A scan that must end by itself, within its deadline and its memory."""
+    settings: dict[str, Any] = {"clamd_socket": "", "engines_required": ("yara",), **changes}
+    layers = (LayerSpec(str(image), kind),)
+    request = Request((DiskRequest("vda", layers),), RULES, max_file_size=0, progress_file="",
+                      limits=Limits(DEADLINE, memory, DEADLINE), **settings)  # fmt: skip
+    result = scan(request)
+    assert not [reason for reason in result["incomplete_reasons"] if "The scan did not end" in reason]
+    assert result["seconds"] < DEADLINE
+    return result
+
+
+def paths(result: dict[str, Any]) -> list[str]:
+    return sorted(found["path"] for found in result["findings"])
+
+
+def debug(image: Path, *requests: str) -> None:
+    disks.debugfs(image, *requests)
+
+
+# --- directories -----------------------------------------------------------------------------------------------------
+
+
+def test_directories_in_a_circle_end_and_hide_nothing(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"a/b/c/evil.com": disks.EICAR, "ok": b"x"}, 32 * MB)
+    debug(image, "link /a /a/b/c/loop", "link / /a/b/up")
+    result = look(image)
+    assert len(paths(result)) == 1
+    assert paths(result)[0].endswith("evil.com")
+
+
+def test_a_circle_that_hangs_from_nothing_ends_and_hides_nothing(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"a/b/evil.com": disks.EICAR, "ok": b"x"}, 32 * MB)
+    debug(image, "link /a /a/b/a", "unlink /a")
+    (path,) = paths(look(image))
+    assert path.endswith("...") or path.endswith("evil.com")
+    assert len(path) <= 512
+
+
+def test_a_very_deep_tree_ends(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"/".join(["d" * 20] * 150 + ["evil.com"]): disks.EICAR}, 32 * MB)
+    assert len(paths(look(image))) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"\x1b[2J\x1b]0;owned\x07evil", b"line\nbreak", "right\u202eto-left".encode(), b"\xff\xfe\x80", b"e" * 255],
+    ids=["terminal", "newline", "direction", "no-utf8", "longest"],
+)
+def test_a_name_cannot_leave_its_line(tmp_path: Path, name: bytes) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(disks.EICAR)
+    image = tmp_path / "d.img"
+    image.touch()
+    os.truncate(image, 16 * MB)
+    disks.run("mke2fs", "-q", "-F", "-t", "ext4", "-d", source, image)
+    (path,) = paths(look(image))
+    assert path.isprintable()
+    assert path.startswith("/")
+    assert len(path) <= 512
+
+
+def crowded(place: Path, count: int) -> Path:
+    """One directory that names `count` files, written by hand (mke2fs takes an hour). The last one holds the marker."""
+    options = (
+        "-b",
+        "4096",
+        "-I",
+        "256",
+        "-N",
+        str(count + 2000),
+        "-O",
+        "inline_data,^has_journal,^metadata_csum,^uninit_bg",
+    )
+    (place / "tree").mkdir()
+    names = b"".join(struct.pack("<IHBB", 100 + n, 16, 7, 1) + b"f%06d\0" % n for n in range(count))
+    blocks = b"".join(names[at : at + 4096].ljust(4096, b"\0") for at in range(0, len(names), 4096))
+    last = len(names) % 4096
+    if last:  # the last entry of a block reaches to its end
+        at = len(blocks) - 4096 + last - 16
+        blocks = blocks[: at + 4] + struct.pack("<H", 4096 - last + 16) + blocks[at + 6 :]
+    image = disks.ext4(place / "d.img", {"many": blocks}, 96 * MB, *options)
+    per_group = int(disks.run("dumpe2fs", "-h", image).split("Inodes per group:")[1].split()[0])
+    tables = [int(part.split("-")[0]) for part in disks.run("dumpe2fs", image).split("Inode table at ")[1:]]
+    with image.open("r+b") as file:
+        for number in range(100, 100 + count):
+            data = disks.MARKER if number == 99 + count else b"%d" % number
+            inode = struct.pack("<HHI16xHHII4x", 0o100644, 0, len(data), 0, 1, 0, 0x10000000) + data.ljust(60, b"\0")
+            file.seek(tables[(number - 1) // per_group] * 4096 + (number - 1) % per_group * 256)
+            file.write(inode.ljust(128, b"\0") + struct.pack("<H", 32) + bytes(126))
+    debug(image, "sif /many mode 0x41ed")
+    return image
+
+
+def test_a_hundred_thousand_files_in_one_directory(tmp_path: Path) -> None:
+    result = look(crowded(tmp_path, 100_000), memory=256 * MB)
+    assert result["files"] >= 100_000
+    assert paths(result) == ["/many/f099999"]
+
+
+# --- sizes and structure ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return disks.ext4(tmp_path_factory.mktemp("plain") / "d.img", disks.harmless(), 32 * MB).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("place", "data"),
+    [
+        (1024 + 0, b"\xff\xff\xff\xff"),  # inodes
+        (1024 + 4, b"\xff\xff\xff\xff"),  # blocks
+        (1024 + 24, b"\x06\0\0\0"),  # the size of a block: 64 KiB
+        (1024 + 24, b"\xff\xff\xff\xff"),  # an impossible one
+        (1024 + 32, b"\0\0\0\0"),  # no block in a group
+        (1024 + 32, b"\x01\0\0\0"),  # one block in a group: millions of groups
+        (1024 + 40, b"\x01\0\0\0"),  # one inode in a group
+        (1024 + 40, b"\xff\xff\xff\x7f"),  # more inodes in a group than a bitmap holds
+        (1024 + 88, b"\xff\xff"),  # the size of an inode
+        (1024 + 88, b"\x01\0"),
+        (1024 + 254, b"\xff\xff"),  # the size of a group's description
+        (1024 + 336, b"\xff\xff\xff\x7f"),  # blocks, upper half
+        (1024 + 372, b"\xff"),  # the size of a flexible group
+        (2048, b"\xff" * 256),  # the groups' descriptions
+        (2048, b"\0" * 256),
+    ],
+)
+def test_absurd_sizes_end_soon_and_are_not_clean(tmp_path: Path, plain: bytes, place: int, data: bytes) -> None:
+    image = tmp_path / "d.img"
+    image.write_bytes(plain)
+    disks.write_at(image, place, data)
+    result = look(image)
+    harmless_field = place == 1024 + 372
+    assert (result["verdict"] == "clean") is harmless_field
+
+
+def test_an_extent_tree_that_points_to_itself_ends(tmp_path: Path, plain: bytes) -> None:
+    image = tmp_path / "d.img"
+    image.write_bytes(plain)
+    block = 6000
+    index = struct.pack("<HHHHI", 0xF30A, 1, 4, 4, 0) + struct.pack("<IIHH", 0, block, 0, 0)
+    disks.write_at(image, block * 1024, index.ljust(1024, b"\0"))
+    for field, value in enumerate(struct.unpack("<6I", index)):
+        debug(image, f"sif /usr/share/doc1/file1 block[{field}] {value:#x}")
+    result = look(image)
+    assert result["verdict"] == "incomplete"
+    assert any("file1" in reason for reason in result["incomplete_reasons"])
+
+
+@pytest.mark.parametrize("size", ["0x7fffffffffffffff", "0xffffffff", "0"])
+def test_a_directory_of_an_absurd_size_ends(tmp_path: Path, plain: bytes, size: str) -> None:
+    image = tmp_path / "d.img"
+    image.write_bytes(plain)
+    debug(image, f"sif /usr/share size {size}")
+    assert look(image)["files"] >= 40  # found by their inodes, whatever the directory says
+
+
+def test_partitions_that_chain_in_a_circle_end(tmp_path: Path, plain: bytes) -> None:
+    image = disks.partitioned(tmp_path / "d.img", "dos", [4 * MB])
+    entry = struct.pack("<B3sB3sII", 0, b"\0\0\0", 5, b"\0\0\0", 2048, 8192)
+    disks.write_at(image, 446, entry + bytes(48))
+    again = struct.pack("<B3sB3sII", 0, b"\0\0\0", 5, b"\0\0\0", 0, 8192)
+    disks.write_at(image, 2048 * 512 + 446, bytes(16) + again + bytes(32) + b"\x55\xaa")
+    assert look(image)["verdict"] == "incomplete"
+
+
+def test_a_qcow2_whose_tables_point_at_each_other_ends(tmp_path: Path, plain: bytes) -> None:
+    raw = tmp_path / "d.img"
+    raw.write_bytes(plain)
+    image = disks.qcow2(tmp_path / "d.qcow2", raw)
+    head = image.read_bytes()[:104]
+    table = struct.unpack_from(">Q", head, 40)[0]
+    disks.write_at(image, table, struct.pack(">Q", table | 1 << 63))
+    assert look(image, "qcow2")["verdict"] == "incomplete"
+
+
+def test_an_infected_file_that_claims_an_absurd_size_is_found_soon(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"padded": bytes(70000) + disks.MARKER}, 32 * MB)
+    debug(image, "sif /padded size 0xfffffffff0")
+    notice = Indicators(sha256=frozenset(["00" * 32]))
+    result = look(image, indicators=notice)
+    assert (paths(result), result["findings"][0]["offset"]) == (["/padded"], 70000)
+    assert result["cpu_seconds"] < 10
+
+
+# --- bombs -----------------------------------------------------------------------------------------------------------
+
+
+def bombs() -> dict[str, bytes]:
+    """Small files that unpack to gigabytes, one of them through layers."""
+    zeros = gzip.compress(bytes(64 * MB), 9)
+    many = io.BytesIO()
+    with zipfile.ZipFile(many, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(40):
+            archive.writestr(f"part{number}", zeros)
+    layers = disks.EICAR
+    for _layer in range(60):
+        layers = gzip.compress(layers)
+    return {"bomb.gz": zeros * 20, "many.zip": many.getvalue(), "deep.gz": layers}
+
+
+def test_bombs_are_scanned_as_they_are_in_little_memory(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    image = disks.ext4(tmp_path / "d.img", {**bombs(), "evil.com": disks.EICAR}, 64 * MB)
+    started = time.monotonic()
+    result = look(image, memory=256 * MB)
+    assert paths(result) == ["/evil.com"]
+    assert time.monotonic() - started < 30
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 600 * 1024)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_bomb_beyond_the_limits_of_clamd_is_told_where_clamd_tells(tmp_path: Path, told: bool) -> None:
+    if not shutil.which("clamd"):
+        pytest.skip("clamd is not installed")
+    image = disks.ext4(tmp_path / "d.img", {**bombs(), "fine.gz": gzip.compress(b"x" * 1000)}, 64 * MB)
+    with clam.daemon("AlertExceedsMax yes" if told else "AlertExceedsMax no") as path:
+        result = look(image, clamd_socket=path, engines_required=("yara", "clamd"))
+    named = {name for name in (*bombs(), "fine.gz") for reason in result["incomplete_reasons"] if name in reason}
+    noted = [note for note in result["coverage_notes"] if "AlertExceedsMax" in note]
+    assert (named, bool(noted)) == ((set(bombs()), False) if told else (set(), True))
+    assert result["verdict"] == ("incomplete" if told else "clean")
