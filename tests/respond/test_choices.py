@@ -147,6 +147,7 @@ def test_what_is_gone_takes_the_closing_sentence_with_it_never(simulated: Tour, 
     simulated.done("contain")
     if gone == "store":
         (simulated.directory / "cases").rename(simulated.directory / "moved")
+        (simulated.directory / "cases").touch()
     else:
         (simulated.directory / "fake1.json").rename(simulated.directory / "moved.json")
     told = simulated.failed("scan")
