@@ -22,8 +22,8 @@ description:
     moves the NICs to the quarantine bridge of the hypervisor's entry, with firewall rules for the collectors, which are
     stateful there. A second layer that cannot be confirmed is told as a warning. Passed-through network cards fail the
     module by name, as do NICs in QEMU's own arguments.
-  - On libvirt a VM that cannot be judged (a NIC type or power state never seen, an undo note that cannot be read) is
-    still cut as far as can be, and told. Every other verb refuses it.
+  - A VM that cannot be judged (on libvirt and vSphere a power state never seen or an undo note that cannot be read, on
+    libvirt a NIC type never seen) is still cut as far as can be, and told. Every other verb refuses it.
   - A failure never opens a cut. A VM once isolated stays isolated.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors

@@ -16,7 +16,10 @@ from ansible_collections.vmward.remediation.plugins.module_utils._model import C
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.api import VsphereHypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.note import KEY
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench, mac
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 
 COLLECTORS = [Collector("192.0.2.1", 22), Collector("2001:db8::1", 514, "udp", "vm")]
 SEAL = SetIsolation(Isolation.SEALED, "2026-1")
@@ -245,6 +248,18 @@ def test_a_revert_to_a_spoiled_note_is_isolated_again_under_the_note_from_before
     assert vm.isolation is Isolation.SEALED
     assert note is not None
     assert vm.note == replace(note, sessions=False)
+
+
+def test_on_vsphere_a_spoiled_note_keeps_no_vm_of_the_batch_from_its_cut(vsphere: VsphereBench) -> None:
+    ids = [vsphere.create("desk1"), vsphere.create("desk2")]
+    vsphere.one(SEAL, ids[0])
+    hypervisor = vsphere.hypervisor
+    assert isinstance(hypervisor, VsphereHypervisor)
+    hypervisor.machine(vsphere.vm(ids[0]).ref).setCustomValue(KEY, '{"wiring": []}')
+    outcomes = vsphere.do(SEAL, *ids)
+    assert [outcome.failed for outcome in outcomes] == [False, False], outcomes[0].msg
+    assert "no undo note that can be read" in outcomes[0].warnings[0]
+    assert {vsphere.vm(vm_id).isolation for vm_id in ids} == {Isolation.SEALED}
 
 
 @pytest.mark.real

@@ -112,6 +112,10 @@ def test_a_note_that_somebody_spoilt_is_never_taken_for_none(bench: ProxmoxBench
     bench.pve.firewall_config("vm", vmid=int(vm_id))["ipset_comments"]["vmward-undo"] = "{"
     (outcome,) = bench.do(SetIsolation(Isolation.FREE), vm_id)
     assert "its undo note cannot be read" in outcome.msg
+    done = bench.one(SEAL, vm_id)
+    assert "its undo note cannot be read" in done.warnings[0]
+    assert bench.vm(vm_id).isolation is Isolation.SEALED
+    assert bench.vm(vm_id).note is not None
 
 
 def test_a_note_too_deep_to_be_read_is_its_vms_error_alone(bench: ProxmoxBench) -> None:

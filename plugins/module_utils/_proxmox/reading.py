@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable
 
-from .._errors import AuthFailed, TaskFailed, TimedOut, Unsupported, VmwardError, attempt
+from .._errors import AuthFailed, TaskFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
 from .._hypervisor import Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, note, rights
@@ -117,18 +117,22 @@ class Reading(Places):
 
     def _vm(self, ref: VmRef, seen: convert.Seen, detail: frozenset[Detail]) -> Vm:
         ref = VmRef(self.name, ref.id, seen.config("name") or ref.name, ref.aliases)
-        power = convert.power_of(ref, seen.status, str(seen.status.get("lock") or seen.config("lock")))
+        doubts, found, power = [], None, PowerState.RUNNING
+        try:
+            power = convert.power_of(ref, seen.status, str(seen.status.get("lock") or seen.config("lock")))
+        except Unsupported as exc:
+            doubts.append(str(exc))
         try:
             found = note.note_of(seen.comment, self._lives(ref, seen, power is PowerState.SUSPENDED))
         except ValueError as exc:
-            raise TaskFailed(
+            doubts.append(
                 f"Cannot judge {ref.name} ({ref.id}) on {self.name}: its undo note cannot be read ({exc}). It is the "
                 f"comment of the IP set {note.NAME} in the VM's firewall: restore it from the ledger's undo entry."
-            ) from exc
+            )
         quarantine = str(self.link.options.get("quarantine") or "")
         nics = convert.nics_of(seen, found, quarantine, Detail.ADDRESSES in detail)
         self.layers[ref.id] = self._unconfirmed(ref, nics, found, seen) if found else ()
-        return Vm(
+        vm = Vm(
             ref,
             power,
             nics,
@@ -139,6 +143,9 @@ class Reading(Places):
             note=found,
             tags=tuple(alias.replace("tag:", "", 1) for alias in ref.aliases),
         )
+        if doubts:
+            raise Unjudged(" ".join(doubts), vm)
+        return vm
 
     def _lives(self, ref: VmRef, seen: convert.Seen, saved: bool) -> Callable[[str, int], bool]:
         """Does the memory of the QEMU process that the note names still live?"""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from .._errors import Unsupported
+from .._errors import Unjudged, Unsupported
 from .._hypervisor import Detail
 from .._model import Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, Vm, VmRef, Wiring
 from . import note as notes
@@ -43,10 +43,33 @@ class Networks:
 
 
 def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Networks, fields: Mapping[int, str]) -> Vm:
-    """One VM; raises ``Unsupported`` when it cannot be judged."""
+    """One VM; raises ``Unsupported`` when it cannot be judged: ``Unjudged`` where it can still be cut off."""
     require_readable(ref, props)
-    power = power_of(ref, props.get("runtime.powerState"))
-    note = note_of(props, fields, power)
+    doubts: list[str] = []
+    vm = known_of(ref, props, detail, networks, fields, doubts)
+    if doubts:
+        raise Unjudged(" ".join(doubts), vm)
+    return vm
+
+
+def known_of(
+    ref: VmRef,
+    props: Props,
+    detail: frozenset[Detail],
+    networks: Networks,
+    fields: Mapping[int, str],
+    doubts: list[str],
+) -> Vm:
+    """What is known of a VM. A power state or a note that cannot be judged is added to the doubts."""
+    power, note = PowerState.RUNNING, None
+    try:
+        power = power_of(ref, props.get("runtime.powerState"))
+    except Unsupported as exc:
+        doubts.append(str(exc))
+    try:
+        note = note_of(props, fields, power)
+    except Unsupported as exc:
+        doubts.append(str(exc))
     seen = {card.macAddress.lower(): tuple(card.ipAddress) for card in props.get("guest.net", ()) if card.macAddress}
     devices = sorted(props["config.hardware.device"], key=lambda device: device.key)
     return Vm(

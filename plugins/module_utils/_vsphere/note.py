@@ -58,20 +58,28 @@ def parse(text: str, boot: str) -> IsolationNote:
             str(kept["case"]),
             Isolation(kept["mode"]),
             str(kept["since"]),
-            tuple(sorted((nic, Wiring(unpacked(c), unpacked(v))) for nic, (c, v) in kept["wiring"].items())),
+            tuple(sorted((nic, restorable(*sides)) for nic, sides in kept["wiring"].items())),
             tuple(Collector(**collector) for collector in kept["collectors"]),
             sessions=bool(boot and kept["boot"]) and (kept["boot"] == boot or UNKNOWN in (kept["boot"], boot)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as exc:
         raise Unsupported(
             f"Cannot judge this VM: its attribute {KEY} holds no undo note that can be read "
-            f"({type(exc).__name__}). Restore it from the ledger's undo entry, or remove it and isolate the VM again."
+            f"({type(exc).__name__}). It can be cut off (vm_isolation), which writes a new one; the former wiring lies "
+            "in the ledger's undo entry."
         ) from exc
 
 
 def fell_asleep_cut(text: str, boot: str) -> bool:
     """Whether the memory of a suspended VM was saved while it was cut, and is of this cold start still."""
     return bool(json.loads(unpack(text)).get("asleep") == boot)
+
+
+def restorable(config: Any, live: Any) -> Wiring:
+    """The wiring of a card; raises where nothing could be restored from it."""
+    for side in (config, *([live] if live else [])):
+        dict(side["backing"]), side["up"], side["guest"]
+    return Wiring(unpacked(config), unpacked(live))
 
 
 def unpack(text: str) -> str:

@@ -134,8 +134,9 @@ class WiringVerbs:
 
     def comes_back_cut(self, vm: Vm) -> bool:
         props = self.props[vm.ref.id]
-        text = convert.note_text(props, self.fields)
-        return vm.power is PowerState.PAUSED and bool(text) and notes.fell_asleep_cut(text, convert.boot_of(props))
+        if vm.note is None or vm.power is not PowerState.PAUSED:
+            return False
+        return notes.fell_asleep_cut(convert.note_text(props, self.fields), convert.boot_of(props))
 
     def cut_again(self, vm: Vm) -> list[Call]:
         """What is called after an isolated VM is resumed, whatever became of that."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unsupported
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unjudged, Unsupported
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail
 from ansible_collections.vmward.remediation.plugins.module_utils._model import (
     Isolation,
@@ -188,6 +188,29 @@ def test_a_vm_that_cannot_be_judged_says_why(changed: dict[str, Any], sentence: 
     props = {"config.hardware.device": [card()], "runtime.powerState": "poweredOn", **changed}
     with pytest.raises(Unsupported, match=sentence):
         convert.vm_of(REF, props, frozenset(), NETWORKS, {7: note.KEY})
+
+
+SIDE = '{"backing": {"standard": "lan"}, "up": true, "guest": true}'
+NOTE = '{"case": "1", "mode": "sealed", "since": "", "boot": "", "collectors": [], "wiring": {"m": [%s, %s]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "power"),
+    [("{}", "poweredOn"), ('{"wiring": []}', "poweredOff"), ("[" * 100_000, "poweredOn"), ("", "dreaming")]
+    + [(NOTE % sides, "poweredOn") for sides in (("null", "null"), ("{}", "null"), (SIDE, "5"))],
+    ids=lambda text: text[:30],
+)
+def test_what_is_known_of_it_is_enough_to_cut_it_off(text: str, power: str) -> None:
+    value = vim.CustomFieldsManager.StringValue(key=7, value=text)
+    props = {"config.hardware.device": [card()], "runtime.powerState": power, "customValue": [value]}
+    with pytest.raises(Unjudged) as told:
+        convert.vm_of(REF, props, frozenset(), NETWORKS, {7: note.KEY})
+    known = told.value.vm
+    assert known.note is None
+    assert [nic.isolation for nic in known.nics] == [Isolation.FREE]
+    assert known.power is (PowerState.STOPPED if power == "poweredOff" else PowerState.RUNNING)
+    value.value = NOTE % (SIDE, "null")
+    assert convert.vm_of(REF, {**props, "runtime.powerState": "poweredOn"}, frozenset(), NETWORKS, {7: note.KEY}).note
 
 
 def test_a_network_of_an_unknown_kind_is_an_error() -> None:
