@@ -44,8 +44,8 @@ SAMPLES = {
         "miner -o stratum~+ssl://pool.example:443 --coin~=monero",
     ],
     "crypto_miner_program": [
-        "\x7fELF ... stratum~+tcp:// ... donate~-level ... random~x ... nice~hash",
-        "MZ ... stratum~+ssl:// ... keepalive~d ... mining.sub~scribe ... cpu-max-~threads-hint",
+        "\x7fELF ... stratum~+tcp:// ... donate~-level ... XM~Rig/6 ... nice~hash",
+        "MZ ... stratum~+ssl:// ... mining.sub~scribe ... cpu-max-~threads-hint",
     ],
     "php_web_shell": [
         "<?php @ev~al($_PO~ST['x']); ?>",

@@ -20,7 +20,7 @@ rule reverse_shell_one_liner
         $python = /socket\.socket\([^\n]{0,80};\s*s\.connect\(\(["'][0-9.]{7,15}["'],\s*[0-9]{2,5}\)\)[^\n]{0,40}os\.dup2\(/
         $perl = /use Socket;\s*\$i\s*=\s*["'][0-9.]{7,15}["'];\s*\$p\s*=\s*[0-9]{2,5};/
         $php = /fsockopen\(["'][0-9.]{7,15}["'],\s*[0-9]{2,5}\);\s*@?(exec|shell_exec|system|passthru|popen|proc_open)\s*\(/
-        $socat = /\bsocat\s+[^\n]{0,60}\bexec:["']?(\/bin\/)?(ba|da)?sh\b[^\n]{0,80}\btcp4?:[0-9.]{7,15}:[0-9]{2,5}/ nocase
+        $socat = /\bsocat\s+[^\n]{0,60}\b(exec|EXEC):["']?(\/bin\/)?(ba|da)?sh\b[^\n]{0,80}\b(tcp|TCP)4?:[0-9.]{7,15}:[0-9]{2,5}/
     condition:
         filesize < 20MB and any of them
 }
@@ -53,13 +53,12 @@ rule crypto_miner_program
         $tcp = "stratum+tcp://"
         $ssl = "stratum+ssl://"
         $donate = "donate-level"
-        $randomx = "randomx"
         $nicehash = "nicehash"
         $job = "mining.subscribe"
-        $keepalive = "keepalived"
+        $agent = "XMRig/"
         $threads = "cpu-max-threads-hint"
     condition:
-        filesize < 50MB and (uint32(0) == 0x464C457F or uint16(0) == 0x5A4D) and any of ($tcp, $ssl) and 3 of ($donate, $randomx, $nicehash, $job, $keepalive, $threads)
+        filesize < 50MB and (uint32(0) == 0x464C457F or uint16(0) == 0x5A4D) and any of ($tcp, $ssl) and 2 of ($donate, $nicehash, $job, $agent, $threads)
 }
 
 rule php_web_shell
@@ -86,11 +85,10 @@ rule jsp_web_shell
         reference = "https://attack.mitre.org/techniques/T1505/003/"
         source = "https://github.com/nsacyber/Mitigating-Web-Shells"
     strings:
-        $page = "<%"
         $run = /\.exec\s*\(\s*(new\s+String\s*\[\s*\]\s*\{[^}\n]{0,80})?request\.getParameter\s*\(/
         $process = /new\s+ProcessBuilder\s*\([^;\n]{0,80}request\.getParameter\s*\(/
     condition:
-        filesize < 1MB and $page and any of ($run, $process)
+        filesize < 1MB and any of them
 }
 
 rule asp_web_shell
@@ -101,10 +99,9 @@ rule asp_web_shell
         reference = "https://attack.mitre.org/software/S0020/"
         source = "https://github.com/nsacyber/Mitigating-Web-Shells"
     strings:
-        $page = "<%"
-        $run = /\b(eval|execute|executeglobal)\s*\(?\s*request(\.(item|form|querystring|params))?\s*[\[(]/ nocase
+        $run = /<%[^\n]{0,200}\b(eval|execute|executeglobal)\s*\(?\s*request(\.(item|form|querystring|params))?\s*[\[(]/ nocase
     condition:
-        filesize < 1MB and $page and $run
+        filesize < 1MB and $run
 }
 
 rule preloaded_library_from_writable_place
