@@ -53,7 +53,6 @@ demo: .venv collections ## Build the lab, infect desk1 with inert samples, and r
 	$(PLAY) vmward.remediation.lab_up -e lab_fresh=true
 	$(PLAY) vmward.remediation.lab_infect
 	$(PLAY) vmward.remediation.respond -e vmward_vms=desk1
-	@echo "The lab still runs. Remove it with: make lab-down"
 
 tour: .venv collections ## Watch the same response on simulated VMs: no root, no VM
 	@PYTHONPATH=build/collections .venv/bin/python -m $(MODULE_UTILS)._fake.tour build/tour

@@ -59,6 +59,7 @@ class Step:
         action = task.action.rpartition(".")[2]
         self.name = printable(task.get_name().rpartition(" : ")[2], WIDTH)
         self.quiet = action in (*SILENT, *TALKATIVE)
+        self.for_all = is_for_all(task)
         self.began = time.monotonic()
         self.waiting: set[str] = set()
         self.told = 0
@@ -77,6 +78,7 @@ class CallbackModule(Default):
         self._step: Step | None = None
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._hosts: list[str] = []  # of the play
         self._fell: set[str] = set()  # hosts that failed at something of their own
 
     def _beat(self) -> None:
@@ -85,8 +87,9 @@ class CallbackModule(Default):
             step, now = self._step, time.monotonic()
             if step and step.waiting and not step.quiet and now - step.began > BEATS[min(step.told, len(BEATS) - 1)]:
                 step.told += 1
-                hosts = tuple(step.waiting)
-                who = printable(hosts[0], 24) if len(hosts) == 1 else f"{len(hosts)} hosts"
+                waiting = tuple(step.waiting)
+                hosts = self._hosts if step.for_all else waiting
+                who = printable(waiting[0], 24) if len(hosts) < 2 else f"{len(hosts)} hosts"
                 text = f"{'':>10}{who:<9} {step.name}: still at it, {now - step.began:.0f} s"
                 self._display.display(text, color=C.COLOR_SKIP)
 

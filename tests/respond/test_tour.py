@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._fake import tour
+from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._report.servers import Web, served
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -129,3 +132,48 @@ def test_a_data_host_that_is_gone_leaves_the_vm_isolated_and_a_report(directory:
     vm = machine(directory, "desk1")
     assert vm["power"] == "running"
     assert vm["note"] is not None
+
+
+def ledger(directory: Path, case: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / f"cases/{case}/ledger.jsonl").read_text().splitlines()]
+
+
+def passed_through(directory: Path, *names: str) -> None:
+    """Give the VMs a network card that nobody can cut from outside."""
+    path = directory / "fake1.json"
+    state = json.loads(path.read_text())
+    for vm in state["vms"].values():
+        if vm["name"] in names:
+            vm["nics"][0]["kind"] = "passthrough"
+    path.write_text(json.dumps(state))
+
+
+@pytest.mark.parametrize("failing", [["app1", "desk1"], ["desk1"]])
+def test_a_cut_that_failed_is_told_to_everybody_and_holds_up_no_other_vm(directory: Path, failing: list[str]) -> None:
+    passed_through(directory, *failing)
+    with served(Web) as server:
+        contacts = [{"role": "administrator", "webhook": f"http://127.0.0.1:{server.port}/"}]
+        told = {"vmward_notify": {"contacts": contacts}, "vmward_incident_time": "2020-01-01T00:00:00Z"}
+        done = respond(directory, "-e", "vmward_vms=desk1,app1", "-e", "vmward_case=t1", "-e", json.dumps(told))
+    assert done.returncode != 0
+    ((_path, _headers, body),) = server.posts
+    assert {vm["name"]: vm["alarm"] for vm in json.loads(body)["vms"]} == {
+        vm: "CUT FAILED" if vm in failing else "" for vm in ("desk1", "app1")
+    }
+    phases = [(entry["target"], entry["phase"]) for entry in ledger(directory, "t1")]
+    assert [vm for vm in ("app1", "desk1") if (vm, "preserve") not in phases] == failing
+    assert not [phase for _vm, phase in phases[: phases.index(("", "notify"))] if phase == "preserve"]
+    screen = re.sub(r"\s+", " ", done.stdout)
+    assert "desk1 CUT FAILED: free since" in screen
+    assert "MISSING desk1: the cut FAILED: desk1 is NOT wholly isolated" in screen
+    assert f"Cut off now: ansible-playbook vmward.remediation.contain -e vmward_vms={','.join(failing)} " in screen
+
+
+def test_a_message_that_cannot_be_made_holds_up_no_vm_and_is_missing(directory: Path) -> None:
+    wrong = {"vmward_notify": {"contacts": [{}]}, "notify_deadline": "{{ nosuch }}"}
+    given = ("-e", "vmward_vms=desk1", "-e", "vmward_incident_time=2020-01-01T00:00:00Z")
+    done = respond(directory, *given, "-e", json.dumps(wrong), "-e", "vmward_case=t1")
+    assert done.returncode != 0
+    phases = {(entry["target"], entry["phase"]) for entry in ledger(directory, "t1")}
+    assert ("desk1", "preserve") in phases
+    assert "desk1: notify was not done: not run" in re.sub(r"\s+", " ", done.stdout)

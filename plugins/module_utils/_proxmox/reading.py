@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable
 
-from .._errors import AuthFailed, TaskFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
+from .._errors import AuthFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
 from .._hypervisor import Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, note, rights

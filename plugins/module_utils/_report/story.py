@@ -158,6 +158,8 @@ def tell_machine(
     phases: list[Phase] = []
     for phase in PHASES:
         stopped = next((one.name for one in reversed(phases) if one.state == "failed" and one.name != "notify"), "")
+        if phase == "notify":
+            stopped = ""  # whatever became of the cut, it is to be told
         phases.append(tell_phase(phase, [entry for entry in mine if entry["phase"] == phase], stopped))
     machine = Machine(name, isolation, since, tuple(phases), (), now)
     return replace(machine, shortfalls=tuple(shortfalls(machine, proof, needed)))

@@ -74,6 +74,7 @@ def test_a_failed_cut_is_missing_with_its_own_reason_until_it_is_cut_or_back() -
     for before in ([], contained()):
         machine = told(*before, uncuttable())
         assert machine.alarm == "CUT FAILED"
+        assert next(phase.msg for phase in machine.phases if phase.name == "notify") == "not run"
         (shortfall,) = machine.shortfalls
         assert shortfall.startswith("desk1: the cut FAILED: desk1 is NOT wholly isolated: 0000:3b:00.1 (hostdev)")
     assert told(uncuttable(), *contained()).alarm == ""
