@@ -78,3 +78,8 @@ def test_a_long_step_says_that_it_still_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     still = [re.sub(r"\d+ s$", "", line).strip() for line in done.stdout.splitlines() if "still at it" in line]
     assert list(dict.fromkeys(still)) == ["desk2     Wait: still at it,", "2 hosts   All: still at it,"]
+
+
+def test_a_command_that_failed_says_it_in_its_own_words(tmp_path: Path) -> None:
+    done = played(tmp_path, {"ansible.builtin.command": "ls /nowhere", "name": "Look"})
+    assert "non-zero return code: ls: cannot access '/nowhere'" in done.stdout
