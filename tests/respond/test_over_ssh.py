@@ -28,8 +28,8 @@ def server(tmp_path: Path) -> Iterator[SshServer]:
         yield made
 
 
-def settings(server: SshServer, place: Path) -> dict[str, object]:
-    """The lab's inventory, but for the ways to its KVM host and to the evidence."""
+def ways(server: SshServer, place: Path) -> list[str]:
+    """The arguments that change the lab's inventory: other ways to its KVM host and to the evidence."""
     wrapper = place / "ssh"  # what libvirt runs: its URI has no parameter for a known_hosts file
     wrapper.write_text(f'#!/bin/sh\nexec ssh -o UserKnownHostsFile={server.known_hosts} "$@"\n')
     wrapper.chmod(0o755)
@@ -45,18 +45,15 @@ def settings(server: SshServer, place: Path) -> dict[str, object]:
     }
     transfer = {"host": "root@127.0.0.1", "port": server.port}
     transfer.update(identity_file=str(server.identity), known_hosts=str(server.known_hosts))
-    return {
-        "kvm_hosts": {"hosts": {"kvm1": log_in}},
-        "all": {
-            "hosts": {"evidence1": {**log_in, "ansible_user": "root"}},
-            "vars": {
-                "vmward_hypervisors": {"kvm1": {"libvirt": {"uri": uri, "data_host": "kvm1"}}},
-                "vmward_evidence_host": "evidence1",
-                "vmward_evidence_transfer": transfer,
-                "vmward_case_store": str(place / "cases"),
-            },
-        },
+    hosts = {"kvm1": log_in, "evidence1": {**log_in, "ansible_user": "root"}}
+    (place / "remote.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    variables = {
+        "vmward_hypervisors": {"kvm1": {"libvirt": {"uri": uri, "data_host": "kvm1"}}},
+        "vmward_evidence_host": "evidence1",
+        "vmward_evidence_transfer": transfer,
+        "vmward_case_store": str(place / "cases"),
     }
+    return ["-i", str(ROOT / "inventories/lab"), "-i", str(place / "remote.json"), "-e", json.dumps(variables)]
 
 
 def test_a_response_with_nothing_local_ends_as_any_other(
@@ -65,10 +62,7 @@ def test_a_response_with_nothing_local_ends_as_any_other(
     lab("lab_up", "-e", "lab_fresh=true")
     lab("lab_infect")
     (tmp_path / "cases").mkdir(mode=0o700)
-    remote = tmp_path / "remote.json"
-    remote.write_text(json.dumps(settings(server, tmp_path)))
-    ways = ["-i", str(ROOT / "inventories/lab"), "-i", str(remote)]
-    done = lab("respond", *ways, "-e", f"vmward_vms={VM}", "-e", f"vmward_case={CASE}", check=False)
+    done = lab("respond", *ways(server, tmp_path), "-e", f"vmward_vms={VM}", "-e", f"vmward_case={CASE}", check=False)
     assert done.returncode == 0, done.stdout[-15000:] + done.stderr[-3000:]
     case = tmp_path / "cases" / CASE
     allowed = "/var/lib/vmward-lab/signing/allowed_signers"
