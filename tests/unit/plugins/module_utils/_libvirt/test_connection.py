@@ -49,7 +49,7 @@ def test_each_group_of_codes_has_its_error_and_says_what_to_do(
     link = Connection("kvm1", "test:///default")
     for code in codes.split():
         told = link.sentence(failed(getattr(libvirt, f"VIR_ERR_{code}"), message), "isolate", vm)
-        assert type(told) is getattr(_errors, kind), code
+        assert told.__class__ is getattr(_errors, kind), code
         whom = " desk\\x0a1 (id-1)" if vm else ""
         assert str(told).startswith(f"Cannot isolate{whom} on kvm1: {message}. ")
         assert advice in str(told)
