@@ -24,6 +24,7 @@ PidFile none
 UsePAM no
 StrictModes no
 PermitRootLogin prohibit-password
+Subsystem sftp internal-sftp
 """
 # The responder is an administrator without rights of its own: everything goes through sudo.
 PASSWD = """root:x:0:0::/root:/bin/sh
