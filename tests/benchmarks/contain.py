@@ -229,7 +229,9 @@ def main(counts: list[int]) -> int:
     columns = ("seconds_to_last_packet", "seconds_ping_playbook", "seconds_bare_script", "ratio")
     print(f"{'VMs':>4} {'last packet':>12} {'ping playbook':>14} {'bare script':>12} {'ratio':>7}  goal {GOAL}")
     for named, one in figures.items():
-        print("{:>4} {:>11.2f}s {:>13.2f}s {:>11.2f}s {:>7.2f}".format(named, *(one[column] for column in columns)))
+        told = "" if one["ratio"] <= GOAL else "  MISSED"
+        row = "{:>4} {:>11.2f}s {:>13.2f}s {:>11.2f}s {:>7.2f}"
+        print(row.format(named, *(one[column] for column in columns)) + told)
         for task, seconds in one["tasks"].items():
             print(f"       {seconds:6.2f} s {100 * seconds / one['seconds_whole_playbook']:4.0f} %  {task}")
     target = ROOT / "build/bench/contain.json"

@@ -195,13 +195,10 @@ def again(mode: Isolation, note: IsolationNote) -> tuple[Step, ...]:
         resumed = fresh.power is not PowerState.STOPPED  # with memory its old sessions came back
         return hypervisor.submit_note(fresh, replace(renewed, sessions=note.sessions or resumed))
 
+    def cut(hypervisor: Hypervisor, fresh: Vm) -> Pending:
+        return hypervisor.submit_isolate(fresh, mode, note.collectors)
+
     return (
         Step("put the undo note back", write_note, always=True, fresh=True),
-        Step(
-            f"isolate again ({mode.value})",
-            lambda hv, now: hv.submit_isolate(now, mode, note.collectors),
-            None,
-            True,
-            True,
-        ),
+        Step(f"isolate again ({mode.value})", cut, always=True, fresh=True),
     )
