@@ -110,7 +110,8 @@ class ActionModule(ActionBase):
         self, options: Mapping[str, Any], mine: list[dict[str, Any]], now: str, failure: dict[str, Any]
     ) -> dict[str, Any]:
         """The store would not take the entries: spool them if asked to, unless they are at fault themselves."""
-        if not options["spool"] or options["operation"] not in SPOOLED or failure.get("kind") == "input":
+        refused = failure.get("kind") == "input" or (failure.get("kind") == "lease" and options["lease"])
+        if refused or not options["spool"] or options["operation"] not in SPOOLED:
             return failure
         if not self._task.check_mode:
             self._spool.add([{"time": now, **entry} for entry in mine], now)

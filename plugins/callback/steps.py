@@ -46,7 +46,16 @@ SILENT = (
     "validate_argument_spec",
 )
 # Long steps that print their own progress.
-TALKATIVE = ("clean_point", "disk_logs", "disk_scan", "golden_index", "vm_disk_export", "vm_memory_dump")
+TALKATIVE = (
+    "clean_point",
+    "disk_logs",
+    "disk_scan",
+    "golden_index",
+    "host_scan",
+    "memory_scan",
+    "vm_disk_export",
+    "vm_memory_dump",
+)
 BEATS = (5, 10, 20, 40, *range(60, 86400, 60))  # seconds after which a running step is told
 WIDTH = 52
 HERE = ("localhost", "127.0.0.1", "")
@@ -80,6 +89,7 @@ class CallbackModule(Default):
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._hosts: list[str] = []  # of the play
         self._fell: set[str] = set()  # hosts that failed at something of their own
+        self._all_fell = False  # a step for all of them failed, whomever it was about
 
     def _beat(self) -> None:
         """A thread of its own. It asks for no time of day: a worker forked just then would find that lock taken."""
@@ -87,7 +97,7 @@ class CallbackModule(Default):
             step, now = self._step, time.monotonic()
             if step and step.waiting and not step.quiet and now - step.began > BEATS[min(step.told, len(BEATS) - 1)]:
                 step.told += 1
-                waiting = tuple(step.waiting)
+                waiting = tuple(step.waiting) or ("",)
                 hosts = self._hosts if step.for_all else waiting
                 who = printable(waiting[0], 24) if len(hosts) < 2 else f"{len(hosts)} hosts"
                 text = f"{'':>10}{who:<9} {step.name}: still at it, {now - step.began:.0f} s"
@@ -151,8 +161,8 @@ class CallbackModule(Default):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self._back(result)
-        if not ignore_errors and not is_for_all(result._task):
-            self._fell.add(result._host.get_name())
+        if not ignore_errors:
+            self._note_fallen(result)
         if "results" not in result._result:  # else each item has told already
             self._line(result, "FAILED", C.COLOR_ERROR)
         if self._display.verbosity:
@@ -161,10 +171,15 @@ class CallbackModule(Default):
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._back(result)
-        if not is_for_all(result._task):
-            self._fell.add(result._host.get_name())
+        self._note_fallen(result)
         if "results" not in result._result:
             self._line(result, "UNREACHABLE", C.COLOR_UNREACHABLE)
+
+    def _note_fallen(self, result: Any) -> None:
+        if is_for_all(result._task):
+            self._all_fell = True
+        else:
+            self._fell.add(result._host.get_name())
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         unreachable = result._result.get("unreachable")
@@ -205,8 +220,9 @@ class CallbackModule(Default):
         self._over.set()
         failed = [host for host in sorted(stats.processed) if stats.failures.get(host) or stats.dark.get(host)]
         if failed:  # a step for all of them is counted for the first, whom it may be the least about
-            own = ", ".join(printable(host, 60) for host in failed if host in self._fell)
-            told = f" for: {own}" if own else ": see what FAILED or is MISSING above"
+            own = all(host in self._fell for host in failed) and not self._all_fell
+            names = ", ".join(printable(host, 60) for host in failed)
+            told = f" for: {names}" if own else ": see what FAILED or is MISSING above"
             self._display.display(f"\nNot everything was done{told}", color=C.COLOR_ERROR)
 
 

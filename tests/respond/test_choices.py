@@ -165,3 +165,28 @@ def test_a_data_host_that_is_gone_before_the_scan_fails_the_vm_and_not_the_run(s
     assert "Cannot reach gone1, which reads the disks of desk1" in told
     assert "its isolation is sealed" in told
     assert simulated.entries("scan", "end")[-1]["state"] == "failed"
+
+
+TWO = "desk1,app1"
+
+
+def test_a_witness_that_is_gone_takes_nothing_from_any_of_two_vms(simulated: Tour) -> None:
+    inventory = simulated.directory / "gone.json"
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    inventory.write_text(json.dumps({"all": {"hosts": {"gone1": gone}}}))
+    witness = {"vmward_witnesses": ["gone1"], "vmward_control_targets": ["192.0.2.1"]}
+    simulated.done("respond", "-i", str(inventory), vmward_vms=TWO, **witness)
+    assert is_free(simulated.vm("desk1"))
+    assert is_free(simulated.vm("app1"))
+    assert [one["proof"] for one in simulated.entries("contain", "prove")] == ["readback", "readback"]
+
+
+def test_a_hypervisor_that_is_gone_is_told_of_each_of_two_vms(simulated: Tour) -> None:
+    simulated.done("contain", vmward_vms=TWO)
+    (simulated.directory / "fake1.json").rename(simulated.directory / "moved.json")
+    told = simulated.failed("scan", vmward_vms=TWO)
+    assert "desk1: scan failed:" in told
+    assert "app1: scan failed:" in told
+    assert len(simulated.entries("scan", "end")) == 2
+    simulated.failed("contain", vmward_vms=TWO)
+    assert [one["state"] for one in simulated.entries("contain", "isolate")] == ["done", "done", "failed", "failed"]
