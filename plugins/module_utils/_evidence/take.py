@@ -161,7 +161,11 @@ class Taking:
             self.terms.progress(item.phase, done, total or item.estimate)
             return pending.poll()
 
-        error = self.hypervisor.wait([replace(pending, poll=poll)], self.terms.left())[self.vm.ref.id]
+        error: BaseException | None
+        try:
+            error = self.hypervisor.wait([replace(pending, poll=poll)], self.terms.left())[self.vm.ref.id]
+        except BaseException as exc:  # the evidence host is gone, or something that nobody foresaw
+            error = exc
         if error is not None:
             try:
                 if pending.abort:
