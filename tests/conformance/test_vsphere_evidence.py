@@ -184,6 +184,33 @@ def test_a_snapshot_that_comes_after_the_job_was_given_up_goes_too_or_is_named(
     assert vsphere.hypervisor.kept_memory(vm) == ((left.name,) if what == "memory" else ())
 
 
+@pytest.mark.parametrize("lost", ["as it is asked for", "as it is awaited", "as it is given up"])
+def test_a_snapshot_of_which_nobody_knows_for_the_connection_is_lost_is_named(
+    vsphere: VsphereBench, tmp_path: Path, lost: str
+) -> None:
+    vm_id = vsphere.create("desk1")
+    pending = vsphere.hypervisor.submit_memory_dump(vsphere.vm(vm_id), str(tmp_path / "memory"))
+    if lost == "as it is asked for":
+        vsphere.server.faults({"method": "CreateSnapshot_Task", "drop": True})
+        told = poll_all([pending], 10)[vm_id]
+    else:
+        vsphere.server.delays(tasks={"CreateSnapshot": 2000})
+        assert pending.poll() is False
+        vsphere.server.faults(
+            *({"method": name, "drop": True, "times": 99} for name in ("RetrievePropertiesEx", "CancelTask"))
+        )
+        if lost == "as it is awaited":
+            told = poll_all([pending], 10)[vm_id]
+        else:
+            assert pending.abort is not None
+            with pytest.raises(TaskFailed) as raised:
+                pending.abort()
+            told = raised.value
+    vsphere.server.faults()
+    assert "The snapshot 'vmward memory " in str(told)
+    assert "left behind: remove it with vm_snapshot" in str(told)
+
+
 @pytest.mark.parametrize("slow", [False, True], ids=["fails", "is slow"])
 def test_a_copy_that_is_whole_stays_however_its_snapshot_goes(
     vsphere: VsphereBench, tmp_path: Path, slow: bool, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from .._errors import TaskFailed, VmwardError
 from .._hypervisor import Detail
 from .._model import Vm
-from .connection import Connection, vmodl
+from .connection import LOST, Connection, vmodl
 from .tasks import Tasks
 
 NOTHING_KEPT = "taken by vmward, and removed again"  # the description of a snapshot that is only a means
@@ -104,21 +104,24 @@ class Work:
         yield from self._settled()
         self._tell_left(vm)
         title = prefix + time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        machine, snapshot = self.machine(vm.ref), None
-        taking = self.called(
-            vm,
-            "take a snapshot of",
-            lambda: machine.CreateSnapshot_Task(title, NOTHING_KEPT, prefix == MEMORY, False),
-        )
+        machine, taking, snapshot = self.machine(vm.ref), None, None
         try:
+            taking = self.called(
+                vm,
+                "take a snapshot of",
+                lambda: machine.CreateSnapshot_Task(title, NOTHING_KEPT, prefix == MEMORY, False),
+            )
             snapshot = yield from self.ended(vm, "take a snapshot of", taking)
             yield from work(snapshot)
         except VmwardError as exc:
             if snapshot is not None:
                 yield from self._removed_after(exc, vm, title, snapshot)
+            elif isinstance(exc.__cause__, LOST) or (taking and exc.__cause__):  # not the task failed: it may go on
+                raise TaskFailed(f"{exc} {left_behind(title, vm, 'may be')}") from exc
             raise
         except BaseException:  # given up, or something that nobody foresaw
-            self._clear(vm, title, taking, snapshot)
+            if taking:
+                self._clear(vm, title, taking, snapshot)
             raise
         removal = Removal(vm, title, self._removed(vm, snapshot))
         self.removals.append(removal)
@@ -173,6 +176,12 @@ class Work:
         task = self.called(vm, what, lambda: snapshot.RemoveSnapshot_Task(False, True))
         yield from self.ended(vm, what, task)
 
+    def _has_failed(self, task: Any) -> bool:
+        try:
+            return bool(self.state_of(task)[0] == "error")
+        except VmwardError:  # nobody knows
+            return False
+
     def _clear(self, vm: Vm, title: str, taking: Any, snapshot: Any) -> None:
         """The job is given up: its snapshot goes, or is named."""
         end = time.monotonic() + GRACE
@@ -183,7 +192,7 @@ class Work:
                 snapshot = within(self.ended(vm, "take a snapshot of", taking), end)
             within(self._removed(vm, snapshot), end)
         except VmwardError as exc:
-            if snapshot is not None or self.state_of(taking)[0] != "error":
+            if snapshot is not None or not self._has_failed(taking):
                 raise TaskFailed(left_behind(title, vm)) from exc
 
 
@@ -212,5 +221,5 @@ def has_ended(removal: Removal, told: dict[str, list[str]]) -> bool:
     return False
 
 
-def left_behind(title: str, vm: Vm) -> str:
-    return f"The snapshot '{title}' of {vm.ref.name} is left behind: remove it with vm_snapshot (state: absent)."
+def left_behind(title: str, vm: Vm, there: str = "is") -> str:
+    return f"The snapshot '{title}' of {vm.ref.name} {there} left behind: remove it with vm_snapshot (state: absent)."
