@@ -195,6 +195,10 @@ class Evidence(ABC):
         """``elf``, an ELF core; or ``qemu-state``, the state that QEMU saves of a running guest."""
         return "elf"
 
+    def kept_memory(self, vm: Vm) -> tuple[str, ...]:
+        """The snapshots in which a dump that was broken off has left an earlier memory of the VM."""
+        return ()
+
     @abstractmethod
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:
         """Write a point-in-time copy of one disk, whole chain deep, as sparse qcow2 to a new file.

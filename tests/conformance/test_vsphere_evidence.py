@@ -69,6 +69,7 @@ def test_a_disk_comes_out_whole_and_sparse_and_nothing_is_left(
     assert flaw_of_qcow2(head[:4096], SIZE) == ""
     assert len(head) < SIZE // 8
     assert raw(tmp_path / "disk.qcow2") == content
+    assert vsphere.hypervisor.remarks(vm_id) == ()
     vm = vsphere.vm(vm_id)
     assert (vm.power.value, vm.snapshots) == (power, ())
     assert vsphere.hypervisor.progress(vm) == (SIZE, SIZE)
@@ -175,7 +176,66 @@ def test_a_snapshot_that_comes_after_the_job_was_given_up_goes_too_or_is_named(
         else vsphere.hypervisor.submit_memory_dump(vm, str(path))
     )
     assert poll_all([pending], 30) == {vm_id: None}
-    assert [one.description for one in vsphere.vm(vm_id).snapshots] == ["keep it"]
+    monkeypatch.setattr(steps, "GRACE", 30)
+    (remark,) = vsphere.hypervisor.remarks(vm_id)
+    (left, mine) = vsphere.vm(vm_id).snapshots
+    assert f"An earlier run left the snapshot '{left.name}' of desk1" in remark, "it may hold evidence: it stays"
+    assert mine.description == "keep it"
+    assert vsphere.hypervisor.kept_memory(vm) == ((left.name,) if what == "memory" else ())
+
+
+@pytest.mark.parametrize("lost", ["as it is asked for", "as it is awaited", "as it is given up"])
+def test_a_snapshot_of_which_nobody_knows_for_the_connection_is_lost_is_named(
+    vsphere: VsphereBench, tmp_path: Path, lost: str
+) -> None:
+    vm_id = vsphere.create("desk1")
+    pending = vsphere.hypervisor.submit_memory_dump(vsphere.vm(vm_id), str(tmp_path / "memory"))
+    if lost == "as it is asked for":
+        vsphere.server.faults({"method": "CreateSnapshot_Task", "drop": True})
+        told = poll_all([pending], 10)[vm_id]
+    else:
+        vsphere.server.delays(tasks={"CreateSnapshot": 2000})
+        assert pending.poll() is False
+        vsphere.server.faults(
+            *({"method": name, "drop": True, "times": 99} for name in ("RetrievePropertiesEx", "CancelTask"))
+        )
+        if lost == "as it is awaited":
+            told = poll_all([pending], 10)[vm_id]
+        else:
+            assert pending.abort is not None
+            with pytest.raises(TaskFailed) as raised:
+                pending.abort()
+            told = raised.value
+    vsphere.server.faults()
+    assert "The snapshot 'vmward memory " in str(told)
+    assert "left behind: remove it with vm_snapshot" in str(told)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["fails", "is slow"])
+def test_a_copy_that_is_whole_stays_however_its_snapshot_goes(
+    vsphere: VsphereBench, tmp_path: Path, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm_id = vsphere.create("desk1")
+    if slow:
+        monkeypatch.setattr(steps, "GRACE", 0)
+        vsphere.server.delays(tasks={"RemoveSnapshot": 3000})
+    else:
+        vsphere.server.faults({"method": "RemoveSnapshot_Task", "fault": "The disk is locked", "task": True})
+    vm = vsphere.vm(vm_id)
+    began = time.monotonic()
+    assert poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "memory"))], 30) == {vm_id: None}
+    assert (tmp_path / "memory").stat().st_size == 4096 + vm.memory
+    (remark,) = vsphere.hypervisor.remarks(vm_id)
+    (left,) = vsphere.vm(vm_id).snapshots
+    assert "copied whole" in remark
+    assert f"'{left.name}'" in remark
+    assert ("has not ended" if slow else "The disk is locked") in remark
+    if slow:
+        assert time.monotonic() - began < 2.5
+        assert poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "next"))], 30) == {vm_id: None}
+        monkeypatch.setattr(steps, "GRACE", 30)
+        assert vsphere.hypervisor.remarks(vm_id) == (), "the next one waited for it; both are gone"
+        assert vsphere.vm(vm_id).snapshots == ()
 
 
 def test_a_disk_that_is_not_there_is_refused(vsphere: VsphereBench, tmp_path: Path) -> None:
@@ -211,6 +271,7 @@ def test_the_memory_is_fetched_whole_and_no_snapshot_is_left(vsphere: VsphereBen
     assert flaw_of_core(content[:4096], len(content)) == ""
     assert len(content) == 4096 + vm.memory
     assert content[4096:].startswith(b"memory of ")
+    assert vsphere.hypervisor.remarks(vm_id) == ()
     assert vsphere.vm(vm_id).snapshots == ()
     assert vsphere.vm(vm_id).power.value == power
     assert vsphere.hypervisor.progress(vm) == (vm.memory, vm.memory)

@@ -18,6 +18,7 @@ from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     SEAL,
     WAIVED,
     VsphereBench,
+    finish,
 )
 
 PAUSE, RESUME = SetPower("paused", False, 0, {}), SetPower("running", False, 0, {})
@@ -50,6 +51,26 @@ def test_a_vm_that_was_cut_as_it_slept_is_not_resumed_with_its_old_wiring(
     vsphere.one(FREE, vm_id)
     assert vsphere.one(RESUME, vm_id).warnings == []
     assert [nic.link_up for nic in vsphere.vm(vm_id).nics] == [True]
+
+
+def test_a_sleep_that_is_over_vouches_for_no_other(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    for usecase in (SEAL, PAUSE, RESUME):
+        vsphere.one(usecase, vm_id)
+    finish(vsphere.machine(vm_id).SuspendVM_Task())  # by somebody else, who may have wired it before
+    (refused,) = vsphere.do(RESUME, vm_id)
+    assert "its memory was not seen to hold the cut" in refused.msg
+
+
+def test_a_resume_that_vsphere_refuses_can_be_tried_again(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SEAL, vm_id)
+    vsphere.one(PAUSE, vm_id)
+    vsphere.server.faults({"method": "PowerOnVM_Task", "fault": "No host has room", "task": True})
+    (failed,) = vsphere.do(RESUME, vm_id)
+    assert "No host has room" in failed.msg
+    vsphere.one(RESUME, vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
 
 
 def test_memory_of_a_time_before_the_cut_is_not_resumed(vsphere: VsphereBench) -> None:

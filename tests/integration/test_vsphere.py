@@ -120,3 +120,20 @@ def test_memory_goes_from_the_datastore_into_the_case(server: Vcsim, tmp_path: P
     sidecar = json.loads(memory.with_name("memory.elf.json").read_text())
     assert sidecar["tools"]["vSphere"].endswith("(API 8.0.3.0)")
     assert "an upper bound" in sidecar["freeze_measured_by"]
+
+
+def test_a_snapshot_that_stays_is_warned_of_beside_a_success_and_a_failure(server: Vcsim, tmp_path: Path) -> None:
+    def dump(name: str) -> str:
+        (tmp_path / name).mkdir()
+        place = {"dest": {"path": str(tmp_path / name)}, "scratch": str(tmp_path / "scratch")}
+        text = play(tmp_path, "vm_memory_dump", hypervisors=entry(server), vm="DC0_C0_RP0_VM0", case="2026-1", **place)
+        return " ".join(text.split())
+
+    server.faults({"method": "RemoveSnapshot_Task", "fault": "The disk is locked", "task": True})
+    told = dump("one")
+    assert [path.name for path in (tmp_path / "one").rglob("memory.elf")] == ["memory.elf"], told
+    assert "[WARNING]: The evidence was copied whole." in told
+    server.faults({"method": "GET /folder", "status": 403})
+    told = dump("two")
+    assert "HTTP status 403" in told
+    assert "[WARNING]: An earlier run left the snapshot 'vmward memory " in told

@@ -161,14 +161,17 @@ class Taking:
             self.terms.progress(item.phase, done, total or item.estimate)
             return pending.poll()
 
-        error = self.hypervisor.wait([replace(pending, poll=poll)], self.terms.left())[self.vm.ref.id]
-        if error is not None:
+        try:
+            error = self.hypervisor.wait([replace(pending, poll=poll)], self.terms.left())[self.vm.ref.id]
+            if error is not None:
+                raise error
+        except BaseException as exc:  # also when the evidence host is gone, or something that nobody foresaw
             try:
                 if pending.abort:
                     pending.abort()
-            except VmwardError as exc:
-                raise TaskFailed(f"{error} {exc}") from exc
-            raise error
+            except VmwardError as late:
+                raise TaskFailed(f"{exc} {late}") from late
+            raise
         with open(path, "rb") as file:
             flaw = item.flaw(file.read(HEAD), os.stat(path).st_size)
         if flaw:

@@ -103,7 +103,12 @@ def whole(module: Module, verb: Verb, started: float) -> dict[str, Any]:
         try:
             vm = the_vm(hypervisor, params["vm"])
             terms = terms_of(params, hypervisor, vm, module.ansible_version, started)
-            result = verb(Task(hypervisor, vm, params, terms, module.check_mode))
+            try:
+                result = verb(Task(hypervisor, vm, params, terms, module.check_mode))
+            except BaseException:
+                for remark in hypervisor.remarks(vm.ref.id):
+                    module.warn(remark)
+                raise
             after, changes = as_it_is(hypervisor, vm)
             warnings = [*result.get("warnings", []), *changes, *hypervisor.remarks(vm.ref.id)]
             return {**result, "vm": after, "warnings": warnings}

@@ -59,6 +59,13 @@ def dump_memory(task: Task) -> dict[str, Any]:
             "hand, and waive the class memory by name (vmward_waive)."
         )
     if vm.power not in ON and not stored_already(task, name):
+        kept = ", ".join(f"'{name}'" for name in hypervisor.kept_memory(vm))
+        if kept:
+            raise TaskFailed(
+                f"Cannot dump the memory of {vm.ref.name}: it is {vm.power.value}, but an earlier dump left its memory "
+                f"in the snapshot {kept}. Nothing was taken. Keep the files of that snapshot as evidence by hand, then "
+                "waive the class memory by name (vmward_waive); or remove it (vm_snapshot, state: absent)."
+            )
         reason = f"the VM is {vm.power.value}: it has no memory to dump"
         return {**nothing("memory", reason), "msg": f"No memory of {vm.ref.name} was taken: {reason}."}
     return settled(task, [item], "memory")

@@ -20,6 +20,7 @@ from . import convert
 from .connection import Connection, vim, vmodl
 from .disks import DiskVerbs
 from .evidence import EvidenceVerbs
+from .steps import Removal
 from .tasks import Tasks
 from .wiring import WiringVerbs
 
@@ -73,6 +74,8 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
         self.fields: dict[int, str] = {}  # custom attributes of VMs: key -> name
         self.props: dict[str, Props] = {}  # of each VM, as last read
         self.held: dict[str, Vm] = {}  # those with an undo note, as last read
+        self.removals: list[Removal] = []
+        self.told: dict[str, list[str]] = {}
         self._moids: dict[str, str] = {}  # VM id -> managed object id
         self._view: Any = None
         self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
@@ -226,6 +229,9 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         return self.tasks.wait(pending, deadline)
+
+    def remarks(self, vm_id: str) -> tuple[str, ...]:
+        return (*super().remarks(vm_id), *self.leftovers(vm_id))
 
     def close(self) -> None:
         self.tasks.close()

@@ -28,6 +28,7 @@ class Download:
         self.host, self.port = host or link.host, port or link.port
         self.line = http.client.HTTPSConnection(self.host, self.port, timeout=link.options["timeout"], context=link.tls)
         self.socket: Any = None
+        self.halted = False
         self.body: Any = None
 
     def begin(self, place: str, headers: Mapping[str, str], needs: str) -> None:
@@ -38,16 +39,19 @@ class Download:
                 f"Cannot {self.what} {self.vm.name} ({self.vm.id}) from {printable(self.host)}: HTTP status "
                 f"{answer.status}. {needs}"
             )
+        self._goes_on()  # else its reader would open the file that it writes
         self.body = io.BufferedReader(answer, BUFFER)
 
     def _asked(self, place: str, headers: Mapping[str, str]) -> Any:
         self.line.connect()
         self.socket = self.line.sock
+        self._goes_on()
         self.line.request("GET", place, headers=dict(headers))
         return self.line.getresponse()
 
     def read(self, count: int) -> bytes:
         """So many bytes, or fewer at its end."""
+        self._goes_on()
         data: bytes = self._over_the_line(lambda: self.body.read(count))
         return data
 
@@ -57,7 +61,13 @@ class Download:
         except LOST as exc:
             raise self.link.sentence(exc, self.what, self.vm, f"{printable(self.host)}:{self.port}") from exc
 
+    def _goes_on(self) -> None:
+        if self.halted:
+            raise TaskFailed(f"Cannot {self.what} {self.vm.name} ({self.vm.id}): it was given up. Run again.")
+
     def halt(self) -> None:
+        """Also before the connection stands: then it ends as soon as it does."""
+        self.halted = True
         if self.socket is not None:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)

@@ -20,7 +20,7 @@ from . import convert, core
 from .connection import vim
 from .download import Download
 from .export import DiskExport
-from .steps import Steps, Waiting
+from .steps import MEMORY, Steps, Waiting
 
 CHUNK = 1 << 20
 
@@ -38,7 +38,7 @@ class EvidenceVerbs(DiskExport):
     def _memory_out(self, vm: Vm, path: str) -> Waiting:
         self._fetched = (0, 0)
         if vm.power is PowerState.RUNNING:
-            yield from self.on_snapshot(vm, "memory", True, lambda snapshot: self._memory_of(vm, snapshot._moId, path))
+            yield from self.on_snapshot(vm, MEMORY, lambda snapshot: self._memory_of(vm, snapshot._moId, path))
         else:
             yield from self._memory_of(vm, "", path)
 

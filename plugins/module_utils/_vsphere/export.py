@@ -21,7 +21,7 @@ from .._hypervisor import Pending
 from .._model import Disk, PowerState, Vm, printable
 from . import convert, qcow2, vmdk
 from .download import Download
-from .steps import Steps, Waiting, Work
+from .steps import DISK, Steps, Waiting, Work
 
 BEATS = 3  # signs of life within a lease's time-out
 
@@ -48,9 +48,7 @@ class DiskExport(Work):
         if vm.power is PowerState.STOPPED:
             run = Steps(self._leased(vm, disk, self.machine(vm.ref).ExportVm, path))
         else:
-            run = Steps(
-                self.on_snapshot(vm, "disk", False, lambda taken: self._leased(vm, disk, taken.ExportSnapshot, path))
-            )
+            run = Steps(self.on_snapshot(vm, DISK, lambda taken: self._leased(vm, disk, taken.ExportSnapshot, path)))
         return Pending(vm.ref, f"export disk {disk_id} of", run, abort=run.abort)
 
     def export_method(self, live: bool) -> str:

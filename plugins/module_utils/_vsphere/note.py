@@ -72,7 +72,7 @@ def parse(text: str, boot: str) -> IsolationNote:
 
 def fell_asleep_cut(text: str, boot: str) -> bool:
     """Whether the memory of a suspended VM was saved while it was cut, and is of this cold start still."""
-    return bool(json.loads(unpack(text)).get("asleep") == boot)
+    return boot != UNKNOWN and bool(json.loads(unpack(text)).get("asleep") == boot)
 
 
 def restorable(config: Any, live: Any) -> Wiring:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from .._errors import TaskFailed, VmwardError
 from .._hypervisor import Detail
 from .._model import Vm
-from .connection import Connection, vim, vmodl
+from .connection import LOST, Connection, vmodl
 from .tasks import Tasks
 
 NOTHING_KEPT = "taken by vmward, and removed again"  # the description of a snapshot that is only a means
-GRACE = 30  # seconds that a job which is given up may take to clean up
+MEMORY, DISK = "vmward memory ", "vmward disk "  # and a time: their names
+GRACE = 30  # seconds that tidying up may take at the end
 
 Waiting = Generator[None, None, Any]
 
@@ -39,10 +41,21 @@ class Steps:
         self.run.close()
 
 
+@dataclass(frozen=True)
+class Removal:
+    """A snapshot on its way out, after its evidence was copied whole."""
+
+    vm: Vm
+    title: str
+    ended: Waiting
+
+
 class Work:
     """What the steps are made of."""
 
     name: str
+    removals: list[Removal]
+    told: dict[str, list[str]]  # VM id -> what a responder should know of its snapshots
     link: Connection
     tasks: Tasks
     machine: Callable[[Any], Any]
@@ -86,43 +99,88 @@ class Work:
             halt()
         return future.result()
 
-    def on_snapshot(self, vm: Vm, what: str, memory: bool, work: Callable[[Any], Waiting]) -> Waiting:
-        """Take a snapshot, do the work on it, remove it again. One that a dead run left goes first."""
-        prefix = f"vmward {what} "
-        for left in self._left(vm, prefix):
-            yield from self._removed(vm, left)
+    def on_snapshot(self, vm: Vm, prefix: str, work: Callable[[Any], Waiting]) -> Waiting:
+        """Take a snapshot, do the work on it, have it removed. How that removal ends no longer touches the work."""
+        yield from self._settled()
+        self._tell_left(vm)
         title = prefix + time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        machine, snapshot, failure = self.machine(vm.ref), None, None
-        taking = self.called(
-            vm, "take a snapshot of", lambda: machine.CreateSnapshot_Task(title, NOTHING_KEPT, memory, False)
-        )
+        machine, taking, snapshot = self.machine(vm.ref), None, None
         try:
+            taking = self.called(
+                vm,
+                "take a snapshot of",
+                lambda: machine.CreateSnapshot_Task(title, NOTHING_KEPT, prefix == MEMORY, False),
+            )
             snapshot = yield from self.ended(vm, "take a snapshot of", taking)
             yield from work(snapshot)
         except VmwardError as exc:
-            failure = exc
-        except BaseException:  # given up, or something that nobody foresaw
-            self._clear(vm, title, taking, snapshot)
+            if snapshot is not None:
+                yield from self._removed_after(exc, vm, title, snapshot)
+            elif isinstance(exc.__cause__, LOST) or (taking and exc.__cause__):  # not the task failed: it may go on
+                raise TaskFailed(f"{exc} {left_behind(title, vm, 'may be')}") from exc
             raise
-        if snapshot is not None:
-            try:
-                yield from self._removed(vm, snapshot)
-            except VmwardError as exc:
-                raise TaskFailed(f"{failure or ''} {exc} {left_behind(title, vm)}".strip()) from exc
-        if failure:
-            raise failure
+        except BaseException:  # given up, or something that nobody foresaw
+            if taking:
+                self._clear(vm, title, taking, snapshot)
+            raise
+        removal = Removal(vm, title, self._removed(vm, snapshot))
+        self.removals.append(removal)
+        has_ended(removal, self.told)
 
-    def _left(self, vm: Vm, prefix: str) -> list[Any]:
+    def _removed_after(self, failure: VmwardError, vm: Vm, title: str, snapshot: Any) -> Waiting:
+        try:
+            yield from self._removed(vm, snapshot)
+        except VmwardError as exc:
+            raise TaskFailed(f"{failure} {exc} {left_behind(title, vm)}") from exc
+
+    def _settled(self) -> Waiting:
+        """Until the removals of earlier snapshots have ended, well or not."""
+        while self.removals:
+            self.removals[:] = [one for one in self.removals if not has_ended(one, self.told)]
+            if self.removals:
+                yield
+
+    def leftovers(self, vm_id: str) -> tuple[str, ...]:
+        """What lies in this VM's snapshots still. Removals under way get a little time."""
+        with suppress(TaskFailed):
+            within(self._settled(), time.monotonic() + GRACE)
+        late = [
+            f"The evidence was copied whole. The removal of its snapshot '{one.title}' has not ended: see with vm_info "
+            "that it goes."
+            for one in self.removals
+            if one.vm.ref.id == vm_id
+        ]
+        return (*self.told.get(vm_id, ()), *late)
+
+    def _tell_left(self, vm: Vm) -> None:
+        """One that a dead run left may hold the only memory of its moment: it stays, and is told."""
+        known = self.told.setdefault(vm.ref.id, [])
+        for name in self._left(vm, MEMORY, DISK):
+            if not any(f"'{name}'" in text for text in known):
+                known.append(
+                    f"An earlier run left the snapshot '{name}' of {vm.ref.name}: it is of an earlier moment, and was "
+                    "not touched. Keep it as evidence, or remove it with vm_snapshot (state: absent)."
+                )
+
+    def kept_memory(self, vm: Vm) -> tuple[str, ...]:
+        return tuple(self._left(vm, MEMORY))
+
+    def _left(self, vm: Vm, *prefixes: str) -> list[str]:
         found = self.read([vm.ref.id], frozenset([Detail.SNAPSHOTS]))[vm.ref.id]
         if isinstance(found, VmwardError):
             raise found
-        ours = [s for s in found.snapshots if s.name.startswith(prefix) and s.description == NOTHING_KEPT]
-        return [vim.vm.Snapshot(one.id, self.link.stub) for one in ours]
+        return [s.name for s in found.snapshots if s.name.startswith(prefixes) and s.description == NOTHING_KEPT]
 
     def _removed(self, vm: Vm, snapshot: Any) -> Waiting:
         what = "remove the snapshot of"
         task = self.called(vm, what, lambda: snapshot.RemoveSnapshot_Task(False, True))
         yield from self.ended(vm, what, task)
+
+    def _has_failed(self, task: Any) -> bool:
+        try:
+            return bool(self.state_of(task)[0] == "error")
+        except VmwardError:  # nobody knows
+            return False
 
     def _clear(self, vm: Vm, title: str, taking: Any, snapshot: Any) -> None:
         """The job is given up: its snapshot goes, or is named."""
@@ -134,7 +192,7 @@ class Work:
                 snapshot = within(self.ended(vm, "take a snapshot of", taking), end)
             within(self._removed(vm, snapshot), end)
         except VmwardError as exc:
-            if snapshot is not None or self.state_of(taking)[0] != "error":
+            if snapshot is not None or not self._has_failed(taking):
                 raise TaskFailed(left_behind(title, vm)) from exc
 
 
@@ -149,5 +207,19 @@ def within(run: Waiting, end: float) -> Any:
     raise TaskFailed("It has not ended.")
 
 
-def left_behind(title: str, vm: Vm) -> str:
-    return f"The snapshot '{title}' of {vm.ref.name} is left behind: remove it with vm_snapshot (state: absent)."
+def has_ended(removal: Removal, told: dict[str, list[str]]) -> bool:
+    """Whether a removal has ended; one that failed is told."""
+    try:
+        next(removal.ended)
+    except StopIteration:
+        return True
+    except VmwardError as exc:
+        told.setdefault(removal.vm.ref.id, []).append(
+            f"The evidence was copied whole. {exc} {left_behind(removal.title, removal.vm)}"
+        )
+        return True
+    return False
+
+
+def left_behind(title: str, vm: Vm, there: str = "is") -> str:
+    return f"The snapshot '{title}' of {vm.ref.name} {there} left behind: remove it with vm_snapshot (state: absent)."

@@ -18,7 +18,7 @@ SECTOR = 512
 HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
 MARKER = struct.Struct("<QII")
 COMPRESSED, MARKERS, DEFLATE, AT_THE_END = 1 << 16, 1 << 17, 1, 2**64 - 1
-END, TABLES = 0, (1, 2, 3)  # kinds of markers: end of the stream; grain table, grain directory, footer
+END, TABLES, FOOTER = 0, (1, 2), 3  # kinds of markers: end of the stream; grain table, grain directory; footer
 MOST = 64 << 20  # bytes of descriptor or tables that are skipped at once
 
 Read = Callable[[int], bytes]
@@ -29,10 +29,16 @@ class Flaw(ValueError):
 
 
 def grains(read: Read, grain: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Every piece of a disk of ``size`` bytes that holds something, with its offset; all others are zero."""
+    """Every piece of a disk of ``size`` bytes that holds something, with its offset; all others are zero.
+
+    Zeros alone end nothing: before the end mark comes the footer, and after it nothing.
+    """
+    complete = False
     while True:
         sector = exactly(read, SECTOR)
         place, length, kind = MARKER.unpack_from(sector)
+        if complete and (length or kind != END):
+            raise Flaw("it goes on behind its footer")
         if length:
             data = unpacked(sector, read, place * SECTOR, length, grain)[: size - place * SECTOR]
             if place * SECTOR >= size:
@@ -40,9 +46,14 @@ def grains(read: Read, grain: int, size: int) -> Iterator[tuple[int, bytes]]:
             if data.count(0) != len(data):
                 yield place * SECTOR, data
         elif kind == END:
+            if not complete:
+                raise Flaw("it ends before its footer")
+            if read(1):
+                raise Flaw("it goes on behind its end mark")
             return
-        elif kind in TABLES:
+        elif kind in TABLES or kind == FOOTER:
             skip(read, place * SECTOR)
+            complete = kind == FOOTER
         else:
             raise Flaw(f"it holds a marker of the unknown kind {kind}")
 

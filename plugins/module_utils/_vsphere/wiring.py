@@ -140,8 +140,16 @@ class WiringVerbs:
 
     def cut_again(self, vm: Vm) -> list[Call]:
         """What is called after an isolated VM is resumed, whatever became of that."""
-        changes = self._changes(vm, self._cut(vm, vm.note.mode), again=True) if vm.note else []
-        return [self._reconfigure(vm, changes)] if changes else []
+        if vm.note is None:
+            return []
+        changes = self._changes(vm, self._cut(vm, vm.note.mode), again=True)
+        return [*([self._reconfigure(vm, changes)] if changes else []), self._note_awake(vm, vm.note)]
+
+    def _note_awake(self, vm: Vm, note: IsolationNote) -> Call:
+        """Its sleep is over, and another one is not of our making; unless the resume failed and it sleeps on."""
+        machine = self.machine(vm.ref)
+        noting = self._noting(vm, notes.write(note, convert.boot_of(self.props[vm.ref.id])))
+        return lambda: None if machine.runtime.powerState == "suspended" else noting()
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         vm = self.held.get(vm_id)

@@ -277,6 +277,14 @@ def test_sessions_live_until_the_next_cold_start() -> None:
     assert not note.parse(never, "boot-1").sessions
 
 
+def test_a_sleep_is_known_by_its_start_and_an_unknown_start_is_none() -> None:
+    kept = IsolationNote("c", SEALED, "t", (), sessions=True)
+    assert note.fell_asleep_cut(note.write(kept, "boot-1", asleep=True), "boot-1")
+    assert not note.fell_asleep_cut(note.write(kept, "boot-1", asleep=True), "boot-2")
+    assert not note.fell_asleep_cut(note.write(kept, "boot-1"), "boot-1")
+    assert not note.fell_asleep_cut(note.write(kept, note.UNKNOWN, asleep=True), note.UNKNOWN)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "{", '{"case": 1}', "packed:!!", "packed:eJw=", "packed:" + "A" * 50]
 )

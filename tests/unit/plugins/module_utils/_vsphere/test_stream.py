@@ -37,6 +37,9 @@ def marker(kind: int, sectors: int) -> bytes:
     return struct.pack("<QII", sectors, 0, kind).ljust(512, b"\0") + b"\xff" * 512 * sectors
 
 
+WHOLE = marker(3, 1) + END  # how every stream ends
+
+
 def image_of(stream: bytes, path: Path, size: int = SIZE) -> None:
     source = io.BytesIO(stream)
     with path.open("wb") as file:
@@ -54,7 +57,7 @@ def test_every_grain_is_at_its_place_and_the_image_is_sound(tmp_path: Path, sect
         data = drawn.randbytes(bytes_) if drawn.random() < 0.4 else bytes(bytes_)
         wanted[offset : offset + bytes_] = data[: SIZE - offset]
         stream += grain(offset, data) + (marker(1, 4) if drawn.random() < 0.1 else b"")
-    image_of(stream + marker(2, 1) + marker(3, 1) + END, tmp_path / "image")
+    image_of(stream + marker(2, 1) + WHOLE, tmp_path / "image")
     check = subprocess.run(
         ["qemu-img", "check", "--output=json", "-f", "qcow2", str(tmp_path / "image")], capture_output=True, check=True
     )
@@ -69,7 +72,7 @@ def test_every_grain_is_at_its_place_and_the_image_is_sound(tmp_path: Path, sect
 
 
 def test_an_empty_disk_is_an_image_too(tmp_path: Path) -> None:
-    image_of(head(1 << 30) + END, tmp_path / "image", 1 << 30)
+    image_of(head(1 << 30) + WHOLE, tmp_path / "image", 1 << 30)
     assert (tmp_path / "image").stat().st_size < 512 * 1024
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", str(tmp_path / "image")], check=True)
 
@@ -99,6 +102,13 @@ FULL = b"\1" * GRAIN
         (head() + grain(0, FULL, length=5) + END, "does not have 65536 bytes"),
         (head() + grain(0, FULL).replace(b"\x78\x9c", b"\x00\x00", 1) + END, "is damaged"),
         (head() + grain(0, FULL) + grain(0, FULL) + END, "twice"),
+        (head() + END, "ends before its footer"),
+        (head() + grain(0, FULL) + bytes(1 << 20), "ends before its footer"),
+        (head() + grain(0, FULL) + marker(2, 1) + END, "ends before its footer"),
+        (head() + marker(3, 1) + grain(0, FULL) + END, "goes on behind its footer"),
+        (head() + marker(3, 1) + marker(1, 1) + END, "goes on behind its footer"),
+        (head() + marker(3, 1), "ends before its end mark"),
+        (head() + WHOLE + b"\0", "goes on behind its end mark"),
         (head() + struct.pack("<QII", 1, 0, 9).ljust(512, b"\0"), "unknown kind 9"),
         (head() + struct.pack("<QII", 1 << 50, 0, 1).ljust(512, b"\0"), "its tables have"),
     ],
