@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
@@ -47,7 +47,7 @@ class Area:
 def scan_host(request: Request, paths: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
     check_directory(request)
     area = Area(_absolute(paths), frozenset(_absolute(exclude)), mounts())
-    planted = tempfile.mkdtemp(prefix="vmward-self-test-")
+    planted = os.path.realpath(tempfile.mkdtemp(prefix="vmward-self-test-"))
     try:
         with open(os.path.join(planted, "sample"), "wb", opener=_private) as file:
             file.write(MARKER)
@@ -86,14 +86,14 @@ def _prepare(request: Request, area: Area, planted: bytes, emit: Emit) -> Callab
     prepared = prepare(request, emit)
     if prepared is None:
         return lambda emit: None
-    judge = prepared.judge
+    judge, own = prepared.judge, os.stat(planted)
 
     def work(emit: Emit) -> None:
         blind = [engine.name for engine in judge.engines if engine.name == "yara" and not _sees(engine, area, planted)]
         if blind:
             emit("reason", {"text": "The self-test failed: a sample in a private file was missed. Nothing was read."})
             return
-        Walk(judge, replace(area, exclude=area.exclude | {planted})).run()
+        Walk(judge, area, {(own.st_dev, own.st_ino)}).run()
         judge.note(_TRUST)
         emit("finished", {})
 
@@ -116,10 +116,11 @@ def _sees(engine: Engine, area: Area, planted: bytes) -> bool:
 class Walk:
     """Directories by their paths, each once; symbolic links are not followed."""
 
-    def __init__(self, judge: Judge, area: Area) -> None:
+    def __init__(self, judge: Judge, area: Area, own: Iterable[Identity] = ()) -> None:
+        """`own`: directories of this scan, which are not read by whatever path."""
         self._judge = judge
         self._area = area
-        self._seen: set[Identity] = set()
+        self._seen: set[Identity] = set(own)
         self._pending: list[tuple[bytes, int, Identity | None]] = []
         self._kinds: list[bytes] = []
         self._unread: set[int] = set()
