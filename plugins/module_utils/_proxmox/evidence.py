@@ -30,6 +30,7 @@ from .work import Work
 KEPT = "vmward-memory-"  # and a time: our snapshots with RAM
 FROZEN = "vmward-disk-"  # likewise, without RAM
 CHUNK = 1 << 20
+TIDYING = 60.0  # seconds that a copy which is whole waits for its snapshot to go
 PATHS = 60  # seconds that pvesm may take
 
 
@@ -38,6 +39,8 @@ class EvidenceVerbs(Work):
 
     _copied: Mapping[str, tuple[int, int]] = MappingProxyType({})
     _converting: Conversion | None = None
+    _whole: Mapping[str, str] = MappingProxyType({})  # the snapshot that is being removed, by VM: its copy is whole
+    tidying = TIDYING
 
     def memory_format(self) -> str:
         return "qemu-state"
@@ -60,7 +63,38 @@ class EvidenceVerbs(Work):
         def copy() -> Pending:
             return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path, copied))
 
-        return self.after(vm.ref, what, take, copy, lambda: self.remove_snapshot(vm.ref, what, name))
+        return self.after(vm.ref, what, take, copy, lambda: self._let_go(vm.ref, what, name))
+
+    def _let_go(self, vm: VmRef, what: str, name: str) -> Pending:
+        """Remove the snapshot of a copy that is whole. One that stays is told: the copy does not rest on it."""
+        end, removing = time.monotonic() + self.tidying, self.remove_snapshot(vm, what, name)
+        self._whole = {vm.id: name}
+
+        def poll() -> bool:
+            try:
+                gone = removing.poll()
+            except VmwardError as exc:
+                return self._stays(vm, f"could not be removed ({exc})")
+            if not gone and time.monotonic() >= end:
+                return self._stays(vm, f"was not removed within {self.tidying:g} s")
+            self._whole = {} if gone else self._whole
+            return gone
+
+        return Pending(vm, what, poll)
+
+    def _stays(self, vm: VmRef, why: str) -> bool:
+        name, self._whole = self._whole[vm.id], {}
+        self.tell(vm, f"its evidence is whole, but snapshot {name} {why}. Remove it (vm_snapshot) if it is still there")
+        return True
+
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+        """A removal that outlasts the deadline takes nothing from the copy."""
+        outcome = dict(super().wait(pending, deadline))
+        for item in pending:
+            if item.vm.id in self._whole and isinstance(outcome[item.vm.id], TimedOut):
+                self._stays(item.vm, f"was not removed within {deadline:g} s")
+                outcome[item.vm.id] = None
+        return outcome
 
     def _tell_left(self, vm: VmRef) -> None:
         left = sorted(name for name in self.snapshot_names(vm) if name.startswith((KEPT, FROZEN)))
@@ -139,7 +173,7 @@ class EvidenceVerbs(Work):
             what,
             lambda: self.take_snapshot(vm, what, name, f"Disk {disk.id} as evidence", False),
             lambda: self._converted(vm, what, disk, path, name),
-            lambda: self.remove_snapshot(vm, what, name),
+            lambda: self._let_go(vm, what, name),
         )
 
     def _require_frozen_point(self, vm: Vm, disk: Disk) -> None:
