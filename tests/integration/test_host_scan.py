@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "roles/scan/files/rules"
 
 
-def scan(*paths: Path | str, **options: Any) -> dict[str, Any]:
+def scan(*paths: Path | str, temporary: Path | None = None, **options: Any) -> dict[str, Any]:
     arguments = {"paths": [str(path) for path in paths], "rules": [str(RULES)], **options}
     done = subprocess.run(
         [sys.executable, str(ROOT / "plugins/modules/host_scan.py")],
@@ -33,7 +33,11 @@ def scan(*paths: Path | str, **options: Any) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "build/collections")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "build/collections"),
+            **({"TMPDIR": str(temporary)} if temporary else {}),
+        },
     )
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -111,6 +115,13 @@ def test_what_is_not_read_is_never_clean(tree: Path) -> None:
     assert sparse["verdict"] == "infected"
     assert sparse["findings"][0]["offset"] == 30 << 30
     assert "in parts only" in " ".join(sparse["incomplete_reasons"])
+
+
+def test_its_own_sample_infects_nobody_by_another_path(tree: Path, tmp_path: Path) -> None:
+    (tree / "temporary").mkdir()
+    (tmp_path / "link").symlink_to(tree / "temporary")
+    result = scan(tree, temporary=tmp_path / "link")
+    assert (result["verdict"], result["findings"]) == ("clean", [])
 
 
 def test_known_contents_are_not_judged_twice(tree: Path, tmp_path: Path) -> None:

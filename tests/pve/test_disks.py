@@ -153,6 +153,14 @@ def test_a_copy_that_fails_leaves_the_frozen_point_and_the_next_one_tells_it(gue
     assert any(kept in remark for remark in guest.bench.hypervisor.remarks(guest.id))
 
 
+def test_a_copy_that_cannot_begin_names_the_frozen_point(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    guest.start()
+    monkeypatch.setenv("PATH", f"{guest.directory}/bin")  # no qemu-img there
+    (guest.directory / "bin/pvesm").write_text(f'#!/bin/sh\necho "{guest.directory}/${{2##*/}}"\n')
+    with pytest.raises(TaskFailed, match=r"qemu-utils.*The frozen point is kept in snapshot vmward-disk-\d+ of the VM"):
+        guest.export()
+
+
 @pytest.mark.parametrize("how", ["raw", "chain"])
 def test_where_no_frozen_point_can_be_read_nothing_is_touched(guest: Guest, how: str) -> None:
     guest.start()

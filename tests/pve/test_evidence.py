@@ -85,6 +85,24 @@ def test_memory_is_the_state_volume_of_a_snapshot_that_is_gone_afterwards(
     assert not [name for name in bench.pve.storages["local"]["volumes"] if "state" in name]
 
 
+@pytest.mark.parametrize("how", ["refused", "slow", "later than the deadline"])
+def test_a_snapshot_that_stays_takes_nothing_from_a_copy_that_is_whole(
+    bench: ProxmoxBench, guest: str, node: Path, how: str
+) -> None:
+    if how == "refused":
+        for second in range(10):  # names have the second in them
+            bench.pve.fail("DELETE", f"/snapshot/vmward-memory-{int(time.time()) + second}", 500, "storage is gone")
+    else:
+        bench.pve.time_scale, bench.pve.delays = 1.0, {"qmdelsnapshot": 8.0}
+        bench.hypervisor.tidying = 0.5 if how == "slow" else 60.0  # type: ignore[attr-defined]
+    pending = bench.hypervisor.submit_memory_dump(bench.vm(guest), str(node / "memory"))
+    assert bench.hypervisor.wait([pending], 5 if how == "later than the deadline" else 20)[guest] is None
+    assert (node / "memory").read_bytes() == STATE
+    (kept,) = bench.pve.vm(int(guest)).snapshots
+    (remark,) = bench.hypervisor.remarks(guest)
+    assert f"its evidence is whole, but snapshot {kept}" in remark
+
+
 def test_what_an_earlier_run_left_is_evidence_and_stays(bench: ProxmoxBench, guest: str, node: Path) -> None:
     vm = bench.vm(guest)
     bench.hypervisor.wait([bench.hypervisor.submit_snapshot(vm, "vmward-memory-1", "", True)], 10)
@@ -100,7 +118,10 @@ def test_a_snapshot_that_an_earlier_run_still_takes_is_waited_for_and_stays(
 ) -> None:
     bench.pve.time_scale, bench.pve.delays = 1.0, {"qmsnapshot": 1.5}
     first = bench.hypervisor.submit_memory_dump(bench.vm(guest), str(node / "first"))
-    assert isinstance(bench.hypervisor.wait([first], 0.3)[guest], TimedOut)
+    error = bench.hypervisor.wait([first], 0.3)[guest]
+    assert isinstance(error, TimedOut)
+    assert "The memory is kept in snapshot vmward-memory-" in str(error)
+    assert "take it up" not in str(error)
     time.sleep(1.0)  # names have the second in them
     bench.hypervisor = bench.connect()
     dumped(bench, guest, node / "memory")

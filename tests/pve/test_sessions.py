@@ -63,6 +63,19 @@ def test_a_vm_saved_to_disk_and_resumed_keeps_its_sessions(bench: ProxmoxBench) 
     assert note.sessions
 
 
+def test_a_vm_that_was_saved_to_disk_when_it_was_cut_keeps_its_sessions(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.hypervisor.link.call("", None, "post", f"nodes/pve1/qemu/{vm_id}/status/suspend", todisk=1)  # type: ignore[attr-defined]
+    bench.do(SEAL, vm_id)
+    note = bench.vm(vm_id).note
+    assert note is not None
+    assert note.sessions
+    bench.pve.unlock(int(vm_id))
+    bench.pve.boot(bench.pve.vm(int(vm_id)))
+    bench.one(SEAL, vm_id)
+    assert "open sessions would resume" in freed(bench, vm_id).msg
+
+
 def test_without_the_tasks_of_others_no_cold_start_is_proven(bench: ProxmoxBench) -> None:
     bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.Config.Network")
     bench.pve.grant("ir@pve", "/sdn", "SDN.Use")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from .work import Work
 KEPT = "vmward-memory-"  # and a time: our snapshots with RAM
 FROZEN = "vmward-disk-"  # likewise, without RAM
 CHUNK = 1 << 20
+TIDYING = 60.0  # seconds that a copy which is whole waits for its snapshot to go
 PATHS = 60  # seconds that pvesm may take
 
 
@@ -38,6 +40,9 @@ class EvidenceVerbs(Work):
 
     _copied: Mapping[str, tuple[int, int]] = MappingProxyType({})
     _converting: Conversion | None = None
+    _kept: Mapping[str, str] = MappingProxyType({})  # where what was frozen is kept, by VM, until its copy is done
+    _whole: Mapping[str, str] = MappingProxyType({})  # the snapshot that is being removed, by VM: its copy is whole
+    tidying = TIDYING
 
     def memory_format(self) -> str:
         return "qemu-state"
@@ -51,6 +56,7 @@ class EvidenceVerbs(Work):
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
         self._on_its_node(vm.ref, what)
         copied: dict[str, tuple[int, int]] = {}
+        self._kept, given_up = {vm.ref.id: f" The memory is kept in snapshot {name} of the VM."}, threading.Event()
         self._copied, self._converting = copied, None
         self._tell_left(vm.ref)
 
@@ -58,9 +64,48 @@ class EvidenceVerbs(Work):
             return self.take_snapshot(vm.ref, what, name, "Memory as evidence", True)
 
         def copy() -> Pending:
-            return self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path, copied))
+            copying = self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path, copied, given_up))
+            return replace(copying, abort=given_up.set)
 
-        return self.after(vm.ref, what, take, copy, lambda: self.remove_snapshot(vm.ref, what, name))
+        return self.after(vm.ref, what, take, copy, lambda: self._let_go(vm.ref, what, name))
+
+    def _let_go(self, vm: VmRef, what: str, name: str) -> Pending:
+        """Remove the snapshot of a copy that is whole. One that stays is told: the copy does not rest on it."""
+        end, removing = time.monotonic() + self.tidying, self.remove_snapshot(vm, what, name)
+        self._whole = {vm.id: name}
+
+        def poll() -> bool:
+            try:
+                gone = removing.poll()
+            except VmwardError as exc:
+                return self._stays(vm, f"could not be removed ({exc})")
+            if not gone and time.monotonic() >= end:
+                return self._stays(vm, f"was not removed within {self.tidying:g} s")
+            self._whole = {} if gone else self._whole
+            return gone
+
+        return Pending(vm, what, poll)
+
+    def _stays(self, vm: VmRef, why: str) -> bool:
+        name, self._whole = self._whole[vm.id], {}
+        self.tell(vm, f"its evidence is whole, but snapshot {name} {why}. Remove it (vm_snapshot) if it is still there")
+        return True
+
+    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+        """A copy that outlasts the deadline is not taken up again; a removal that does takes nothing from the copy."""
+        outcome = dict(super().wait(pending, deadline))
+        for item in pending:
+            error, kept = outcome[item.vm.id], self._kept.get(item.vm.id)
+            if kept is None or not isinstance(error, TimedOut):
+                continue
+            if item.vm.id in self._whole:
+                self._stays(item.vm, f"was not removed within {deadline:g} s")
+                outcome[item.vm.id] = None
+            else:
+                sentence = f"Cannot {item.what} {item.vm.name} ({item.vm.id}): it was not whole after {deadline:g} s."
+                outcome[item.vm.id] = TimedOut(sentence + kept, task=error.task)
+        self._kept = {}
+        return outcome
 
     def _tell_left(self, vm: VmRef) -> None:
         left = sorted(name for name in self.snapshot_names(vm) if name.startswith((KEPT, FROZEN)))
@@ -79,7 +124,9 @@ class EvidenceVerbs(Work):
                 f"touched. Delegate the task to {node} (data_host), or move the VM."
             )
 
-    def _copy_state(self, vm: VmRef, what: str, name: str, path: str, copied: dict[str, tuple[int, int]]) -> None:
+    def _copy_state(
+        self, vm: VmRef, what: str, name: str, path: str, copied: dict[str, tuple[int, int]], given_up: threading.Event
+    ) -> None:
         volume = str(self.at(vm, what, "get", f"/snapshot/{name}/config").get("vmstate", ""))
         if not volume:
             raise TaskFailed(f"Cannot {what} {vm.name} ({vm.id}): snapshot {name} has no state volume. Run again.")
@@ -87,7 +134,7 @@ class EvidenceVerbs(Work):
             with open(source_of(volume), "rb", buffering=0) as source, open(path, "xb") as target:
                 total, done = source.seek(0, 2), 0
                 source.seek(0)
-                while data := source.read(CHUNK):
+                while not given_up.is_set() and (data := source.read(CHUNK)):
                     target.write(data)
                     done += len(data)
                     copied[vm.id] = (done, total)
@@ -110,6 +157,7 @@ class EvidenceVerbs(Work):
             raise NotFound(f"Cannot export disk {disk_id} of {vm.ref.name}: it has no such disk (there are: {there}).")
         what = f"export disk {disk_id} of"
         live = vm.power in (PowerState.RUNNING, PowerState.PAUSED)
+        self._kept = {vm.ref.id: ""}
         if live:
             self._require_frozen_point(vm, disk)
         self._on_its_node(vm.ref, what)
@@ -119,13 +167,18 @@ class EvidenceVerbs(Work):
         return (self._export_live if live else self._converted)(vm.ref, what, found, path)
 
     def _converted(self, vm: VmRef, what: str, disk: Disk, path: str, snapshot: str = "") -> Pending:
-        made = self._converting = Conversion(vm, disk, path, snapshot)
+        kept = f" The frozen point is kept in snapshot {snapshot} of the VM" if snapshot else ""
+        try:
+            made = self._converting = Conversion(vm, disk, path, snapshot)
+        except VmwardError as exc:
+            if not snapshot:
+                raise
+            raise TaskFailed(f"{exc}{kept}") from exc
 
         def poll() -> bool:
             try:
                 return made.poll()
             except TaskFailed as exc:
-                kept = f" The frozen point is kept in snapshot {snapshot} of the VM" if snapshot else ""
                 raise TaskFailed(f"{exc}{kept}") from exc
 
         return Pending(vm, what, poll, task=f"process {made.process.pid}", abort=made.abort)
@@ -134,12 +187,13 @@ class EvidenceVerbs(Work):
         self.require(what, vm, rights.on_vm(vm.id, "VM.Snapshot"))
         self._tell_left(vm)
         name = f"{FROZEN}{int(time.time())}"
+        self._kept = {vm.id: f" The frozen point is kept in snapshot {name} of the VM."}
         return self.after(
             vm,
             what,
             lambda: self.take_snapshot(vm, what, name, f"Disk {disk.id} as evidence", False),
             lambda: self._converted(vm, what, disk, path, name),
-            lambda: self.remove_snapshot(vm, what, name),
+            lambda: self._let_go(vm, what, name),
         )
 
     def _require_frozen_point(self, vm: Vm, disk: Disk) -> None:

@@ -19,6 +19,7 @@ from .._model import Collector, Isolation, IsolationNote, Wiring, printable
 Data = dict[str, Any]
 
 NAME = "vmward-undo"
+SAVED = "saved:"  # the mark of memory that lay on disk at the cut: no node, so that whatever runs later may have it
 OURS = "vmward"  # the comment of our rules
 # The options that a cut sets, with what PVE does when they are not set.
 DEFAULTS: Data = {"enable": 0, "policy_in": "DROP", "policy_out": "ACCEPT", "dhcp": 1, "ndp": 1, "radv": 0}

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from .._errors import NotVerified, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import Pending
-from .._model import Collector, Isolation, IsolationNote, Vm, VmRef
+from .._model import Collector, Isolation, IsolationNote, PowerState, Vm, VmRef
 from . import convert, note, rights
 from .connection import NoAnswer, Rejected
 from .work import AGAIN, Work
@@ -34,7 +34,7 @@ class WiringVerbs(Work):
             if note_ is None:
                 self._forget_note(vm.ref, what)
                 return
-            mark = self.seen[vm.ref.id].mark
+            mark = self.seen[vm.ref.id].mark or (note.SAVED if vm.power is PowerState.SUSPENDED else "")
             told = {"name": note.NAME, "comment": note.text_of(note_, mark, int(time.time()))}
             there = {"rename": note.NAME}
             try:

@@ -11,7 +11,8 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
@@ -28,7 +29,10 @@ _KERNEL = frozenset(
 _ELSEWHERE = frozenset(b"9p afs ceph cifs fuse.glusterfs fuse.sshfs lustre nfs nfs4 smb3 smbfs virtiofs".split())
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (FileNotFoundError, NotADirectoryError)
+_AGAIN = 3  # times that one directory is listed anew for one that went away from it
 _TRUST = "A live host is read through its own kernel: what a rootkit hides there was not seen."
+
+Identity = tuple[int, int]  # device and inode
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Area:
 def scan_host(request: Request, paths: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
     check_directory(request)
     area = Area(_absolute(paths), frozenset(_absolute(exclude)), mounts())
-    planted = tempfile.mkdtemp(prefix="vmward-self-test-")
+    planted = os.path.realpath(tempfile.mkdtemp(prefix="vmward-self-test-"))
     try:
         with open(os.path.join(planted, "sample"), "wb", opener=_private) as file:
             file.write(MARKER)
@@ -82,14 +86,14 @@ def _prepare(request: Request, area: Area, planted: bytes, emit: Emit) -> Callab
     prepared = prepare(request, emit)
     if prepared is None:
         return lambda emit: None
-    judge = prepared.judge
+    judge, own = prepared.judge, os.stat(planted)
 
     def work(emit: Emit) -> None:
         blind = [engine.name for engine in judge.engines if engine.name == "yara" and not _sees(engine, area, planted)]
         if blind:
             emit("reason", {"text": "The self-test failed: a sample in a private file was missed. Nothing was read."})
             return
-        Walk(judge, replace(area, exclude=area.exclude | {planted})).run()
+        Walk(judge, area, {(own.st_dev, own.st_ino)}).run()
         judge.note(_TRUST)
         emit("finished", {})
 
@@ -112,14 +116,17 @@ def _sees(engine: Engine, area: Area, planted: bytes) -> bool:
 class Walk:
     """Directories by their paths, each once; symbolic links are not followed."""
 
-    def __init__(self, judge: Judge, area: Area) -> None:
+    def __init__(self, judge: Judge, area: Area, own: Iterable[Identity] = ()) -> None:
+        """`own`: directories of this scan, which are not read by whatever path."""
         self._judge = judge
         self._area = area
-        self._seen: set[tuple[int, int]] = set()
-        self._pending: list[tuple[bytes, int]] = []
+        self._seen: set[Identity] = set(own)
+        self._pending: list[tuple[bytes, int, Identity | None]] = []
         self._kinds: list[bytes] = []
         self._unread: set[int] = set()
         self._gone = 0
+        self._lost: dict[Identity, tuple[bytes, int]] = {}
+        self._again: Counter[bytes] = Counter()
         self._left_out: list[bytes] = []
 
     def run(self) -> None:
@@ -128,17 +135,18 @@ class Walk:
             while at not in self._area.mounts and at != b"/":
                 at = os.path.dirname(at)
             self._begin(path, self._area.mounts.get(at, b"unknown"))
-            if os.path.isfile(path):
-                self._file(path, len(self._kinds) - 1)
             while self._pending:
                 self._directory(*self._pending.pop())
+        for identity, (path, volume) in self._lost.items():
+            if identity not in self._seen:
+                self._miss(path, volume, "it went away, and was not found under another name")
         for number, kind in enumerate(self._kinds):
             read = number not in self._unread
             self._judge.emit("volume", vars(Volume("host", number + 1, 0, 0, printable(kind, 64), read)))
         for path in self._left_out[:100]:
             self._judge.note("%s was left out." % printable(path, 300))
         if self._gone:
-            self._judge.note("%d files or directories went away while they were to be read." % self._gone)
+            self._judge.note("%d files went away while they were to be read." % self._gone)
         self._judge.flush()
         self._judge.tell(force=True)
 
@@ -152,30 +160,70 @@ class Walk:
             self._judge.note("%s lies on another host (%s): scan it there." % (printable(path, 300), printable(kind)))
             return
         self._kinds.append(kind)
+        volume = len(self._kinds) - 1
         if os.path.isdir(path):
-            self._pending.append((path, len(self._kinds) - 1))
-        elif not os.path.isfile(path):
-            self._miss(path, len(self._kinds) - 1, "there is neither a file nor a directory")
+            self._pending.append((path, volume, None))
+        elif not (os.path.isfile(path) and self._file(path, path, volume)):
+            self._miss(path, volume, "there is neither a file nor a directory")
         if path in self._area.mounts:
             space = os.statvfs(path)
             self._judge.emit("expect", {"bytes": (space.f_blocks - space.f_bfree) * space.f_frsize})
 
-    def _directory(self, path: bytes, volume: int) -> None:
+    def _directory(self, path: bytes, volume: int, identity: Identity | None) -> None:
         try:
-            status = os.stat(path, follow_symlinks=False)
-            if (status.st_dev, status.st_ino) in self._seen or not stat.S_ISDIR(status.st_mode):
-                return
-            self._seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    self._entry(entry, volume)
-        except _GONE:
-            self._gone += 1
+            fd = os.open(path, _OPEN | os.O_DIRECTORY)
+        except _GONE as exc:
+            if identity is None:
+                self._miss(path, volume, exc.strerror or str(exc))
+            else:
+                self._lose(path, volume, identity)
+            return
         except OSError as exc:
             self._miss(path, volume, exc.strerror or str(exc))
+            return
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) not in self._seen:
+                self._seen.add((status.st_dev, status.st_ino))
+                self._list(fd, path, volume, status.st_dev)
+        except OSError as exc:
+            self._miss(path, volume, exc.strerror or str(exc))
+        finally:
+            os.close(fd)
 
-    def _entry(self, entry: os.DirEntry[bytes], volume: int) -> None:
-        path = entry.path
+    def _lose(self, path: bytes, volume: int, identity: Identity) -> None:
+        """One that was listed and is gone: its parent may hold it under another name. Judged when all was read."""
+        self._lost[identity] = (path, volume)
+        parent = os.path.dirname(path)
+        self._again[parent] += 1
+        if self._again[parent] > _AGAIN:
+            return
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    known = entry.path in self._area.exclude or entry.path in self._area.mounts
+                    if entry.is_dir(follow_symlinks=False) and not known:
+                        self._pending.append((entry.path, volume, (identity[0], entry.inode())))
+        except OSError:
+            return  # what cannot be listed again holds nothing that is found again
+
+    def _list(self, fd: int, path: bytes, volume: int, device: int) -> None:
+        """Once more for the files that went away meanwhile: they may have other names now."""
+        gone: set[int] = set()
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if not self._entry(fd, path, entry, volume, device):
+                    gone.add(entry.inode())
+        if gone:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.inode() in gone and self._entry(fd, path, entry, volume, device):
+                        gone.discard(entry.inode())
+        self._gone += len(gone)
+
+    def _entry(self, fd: int, directory: bytes, entry: os.DirEntry[str], volume: int, device: int) -> bool:
+        """Whether it was still there: a directory is not opened yet."""
+        path = os.path.join(directory, os.fsencode(entry.name))
         for rule in self._judge.indicators.of_path(os.fsdecode(path)):
             self._judge.named(Where("host", volume + 1), path, rule)
         if path in self._area.exclude:
@@ -184,19 +232,20 @@ class Walk:
             if path in self._area.mounts:
                 self._begin(path, self._area.mounts[path])
             else:
-                self._pending.append((path, volume))
+                self._pending.append((path, volume, (device, entry.inode())))
         elif entry.is_file(follow_symlinks=False):
-            self._file(path, volume)
+            return self._file(entry.name, path, volume, fd)
+        return True
 
-    def _file(self, path: bytes, volume: int) -> None:
+    def _file(self, name: str | bytes, path: bytes, volume: int, directory: int | None = None) -> bool:
+        """Whether it was still there. By its directory's descriptor, whatever that is called by now."""
         try:
-            fd = os.open(path, _OPEN)
+            fd = os.open(name, _OPEN, dir_fd=directory)
         except _GONE:
-            self._gone += 1
-            return
+            return False
         except OSError as exc:
             self._miss(path, volume, exc.strerror or str(exc))
-            return
+            return True
         try:
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode):
@@ -208,6 +257,7 @@ class Walk:
                     self._unread.add(volume)
         finally:
             os.close(fd)
+        return True
 
     def _miss(self, path: bytes, volume: int, why: str) -> None:
         self._unread.add(volume)

@@ -128,7 +128,9 @@ def _child(prepare: Callable[[Emit], Callable[[Emit], None]], limits: Limits, ke
         emit = _emitter(writer)
         _cut_off({writer, *keep})
         work = prepare(emit)
-        _drop_rights(limits)
+        why = _drop_rights(limits)
+        if why:
+            emit("reason", {"text": why})
         work(emit)
         code = 0
     except MemoryError:
@@ -161,18 +163,27 @@ def _cut_off(keep: set[int]) -> None:
     _prctl(_NO_NEW_PRIVS, 1)
 
 
-def _drop_rights(limits: Limits) -> None:
+def _drop_rights(limits: Limits) -> str:
+    """Why the right to read every file was not kept, where it was wanted: never together with a network."""
+    why = ""
     with open("/proc/self/statm", encoding="ascii") as file:
         held = int(file.read().split()[0]) * resource.getpagesize()
     if os.geteuid() == 0:
-        # Best effort: a container may forbid it, and the child has no rights to speak of either way.
-        ctypes.CDLL(None).unshare(_NEW_NETWORK | _NEW_IPC)
+        # Best effort: a container may forbid it, and without that one right the child has none to speak of.
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.unshare(_NEW_IPC)
+        if libc.unshare(_NEW_NETWORK) and limits.reads_all:
+            why = (
+                "The scanning process could not be cut off from the network (%s), so that it was not let read private "
+                "files. Scan the host itself, not from within a container." % os.strerror(ctypes.get_errno())
+            )
+        capabilities = _READ_ALL if limits.reads_all and not why else 0
         nobody = pwd.getpwnam("nobody")
         os.setgroups([])
         os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
-        _prctl(_KEEP_CAPABILITIES, int(limits.reads_all))
+        _prctl(_KEEP_CAPABILITIES, int(bool(capabilities)))
         os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
-        _keep(_READ_ALL if limits.reads_all else 0)
+        _keep(capabilities)
     _prctl(_DEATH_SIGNAL, signal.SIGKILL)
     _prctl(_DUMPABLE, 0)
     for kind, amount in (
@@ -183,6 +194,7 @@ def _drop_rights(limits: Limits) -> None:
     ):
         _limit(kind, amount, amount)
     _limit(resource.RLIMIT_CPU, limits.cpu, limits.cpu + 5)  # the hard limit kills without saying why
+    return why
 
 
 def _keep(capabilities: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import sandbox
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Emit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits, run_confined
 
@@ -142,3 +143,21 @@ def test_one_that_may_read_all_may_do_nothing_else(tmp_path: Any) -> None:
     assert ended.trouble == ""
     assert said["tried"] == {"read": "x", "by": ["PermissionError"] * 5 + ["OSError"]}
     assert secret.read_text() == "x"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop rights")
+def test_one_that_keeps_the_network_may_not_read_all(tmp_path: Any) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    secret.chmod(0o600)
+    said: dict[str, Any] = {}
+
+    def prepare(_emit: Emit) -> Callable[[Emit], None]:
+        sandbox._keep(1 << 6 | 1 << 7 | 1 << 2)  # root as in a container: it may change users, but make no namespace
+        return lambda emit: emit("read", {"secret": os.access(secret, os.R_OK)})
+
+    limits = Limits(30, 64 * MB, 20, reads_all=True)
+    ended = run_confined(prepare, limits, [], lambda kind, body: said.update({kind: body}), _nothing)
+    assert ended.trouble == ""
+    assert said["read"] == {"secret": False}
+    assert "could not be cut off from the network (Operation not permitted)" in said["reason"]["text"]

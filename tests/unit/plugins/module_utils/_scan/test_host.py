@@ -1,0 +1,107 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What moves on a live host while it is read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, Hit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+
+
+class Moving:
+    """An engine that finds `bad`, and that acts when it is first asked: it stands for malware that looks on."""
+
+    name = "yara"
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self.acts = [act]
+
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        if self.acts:
+            self.acts.pop()()
+        return [Hit("bad", 0)] if content.whole() == b"bad" else [], ""
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def testing(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def walked(act: Callable[[], Any], *paths: Path) -> dict[str, list[str]]:
+    told: dict[str, list[str]] = {"finding": [], "reason": [], "note": []}
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        told.setdefault(kind, []).append(str(body.get("path") or body.get("text")))
+
+    area = Area(tuple(os.fsencode(path) for path in paths), frozenset(), {})
+    Walk(Judge([Moving(act)], take, WINDOW), area).run()
+    return {kind: told[kind] for kind in ("finding", "reason", "note")}
+
+
+@pytest.fixture
+def hiding(tmp_path: Path) -> Path:
+    (tmp_path / "top" / "hiding" / "below").mkdir(parents=True)
+    (tmp_path / "top" / "hiding" / "below" / "x").write_bytes(b"bad")
+    (tmp_path / "top" / "first").write_bytes(b"harmless")
+    return tmp_path / "top" / "hiding"
+
+
+def test_a_directory_under_another_name_is_found(hiding: Path) -> None:
+    other = hiding.with_name("other")
+    assert walked(lambda: hiding.rename(other), hiding.parent) == {
+        "finding": [f"{other}/below/x"],
+        "reason": [],
+        "note": [],
+    }
+
+
+def test_a_directory_that_went_where_it_is_read_later_is_not_missed(hiding: Path) -> None:
+    later = hiding.parent.parent / "later"
+    later.mkdir()
+    told = walked(lambda: hiding.rename(later / "x"), hiding.parent, later)
+    assert (told["finding"], told["reason"]) == ([f"{later}/x/below/x"], [])
+
+
+def test_a_directory_that_is_not_found_again_is_missed(hiding: Path) -> None:
+    elsewhere = hiding.parent.parent / "elsewhere"
+    told = walked(lambda: hiding.rename(elsewhere), hiding.parent)
+    assert told["reason"] == [f"{hiding} was not read: it went away, and was not found under another name."]
+
+
+def test_a_path_that_was_asked_for_and_is_gone_is_missed(hiding: Path) -> None:
+    first, second = hiding.parent, hiding.parent.parent / "second"
+    second.mkdir()
+    (told,) = walked(second.rmdir, first, second)["reason"]
+    assert told.startswith(f"{second} was not read")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Whichever is listed first is read before the others move."""
+    found = [tmp_path / name for name in "abc"]
+    for path in found:
+        path.write_bytes(b"bad")
+    return found
+
+
+def test_files_under_other_names_are_found(files: list[Path]) -> None:
+    told = walked(lambda: [path.rename(f"{path}-renamed") for path in files], files[0].parent)
+    assert (len(told["finding"]), told["reason"], told["note"]) == (3, [], [])
+
+
+def test_files_that_are_gone_are_told(files: list[Path]) -> None:
+    told = walked(lambda: any(map(os.unlink, files)), files[0].parent)
+    assert (len(told["finding"]), told["reason"]) == (1, [])
+    assert told["note"] == ["2 files went away while they were to be read."]
