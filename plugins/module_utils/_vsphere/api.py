@@ -77,7 +77,6 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
         self.removals: list[Removal] = []
         self.told: dict[str, list[str]] = {}
         self._moids: dict[str, str] = {}  # VM id -> managed object id
-        self._view: Any = None
         self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
 
     def capabilities(self) -> frozenset[Capability]:
