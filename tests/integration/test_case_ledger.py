@@ -192,12 +192,13 @@ def test_without_a_usable_key_the_entry_goes_in_and_says_so(play: Play, tmp_path
 def test_a_second_leader_is_refused_but_its_containment_is_not(play: Play) -> None:
     ann, bob = {"lease": {"holder": "ann"}}, {"lease": {"holder": "bob"}}
     task = {"operation": "append", "entries": [isolate("desk2")]}
-    _opened, refused, spooled = play({**OPEN, **ann}, {**task, **bob}, {**task, **bob, "spool": True})
+    _opened, refused, cut = play({**OPEN, **ann}, {**task, **bob, "spool": True}, {**OPEN, **task, "operation": "open"})
     assert "leads it under epoch 1, until" in refused["msg"]
     assert "bob: ann (run " in refused["msg"]
-    assert spooled["spooled"]
+    assert "spooled" not in refused, "what was not done must not be recorded later"
+    assert (cut["changed"], cut["spooled"], cut["spool_pending"]) == (True, False, 0)
     taken = play({**task, **bob, "take_over": True})[0]
-    assert (taken["epoch"], taken["spool_pending"]) == (2, 0)
+    assert taken["epoch"] == 2
 
 
 def test_two_runs_of_one_person_do_not_both_lead_and_an_ended_one_is_taken_up(play: Play) -> None:

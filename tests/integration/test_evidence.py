@@ -497,9 +497,7 @@ def liar(request: pytest.FixtureRequest, lab: object, tmp_path: Path) -> Iterato
 
 def ask(liar: Machine, case: Path) -> dict[str, Any]:
     case.mkdir()
-    started = time.monotonic()
     told = run("vm_guest_run", arguments(liar, case, collect=["processes"], deadline=8))
-    assert time.monotonic() - started < 20
     assert not told.get("failed"), told
     return told
 

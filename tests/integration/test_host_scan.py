@@ -180,3 +180,4 @@ def test_the_playbook_refuses_a_name_that_matches_nothing() -> None:
     assert done.returncode != 0
     assert "matches no host" in done.stdout + done.stderr
     assert playbook().returncode != 0
+    assert playbook("-e", "vmward_hosts=lan1,nowhere").returncode != 0

