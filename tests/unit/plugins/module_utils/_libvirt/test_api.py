@@ -48,6 +48,9 @@ def test_a_spoiled_note_hides_no_vm_and_a_cut_writes_it_anew(hypervisor: Libvirt
     assert isinstance(again, Vm), again
     assert again.note is not None
     assert (again.note.case, again.note.sessions, len(again.note.wiring)) == ("2026-1", True, 1)
+    for flag in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
+        kept = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml.UNREAD_URI, flag)
+        assert '{"wiring": []}' in str(xml.parse(kept).text), "what nobody could read is not lost"
 
 
 class Surprised(LibvirtHypervisor):
