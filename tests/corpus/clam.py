@@ -35,7 +35,7 @@ def daemon(*settings: str, tells_limits: bool = True) -> Iterator[str]:
         path = place / "socket"
         lines = [
             f"LocalSocket {path}\nLocalSocketMode 666\nDatabaseDirectory {place / 'db'}\nForeground true\nUser root",
-            "MaxFileSize 4M\nMaxScanSize 8M\nStreamMaxLength 12M\nLogFile /dev/null",
+            "MaxFileSize 4M\nMaxScanSize 8M\nStreamMaxLength 12M",
             f"AlertExceedsMax {'yes' if tells_limits else 'no'}",
             *settings,
         ]
