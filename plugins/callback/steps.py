@@ -200,8 +200,10 @@ class CallbackModule(Default):
         self._display.display(f"{at}  {who:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
         self._handle_warnings(result._result)
-        if state == "FAILED" and result._result.get("stderr"):  # a command's own words
-            message = f"{message}: {str(result._result['stderr']).strip()}"
+        words = result._result.get("stderr") or result._result.get("cmd")  # a command's own words, or its name
+        if state == "FAILED" and words:
+            text = words if isinstance(words, str) else " ".join(map(str, words))
+            message = f"{str(message).rstrip('.')}: {text.strip()}"
         ours = result._task.action.startswith("vmward.") or state not in ("ok", "done", "would")
         if ours and "results" not in result._result:
             self._tell(message, color)
