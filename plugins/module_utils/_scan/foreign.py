@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Callable
 
-from .blocks import Blocks, OfFile, Stream
+from .blocks import Blocks, Stream
 
 MAX_DEPTH = 256
 _NTFS_DATA = 0x80
@@ -67,7 +67,7 @@ def identify(volume: Blocks) -> str:
 
 def preload() -> str:
     """Import all readers while the files of this Python can still be read; says what is missing."""
-    modules = ["dissect.volume.lvm", "dissect.hypervisor.disk.vmdk", *(module for module, _name in _OPENERS.values())]
+    modules = ["dissect.hypervisor.disk.vmdk", *(module for module, _name in _OPENERS.values())]
     try:
         for module in modules:
             import_module(module)
@@ -165,26 +165,6 @@ def _lazily(open_file: Callable[[], Any]) -> Callable[[int, int], bytes]:
         return data
 
     return read
-
-
-def logical_volumes(physical: list[Blocks]) -> list[tuple[str, Blocks]]:
-    """The logical volumes that lie on the given LVM physical volumes; all of them, or an error."""
-    try:
-        from dissect.volume.lvm import LVM2, LVM2Device
-    except ImportError as exc:
-        raise NotReadable("the Python library dissect.volume is missing. Install it on the data host") from exc
-    found: list[tuple[str, Blocks]] = []
-    devices = [LVM2Device(Stream(volume)) for volume in physical]
-    groups = {name for device in devices for name, value in (device.metadata or {}).items() if isinstance(value, dict)}
-    if len(groups) != 1:
-        raise NotReadable("there are %d volume groups on the disks, one can be read" % len(groups))
-    group = LVM2(devices).volume_group
-    for name, volume in group.logical_volumes.items():
-        if volume.type not in ("linear", "striped"):
-            raise NotReadable("the logical volume %s is of the type %s, which is not supported" % (name, volume.type))
-        handle = volume.open()
-        found.append((name, OfFile(handle, handle.size)))
-    return found
 
 
 def _fixed_root(entry: Any) -> bool:

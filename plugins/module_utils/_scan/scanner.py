@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable
 
 from .baseline import VolumeIndex, build
@@ -16,11 +16,13 @@ from .chain import Layer, open_chain
 from .delta import Base, ExtDelta, judge_ext_file, look_for_paths, match_rest
 from .ext4 import ROOT, Ext4, Inode
 from .ext4_records import BadFilesystem
-from .foreign import READABLE, Foreign, identify, logical_volumes
+from .foreign import READABLE, Foreign, identify
 from .journal import Replayed, replay
 from .judge import Judge, Where
+from .lvm import has_label, read_groups
 from .names import Names
 from .partitions import Extent, find_gaps, find_partitions
+from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
 from .verdict import Change, Volume, printable
 
@@ -51,16 +53,6 @@ class Seen:
     changed: Ranges
 
 
-@dataclass
-class Pending:
-    """A physical volume of LVM, as it is and as it was."""
-
-    where: Where
-    volume: Blocks
-    base: Base | None
-    index: dict[str, VolumeIndex] = field(default_factory=dict)
-
-
 class Scanner:
     """`indexing`: keep what a later scan on top must know. `remember`: judge what several states share once."""
 
@@ -68,7 +60,7 @@ class Scanner:
         self._judge = judge
         self._remember = remember
         self.index: dict[str, VolumeIndex] | None = {} if indexing else None
-        self._physical: list[Pending] = []
+        self._physical: list[Physical] = []
         self._bases: dict[BaseKey, Blocks] = {}
         self._before: dict[BaseKey, Seen] = {}
         self.disks: dict[str, Blocks] = {}
@@ -183,8 +175,11 @@ class Scanner:
         def scan() -> None:
             nonlocal kind
             kind = identify(volume)
-            if kind == "lvm":
-                self._physical.append(Pending(where, volume, base, index))
+            if kind != "lvm" and has_label(volume):
+                self._judge.reason("%s holds a file system (%s) and a label of LVM." % (str(where).capitalize(), kind))
+            if kind == "lvm" and not label:
+                self._method = "full" if base is None else "delta" if base.changed else "same"
+                self._physical.append(Physical(where, volume, base, index))
             elif base is not None and identify(base.volume) == kind:
                 kind = self._on_top(where, volume, kind, base)
             else:
@@ -227,18 +222,24 @@ class Scanner:
     def _logical_volumes(self) -> None:
         if not self._physical:
             return
-        first = self._physical[0]
-        former: dict[str, Blocks] = {}
-        if all(one.base is not None for one in self._physical):
-            former = dict(logical_volumes([one.base.volume for one in self._physical if one.base]))
-        for number, (name, volume) in enumerate(logical_volumes([one.volume for one in self._physical])):
-            old, base = former.get(name), None
-            if old is not None and old.size == volume.size:
-                key = volume_key(name, 0, volume.size)
-                base = Base(old, first.index.get(key), differing(volume, old, apart(volume, old)))
-            where = Where("%s/%s" % (first.where.disk, printable(name, 64)), number + 1)
-            self._volume(where, volume, 0, base, first.index, name)
-        self._judge.note("Space of the volume group that belongs to no logical volume was not read.")
+        found = read_groups([one.volume for one in self._physical])
+        for problem in found.problems:
+            self._judge.reason(problem)
+        former = lying_before(self._physical, found.uuids)
+        for number, volume in enumerate(found.volumes):
+            at = {uuid: one for uuid, one in zip(found.uuids, self._physical) if uuid in volume.lies_on}
+            first = at[volume.segments[0].places[0][0]]
+            where = Where("%s/%s" % (first.where.disk, printable(volume.name, 64)), number + 1)
+            old, base = former.pop(volume.segments, None), None
+            if old is not None:
+                changed = volume.changed({uuid: one.base.changed for uuid, one in at.items() if one.base})
+                base = Base(old, first.index.get(volume_key(old.name, 0, old.size)), changed)
+            elif first.base is not None:
+                self._change(where.disk, where.volume, "new", "logical volume", volume.size)
+            self._volume(where, volume, 0, base, first.index, volume.name)
+        for old in former.values():
+            self._change(self._physical[0].where.disk, 0, "deleted", "logical volume %s" % old.name, old.size)
+        match_beside(self._judge, self._physical, found)
 
     def _ext_on_top(self, where: Where, volume: Blocks, base: Base) -> None:
         try:
