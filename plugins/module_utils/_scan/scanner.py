@@ -16,11 +16,12 @@ from .chain import Layer, open_chain
 from .delta import Base, ExtDelta, judge_ext_file, look_for_paths, match_rest
 from .ext4 import ROOT, Ext4, Inode
 from .ext4_records import BadFilesystem
-from .foreign import READABLE, Foreign, identify
+from .foreign import COMPARABLE, READABLE, identify
 from .journal import Replayed, replay
 from .judge import Judge, Where
 from .lvm import has_label, read_groups
 from .names import Names
+from .other import Other
 from .partitions import Extent, find_gaps, find_partitions
 from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
@@ -199,6 +200,9 @@ class Scanner:
             match_rest(self._judge, where, volume, base.changed, Ranges(), "swap")
         elif kind == "ext":
             self._ext_on_top(where, volume, base)
+        elif kind in COMPARABLE and base.index is not None and volume.size == base.volume.size:
+            self._method = "delta"
+            Other(self._judge, where, kind, volume, base).run()
         else:
             self._change(where.disk, where.volume, "changed", "volume %s" % kind, base.changed.size)
             return self._by_kind(where, volume, kind, "")
@@ -209,7 +213,9 @@ class Scanner:
         if kind == "ext":
             self._ext(where, volume, key)
         elif kind in READABLE:
-            self._foreign(where, kind, volume)
+            index = Other(judge, where, kind, volume).run()
+            if self.index is not None and kind in COMPARABLE:
+                self.index[key] = index
         elif kind == "swap":
             judge.raw(where, volume, Extent(0, volume.size), "swap")
             judge.note("%s is swap and was matched as raw bytes." % str(where).capitalize())
@@ -352,21 +358,6 @@ class Scanner:
 
     def _attributes(self, where: Where, fs: Ext4, inode: Inode) -> None:
         self._judge.attributes(where, inode.number, fs.xattr_block(inode))
-
-    def _foreign(self, where: Where, kind: str, volume: Blocks) -> None:
-        judge = self._judge
-        fs = Foreign(kind, volume)
-        for doubt in fs.doubts():
-            judge.reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
-        judge.emit("expect", {"bytes": volume.size})
-        for file in fs.files():
-            path = file.path
-            for rule in judge.indicators.of_path(path):
-                judge.named(where, path, rule)
-            judge.file(where, judge.content(file.size, file.read), lambda path=path: path)  # type: ignore[misc]
-        unproven = fs.unproven()
-        if unproven:
-            judge.reason("%s was read, but not provably as a whole: %s." % (str(where).capitalize(), unproven))
 
 
 def volume_key(label: str, start: int, size: int) -> str:
