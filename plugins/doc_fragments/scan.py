@@ -42,10 +42,18 @@ options:
     default: 7200
   memory_limit:
     description:
-      - Memory in MiB that the scan may take on top of its loaded engines.
+      - Memory in MiB that each scanning process may take on top of its loaded engines, which processes of one run share.
+        So all scans of a host together take at most this times O(at_once), and their engines.
       - Files larger than a quarter of it are given to YARA in overlapping parts, and make the verdict V(incomplete).
     type: int
     default: 2048
+  at_once:
+    description:
+      - How many scanning processes may run at once on the host, one for each disk, over all scans that run on it as root. Others wait
+        for their turn, which counts for their O(deadline).
+      - V(0) stands for as many as there are cores, but no more than would fit into the free memory with O(memory_limit) each.
+    type: int
+    default: 0
   progress_file:
     description: File to be replaced about once a second with the progress in JSON.
     type: path

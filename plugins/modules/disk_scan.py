@@ -19,6 +19,8 @@ description:
   - Nothing is mounted, and nothing is written to the disks. They are parsed by a child process without any rights,
     since their content is hostile.
   - Runs on the data host, the host that can read the disk images.
+  - Several disks are read at once, each by a process of its own, and rules are loaded once for all of them. Disks that
+    hold LVM are read together by one process. If a process dies, its own disk is V(incomplete), and no other.
   - The verdict is V(clean) only if everything was read and every engine judged everything. Whatever could not be read
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
 requirements:
@@ -155,6 +157,22 @@ verdict:
   type: str
   returned: success
   sample: infected
+disks:
+  description: What is said of each disk, in the order asked for. Disks that hold LVM share what is said of all of them.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name: {description: Name of the disk., type: str}
+    verdict: {description: "As RV(verdict), for this disk.", type: str}
+    findings_count: {description: Number of its findings., type: int}
+    indicators_count: {description: Number of its indicators., type: int}
+    incomplete_reasons: {description: Why its scan is not complete; at most 20., type: list, elements: str}
+    incomplete_count: {description: Number of reasons., type: int}
+    files: {description: Number of files judged., type: int}
+    bytes_read:
+      description: Bytes judged. With O(index_directory), contents found clean before are not judged again.
+      type: int
 findings:
   description: The files that matched, one entry per file, engine and rule; at most 1000.
   type: list
@@ -277,7 +295,7 @@ seconds:
   type: float
   returned: success
 cpu_seconds:
-  description: Seconds of processor time the scan took.
+  description: Seconds of processor time that the scanning processes took.
   type: float
   returned: success
 """

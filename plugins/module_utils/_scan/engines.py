@@ -128,28 +128,36 @@ def self_test(engine: Engine, samples: Sequence[bytes]) -> None:
             raise EngineFailed("The engine %s missed a planted sample%s." % (engine.name, ": " + gap if gap else ""))
 
 
+def compiled(files: Sequence[RuleFile]) -> Any:
+    """YARA-X's rules: to be made once, and shared by processes that are forked afterwards, since nothing runs yet."""
+    try:
+        import yara_x
+    except ImportError as exc:
+        raise EngineFailed("The Python library yara-x is missing. Install it on the host that scans.") from exc
+    compiler = yara_x.Compiler()
+    compiler.enable_includes(False)
+    for index, file in enumerate(files):
+        compiler.new_namespace("r%d" % index)
+        try:
+            compiler.add_source(file.text, origin=file.path)
+        except yara_x.CompileError as exc:
+            raise BadRules("Cannot use the rule file %s: %s" % (file.path, exc)) from exc
+    compiler.new_namespace(SELF_TEST)
+    compiler.add_source(_self_test_rules())
+    return compiler.build()
+
+
 class Yara:
     """YARA-X with the responder's rules, and two of our own that serve the self-test only."""
 
     name = "yara"
 
-    def __init__(self, files: Sequence[RuleFile], timeout: int) -> None:
-        try:
-            import yara_x
-        except ImportError as exc:
-            raise EngineFailed("The Python library yara-x is missing. Install it on the host that scans.") from exc
-        compiler = yara_x.Compiler()
-        compiler.enable_includes(False)
+    def __init__(self, files: Sequence[RuleFile], timeout: int, rules: Any = None) -> None:
+        """`rules`: what `compiled` made of the same files."""
+        rules = compiled(files) if rules is None else rules
+        import yara_x
+
         self._files = files
-        for index, file in enumerate(files):
-            compiler.new_namespace("r%d" % index)
-            try:
-                compiler.add_source(file.text, origin=file.path)
-            except yara_x.CompileError as exc:
-                raise BadRules("Cannot use the rule file %s: %s" % (file.path, exc)) from exc
-        compiler.new_namespace(SELF_TEST)
-        compiler.add_source(_self_test_rules())
-        rules = compiler.build()
         self._loaded = [0] * len(files)
         for rule in rules:
             if rule.namespace != SELF_TEST:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One scan from the caller's side: open the files, start the confined child, listen, and judge."""
+"""One scan from the caller's side: open the files, start the confined children, listen, and judge."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from typing import Any, Callable
 
 from .baseline import unpack
 from .chain import Layer
-from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara
+from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
+from .groups import each_disk, merged, together, worst
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
 from .known import Base, Known, binding, state_of
 from .listen import Listener, Progress
-from .sandbox import Ended, Limits, run_confined
+from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
+from .seats import Seats, fitting
 from .self_test import open_images, passes
 from .verdict import BaseUse, Tally, printable
 
@@ -76,6 +78,11 @@ class Request:
     directory: str = ""
     clamd_database: str = ""
     several: bool = False  # several states of the same disks share most of their contents
+    at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
+
+    @property
+    def children(self) -> int:
+        return self.at_once or fitting(self.limits.memory)
 
 
 @dataclass(frozen=True)
@@ -97,15 +104,41 @@ def check_directory(request: Request) -> None:
 
 
 def scan(request: Request) -> dict[str, Any]:
-    """One state of the disks."""
+    """One state of the disks, each in a child of its own. One that dies leaves its own disk incomplete, no other."""
     check_directory(request)
-    with opened(request.disks) as (disks, layers):
-        listener, ended = confined(request, layers, lambda emit: _prepare_scan(request, disks, emit))
-    return {**outcome(listener.tally, ended), **spent(ended)}
+    with opened(request.disks) as (disks, _layers):
+        groups = together(disks, request.limits, request.children)
+        rules = _rules(request) if len(groups) > 1 else None
+        parts = [
+            Part(layers_of_all(group), lambda emit, group=group: _prepare_scan(request, group, emit, rules))  # type: ignore[misc]
+            for group in groups
+        ]
+        told, seconds = confined_all(request, parts)
+    tallies = []
+    for group, (listener, ended) in zip(groups, told):
+        outcome(listener.tally, ended, " of disk %s" % ", ".join(disk.name for disk in group) if told[1:] else "")
+        tallies.append(listener.tally)
+    ended = Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
+    return {**merged(tallies).as_result(), **spent(ended), "disks": each_disk(groups, tallies)}
 
 
-def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit) -> Callable[[Emit], None]:
-    prepared = prepare(request, emit)
+def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
+    return list(dict.fromkeys(layer for disk in disks for layer in (*disk.layers, *disk.clone_of)))
+
+
+def _rules(request: Request) -> Any:
+    """For several children: what they share is loaded before they are forked. What fails here fails in each of them."""
+    preload()
+    try:
+        return compiled(request.rules)
+    except BadRules as exc:
+        raise BadInput(str(exc)) from exc
+    except EngineFailed:
+        return None
+
+
+def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit, rules: Any = None) -> Callable[[Emit], None]:
+    prepared = prepare(request, emit, rules=rules)
     if prepared is None:
         return lambda emit: None
     on_top = with_bases(request, prepared, disks, emit)
@@ -118,31 +151,60 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit) -> Ca
     return work
 
 
+@dataclass(frozen=True)
+class Part:
+    """The layers that one child reads, and what it does."""
+
+    layers: Sequence[Layer]
+    prepare: Callable[[Emit], Callable[[Emit], None]]
+
+
 def confined(
     request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]], most_points: int = 0
 ) -> tuple[Listener, Ended]:
-    """Run the child, listen to it, and keep what it found clean."""
+    """Run one child, listen to it, and keep what it found clean."""
+    told, seconds = confined_all(request, [Part(layers, prepare_)], most_points)
+    listener, ended = told[0]
+    return listener, Ended(ended.trouble, ended.cpu_seconds, seconds)
+
+
+def confined_all(
+    request: Request, parts: Sequence[Part], most_points: int = 0
+) -> tuple[list[tuple[Listener, Ended]], float]:
+    """Run a child for each part, and how many seconds all of them took."""
     started = time.monotonic()
-    before = [state_of(layer) for layer in layers]
-    listener = Listener(Progress(request.progress_file, started), most_points)
-    ended = run_confined(
-        prepare_, request.limits, [layer.fd for layer in layers], listener.take, listener.progress.write
-    )
-    if listener.refused:
-        raise BadInput(listener.refused)
-    for layer, state in zip(layers, before):
-        if state_of(layer)[2:6] != state[2:6]:
-            for tally in listener.tallies():
-                tally.add_reason("%s was changed while it was read." % layer.path)
-    if request.directory and listener.binding and not ended.trouble:
-        Known(request.directory).add_contents(listener.binding, listener.fresh)
-    listener.progress.write(phase="done", message=listener.tally.verdict().value)
-    return listener, Ended(ended.trouble, ended.cpu_seconds, time.monotonic() - started)
+    before = [[state_of(layer) for layer in part.layers] for part in parts]
+    progress = Progress(request.progress_file, started)
+    listeners = [Listener(progress, most_points) for _part in parts]
+
+    def over(index: int, ended: Ended) -> None:
+        listener, listener.share.over = listeners[index], True
+        for layer, state in zip(parts[index].layers, before[index]):
+            if state_of(layer)[2:6] != state[2:6]:
+                for tally in listener.tallies():
+                    tally.add_reason("%s was changed while it was read." % layer.path)
+        if request.directory and listener.binding and not ended.trouble:
+            Known(request.directory).add_contents(listener.binding, listener.fresh)
+
+    jobs = [
+        Job(part.prepare, [layer.fd for layer in part.layers], listener.take)
+        for part, listener in zip(parts, listeners)
+    ]
+    try:
+        seats = Seats(request.children)
+    except OSError as exc:
+        raise BadInput("Cannot count the scans of this host: %s." % exc) from exc
+    ended = run_all(jobs, request.limits, progress.write, request.children, seats, over)
+    refused = [listener.refused for listener in listeners if listener.refused]
+    if refused:
+        raise BadInput(refused[0])
+    progress.write(phase="done", message=worst(listener.tally.verdict() for listener in listeners).value)
+    return list(zip(listeners, ended)), time.monotonic() - started
 
 
-def outcome(tally: Tally, ended: Ended) -> dict[str, Any]:
+def outcome(tally: Tally, ended: Ended, which: str = "") -> dict[str, Any]:
     if ended.trouble:
-        tally.add_reason("The scan did not end: %s." % ended.trouble)
+        tally.add_reason("The scan%s did not end: %s." % (which, ended.trouble))
     return tally.as_result()
 
 
@@ -150,7 +212,7 @@ def spent(ended: Ended) -> dict[str, Any]:
     return {"seconds": round(ended.seconds, 3), "cpu_seconds": round(ended.cpu_seconds, 3)}
 
 
-def prepare(request: Request, emit: Emit, remember: bool = True) -> Prepared | None:
+def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = None) -> Prepared | None:
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
     missing = preload() if request.disks else ""
     if missing:
@@ -158,7 +220,7 @@ def prepare(request: Request, emit: Emit, remember: bool = True) -> Prepared | N
     engines: list[Engine] = []
     makers: dict[str, Callable[[], Engine]] = {}
     if request.rules or "yara" in request.engines_required:
-        makers["yara"] = lambda: Yara(request.rules, FILE_TIMEOUT)
+        makers["yara"] = lambda: Yara(request.rules, FILE_TIMEOUT, rules)
     if request.clamd_socket or "clamd" in request.engines_required:
         makers["clamd"] = lambda: Clamd(request.clamd_socket, FILE_TIMEOUT, request.clamd_database)
     for make in makers.values():

@@ -10,10 +10,20 @@ import json
 import os
 import time
 from base64 import b64decode
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
+
+
+@dataclass
+class Share:
+    """What one child has read, and will. Until it has told how much that is, nobody knows when all is done."""
+
+    files: int = 0
+    bytes: int = 0
+    total: int = 0
+    over: bool = False
 
 
 class Progress:
@@ -23,28 +33,42 @@ class Progress:
         self._path = path
         self._started = started
         self._written = 0.0
-        self.files = self.bytes = self.total = 0
+        self._shares: list[Share] = []
+
+    def share(self) -> Share:
+        """One for each child, from before the first one starts: the sum is told."""
+        self._shares.append(Share())
+        return self._shares[-1]
 
     def write(self, phase: str = "scan", message: str = "") -> None:
         now = time.monotonic()
         if not self._path or (phase == "scan" and now - self._written < 1):
             return
         self._written = now
-        rate = self.bytes / max(now - self._started, 0.001)
-        left = max(0, self.total - self.bytes)
-        state = {
-            "phase": phase,
-            "files": self.files,
-            "bytes": self.bytes,
-            "total_bytes": self.total,
-            "rate": round(rate),
-            "eta": 0 if phase == "done" else round(left / rate) if rate else None,
-            "message": message or "%d files, %d MB read" % (self.files, self.bytes // 1000000),
-        }
         draft = self._path + ".new"
         with open(draft, "w", encoding="utf-8") as file:
-            json.dump(state, file)
+            json.dump(self.state(phase, message, now - self._started), file)
         os.replace(draft, self._path)
+
+    def state(self, phase: str, message: str, seconds: float) -> dict[str, Any]:
+        """The sum of all shares. How much is left is told once every share that goes on has told it."""
+        shares = self._shares
+        files, read = sum(one.files for one in shares), sum(one.bytes for one in shares)
+        rate = read / max(seconds, 0.001)
+        is_known = all(one.over or one.total for one in shares)
+        total = sum(one.bytes if one.over else max(one.bytes, one.total) for one in shares) if is_known else 0
+        amount = "%d files, %d MB read" % (files, read // 1000000)
+        if len(shares) > 1:
+            amount = "%d of %d disks done" % (sum(one.over for one in shares), len(shares))
+        return {
+            "phase": phase,
+            "files": files,
+            "bytes": read,
+            "total_bytes": total,
+            "rate": round(rate),
+            "eta": 0 if phase == "done" else round((total - read) / rate) if rate and is_known else None,
+            "message": message or amount,
+        }
 
 
 class Listener:
@@ -54,6 +78,7 @@ class Listener:
         self._most_points = most_points
         self._common: Tally | None = None
         self.progress = progress
+        self.share = progress.share()
         self.tally = Tally()
         self.refused = ""
         self.binding = ""
@@ -95,12 +120,11 @@ class Listener:
         self.refused = str(body["text"])[:4096]
 
     def _expect(self, body: dict[str, Any]) -> None:
-        self.progress.total += int(body["bytes"])
+        self.share.total += int(body["bytes"])
 
     def _progress(self, body: dict[str, Any]) -> None:
-        self.tally.files = self.progress.files = int(body["files"])
-        self.tally.bytes_read = self.progress.bytes = int(body["bytes"])
-
+        self.tally.files = self.share.files = int(body["files"])
+        self.tally.bytes_read = self.share.bytes = int(body["bytes"])
         self.tally.bytes_from_disk = int(body["read"])
 
     def _change(self, body: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ def scan_spec() -> dict[str, Any]:
         "deadline": {"type": "int", "default": 7200},
         "cpu_limit": {"type": "int", "default": 7200},
         "memory_limit": {"type": "int", "default": 2048},
+        "at_once": {"type": "int", "default": 0},
         "progress_file": {"type": "path"},
     }
 
@@ -54,8 +55,8 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
     if disks is not None and not (disks and all(disk.layers for disk in disks)):
         raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
     largest = params.get("max_file_size", 0)
-    if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or largest < 0:
-        raise BadInput("Cannot scan with a limit below 1 (only max_file_size may be 0).")
+    if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or min(largest, params["at_once"]) < 0:
+        raise BadInput("Cannot scan with a limit below 1 (only max_file_size and at_once may be 0).")
     indicators = _indicators(params["indicators"])
     return Request(
         disks=tuple(disks or ()),
@@ -68,6 +69,7 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
         limits=Limits(params["deadline"], params["memory_limit"] << 20, params["cpu_limit"]),
         indicators=indicators,
         directory=params.get("index_directory") or "",
+        at_once=params["at_once"],
     )
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A child process that may do nothing but read what it was given and report through a pipe."""
+"""Child processes that may do nothing but read what they were given and report through a pipe each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
 from .judge import Emit
+from .seats import Seats
 
 MAX_LINE = 1 << 16
 MAX_TOTAL = 64 << 20
@@ -51,6 +53,18 @@ class Ended:
     seconds: float = 0
 
 
+@dataclass(frozen=True)
+class Job:
+    """What one child does. `prepare` runs with the caller's rights and returns the work, which runs without any.
+
+    `keep`: the descriptors that it may use. `take` is given each of its messages.
+    """
+
+    prepare: Callable[[Emit], Callable[[Emit], None]]
+    keep: Sequence[int]
+    take: Callable[[str, dict[str, Any]], None]
+
+
 def run_confined(
     prepare: Callable[[Emit], Callable[[Emit], None]],
     limits: Limits,
@@ -58,48 +72,95 @@ def run_confined(
     take: Callable[[str, dict[str, Any]], None],
     tick: Callable[[], None],
 ) -> Ended:
-    """Fork; `prepare` runs with the caller's rights and returns the work, which runs without any."""
-    reader, writer = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _child(prepare, limits, keep, writer)
-    os.close(writer)
-    trouble = "interrupted"
+    """One child."""
+    return run_all([Job(prepare, keep, take)], limits, tick)[0]
+
+
+def run_all(
+    jobs: Sequence[Job],
+    limits: Limits,
+    tick: Callable[[], None],
+    at_once: int = 1,
+    seats: Seats | None = None,
+    over: Callable[[int, Ended], None] = lambda index, ended: None,
+) -> list[Ended]:
+    """A child for each job, so many at once; each has limits of its own, but for the deadline, which holds for all.
+
+    `tick` is called at least once a second, `over` for each job that has ended. One that dies leaves the others alone.
+    """
+    late = "the deadline of %d s was reached" % limits.deadline
+    left = min(1.0, limits.deadline)
+    end = time.monotonic() + limits.deadline
+    ended = [Ended(late + " before its turn", 0.0)] * len(jobs)
+    waiting, running = list(range(len(jobs)))[::-1], dict[_Child, int]()
     try:
-        trouble = _listen(reader, limits.deadline, take, tick)
+        while (waiting or running) and left > 0:
+            while waiting and len(running) < at_once and (seats is None or seats.take()):
+                index = waiting.pop()
+                running[_Child(jobs[index], limits)] = index
+            pause = 0.2 if waiting and len(running) < at_once else 1.0
+            left = end - time.monotonic()
+            ready = select.select(list(running), [], [], max(0.0, min(pause, left)))[0]
+            tick()
+            for child in running if left <= 0 else [one for one in ready if not one.goes_on()]:
+                ended[running[child]] = child.end(late if left <= 0 else "")
+                over(running[child], ended[running[child]])
+            for child in [one for one in running if one.is_reaped]:
+                del running[child]
+                if seats is not None:
+                    seats.leave()
     finally:
-        os.close(reader)
-        _kill(child, 0 if trouble else _PATIENCE)
-        status, usage = os.wait4(child, 0)[1:]
-    return Ended(trouble or _how(status), usage.ru_utime + usage.ru_stime)
+        for child in running:
+            if not child.is_reaped:
+                child.end("interrupted")
+    return ended
 
 
-def _listen(reader: int, deadline: float, take: Callable[[str, dict[str, Any]], None], tick: Callable[[], None]) -> str:
-    end, total, rest = time.monotonic() + deadline, 0, b""
-    while True:
-        left = end - time.monotonic()
-        if left <= 0:
-            return "the deadline of %d s was reached" % deadline
-        ready = select.select([reader], [], [], min(1.0, left))[0]
-        tick()
-        if not ready:
-            continue
-        data = os.read(reader, 1 << 16)
+class _Child:
+    """One confined process, and what it says."""
+
+    def __init__(self, job: Job, limits: Limits) -> None:
+        self._take = job.take
+        self._total, self._rest, self._trouble = 0, b"", ""
+        self.is_reaped = False
+        self._reader, writer = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._reader)
+            _child(job.prepare, limits, list(job.keep), writer)
+        os.close(writer)
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def goes_on(self) -> bool:
+        """Take what it says; False once it has said everything, or something that ends it."""
+        data = os.read(self._reader, 1 << 16)
         if not data:
-            return ""
-        total += len(data)
-        *lines, rest = (rest + data).split(b"\n")
-        if total > MAX_TOTAL or len(rest) > MAX_LINE:
-            return "the scanning process reported more than it may"
+            return False
+        self._total += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if self._total > MAX_TOTAL or len(self._rest) > MAX_LINE:
+            self._trouble = "the scanning process reported more than it may"
+            return False
         for line in lines:
             try:
                 message = json.loads(line)
-                take(str(message["kind"]), dict(message["body"]))
+                self._take(str(message["kind"]), dict(message["body"]))
             except (ValueError, KeyError, TypeError):
-                return "the scanning process reported nonsense"
+                self._trouble = "the scanning process reported nonsense"
+                return False
+        return True
+
+    def end(self, trouble: str) -> Ended:
+        trouble = trouble or self._trouble
+        os.close(self._reader)
+        _kill(self._pid, 0 if trouble else _PATIENCE)
+        status, usage = os.wait4(self._pid, 0)[1:]
+        self.is_reaped = True
+        return Ended(trouble or _how(status), usage.ru_utime + usage.ru_stime)
 
 
 def _kill(child: int, patience: float) -> None:
