@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Callable
 
-from ._errors import VmwardError
+from ._errors import Unsupported, VmwardError
 from ._model import Collector, Isolation, IsolationNote, Vm, VmRef
 
 
@@ -196,8 +196,15 @@ class Evidence(ABC):
         return "elf"
 
     def kept_memory(self, vm: Vm) -> tuple[str, ...]:
-        """The snapshots in which a dump that was broken off has left an earlier memory of the VM."""
+        """Where memory of the VM lies, the oldest first: snapshots that broken dumps left, what a suspend saved.
+
+        Raises ``NotFound`` when the VM is gone.
+        """
         return ()
+
+    def submit_kept_memory(self, vm: Vm, kept: str, path: str) -> Pending:
+        """Copy one memory that ``kept_memory`` told to a new file, in ``memory_format()``. It stays where it lies."""
+        raise Unsupported(f"Cannot copy the memory of {vm.ref.name} that lies in {kept}: {vm.ref.hypervisor} cannot.")
 
     @abstractmethod
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:

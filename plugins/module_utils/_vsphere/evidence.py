@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .._errors import TaskFailed, Unsupported, VmwardError
+from .._errors import NotFound, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import Detail, GuestOutput, Pending
 from .._model import PowerState, Vm
 from . import convert, core
@@ -41,6 +41,17 @@ class EvidenceVerbs(DiskExport):
             yield from self.on_snapshot(vm, MEMORY, lambda snapshot: self._memory_of(vm, snapshot._moId, path))
         else:
             yield from self._memory_of(vm, "", path)
+
+    def submit_kept_memory(self, vm: Vm, kept: str, path: str) -> Pending:
+        run = Steps(self._kept_out(vm, kept, path))
+        return Pending(vm.ref, "copy the kept memory of", run, abort=run.abort)
+
+    def _kept_out(self, vm: Vm, kept: str, path: str) -> Waiting:
+        self._fetched = (0, 0)
+        found = next((one.id for one in self.left(vm, MEMORY) if one.name == kept), "")
+        if not found:
+            raise NotFound(f"Cannot copy the memory of {vm.ref.name}: its snapshot '{kept}' is gone. Look at vm_info.")
+        yield from self._memory_of(vm, found, path)
 
     def _memory_of(self, vm: Vm, snapshot: str, path: str) -> Waiting:
         """The file that holds the memory, whole and flat, as an ELF core."""
