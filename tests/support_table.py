@@ -57,6 +57,7 @@ def linked(**options: str) -> dict[str, Any]:
     return {"link": SimpleNamespace(options=options)}
 
 
+GUESTS = {"guest_username": "ir", "guest_password": "a password"}
 BACKENDS = (
     Backend(
         "libvirt",
@@ -72,11 +73,21 @@ BACKENDS = (
     Backend(
         "vSphere",
         VsphereHypervisor,
-        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=object())},
-        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=None)},
-        {Capability.FORENSIC: "yes, with an isolation port group named"},
+        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=object()), **linked(**GUESTS)},
+        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=None), **linked()},
+        {
+            Capability.FORENSIC: "yes, with an isolation port group named",
+            Capability.GUEST_RUN: "yes, with a log-in for the guests named",
+        },
         "govmomi's simulator, completed where it models less than a vCenter, in the conformance suite",
-        frozenset([Capability.MEMORY_DUMP, Capability.DISK_EXPORT_LIVE, Capability.DISK_EXPORT_STOPPED]),
+        frozenset(
+            [
+                Capability.MEMORY_DUMP,
+                Capability.DISK_EXPORT_LIVE,
+                Capability.DISK_EXPORT_STOPPED,
+                Capability.GUEST_RUN,
+            ]
+        ),
     ),
     Backend(
         "Proxmox VE",

@@ -169,7 +169,9 @@ def stored_already(task: Task, name: str) -> bool:
 
 def require(hypervisor: Hypervisor, vm: Vm, needed: Capability) -> None:
     if needed not in hypervisor.capabilities():
-        raise Unsupported(f"Cannot do this for {vm.ref.name}: {hypervisor.name} has no {needed.value}.")
+        why = hypervisor.why_not(needed)
+        told = f": {why}" if why else "."
+        raise Unsupported(f"Cannot do this for {vm.ref.name}: {hypervisor.name} has no {needed.value}{told}")
 
 
 def ask_guest(task: Task) -> dict[str, Any]:

@@ -82,9 +82,16 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
     def capabilities(self) -> frozenset[Capability]:
         if not self._moids:
             self.refs()  # which tells the networks too
-        return HAVE | {Capability.FORENSIC} if self.networks.isolation else HAVE
+        asks = self.link.options.get("guest_username") and self.link.options.get("guest_password")
+        forensic = {Capability.FORENSIC} if self.networks.isolation else set()
+        return HAVE | forensic | ({Capability.GUEST_RUN} if asks else set())
 
     def why_not(self, capability: Capability) -> str:
+        if capability is Capability.GUEST_RUN:
+            return (
+                "it has no log-in for guests. Set guest_username and guest_password in its entry, or give the class "
+                "connections up by name (vmward_waive)."
+            )
         wanted = self.link.options["forensic_network"]
         if capability is not Capability.FORENSIC or self.networks.isolation:
             return ""
