@@ -90,6 +90,13 @@ class Vms(ABC):
         """Which VMs ``refs`` lists by their id alone, and why; empty when every name is known."""
         return ""
 
+    def tags(self) -> Mapping[str, tuple[str, ...]]:
+        """The tags of VMs, by VM id, where they cost calls of their own; ``refs`` tells all others as ``tag:`` aliases.
+
+        Raises ``Unsupported`` where there can be none.
+        """
+        return {}
+
     @abstractmethod
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
         """Read VMs in bulk, by id. A VM that is gone answers ``NotFound``; a state or NIC kind never seen, or an undo

@@ -140,6 +140,10 @@ class FakeBench(Bench):
                 stop(data, vm_id)
         return vm_id
 
+    def tag(self, vm_id: str, name: str) -> None:
+        with self.state.change() as data:
+            data["vms"][vm_id]["tags"].append(name)
+
     def known(self, vm_id: str) -> Vm:
         """What could be read of a VM that cannot be judged."""
         found = self.hypervisor.read([vm_id], EVERYTHING)[vm_id]

@@ -47,6 +47,10 @@ class FakeHypervisor(Hypervisor):
         self.state.strike("refs")
         return tuple(VmRef(self.name, vm_id, data["name"]) for vm_id, data in sorted(self._vms().items()))
 
+    def tags(self) -> Mapping[str, tuple[str, ...]]:
+        self.state.strike("tags")
+        return {vm_id: tuple(data["tags"]) for vm_id, data in self._vms().items() if data["tags"]}
+
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
         answer: dict[str, Vm | VmwardError] = {}
         vms = self._vms()

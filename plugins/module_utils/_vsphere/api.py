@@ -21,6 +21,7 @@ from .connection import Connection, vim, vmodl
 from .disks import DiskVerbs
 from .evidence import EvidenceVerbs
 from .steps import Removal
+from .tags import TagVerbs
 from .tasks import Tasks
 from .wiring import WiringVerbs
 
@@ -63,7 +64,7 @@ Props = dict[str, Any]
 T = TypeVar("T")
 
 
-class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
+class VsphereHypervisor(TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
     """One vCenter, or one ESXi host."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:

@@ -102,7 +102,8 @@ class Errand:
         if isinstance(fault, (vim.fault.InvalidGuestLogin, vim.fault.GuestPermissionDenied)):
             return AuthFailed(
                 f"{self.start}: the guest refuses {printable(str(self.user), 60)} ({told(fault)}). Check "
-                f"guest_username and guest_password of {self.work.name}, or give the class connections up by name (vmward_waive)."
+                f"guest_username and guest_password of {self.work.name}, or give the class connections up by name "
+                "(vmward_waive)."
             )
         if isinstance(fault, vim.fault.GuestOperationsFault):
             return Unsupported(f"{self.start}: {told(fault)}.")
