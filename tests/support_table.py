@@ -67,6 +67,7 @@ BACKENDS = (
         {
             Capability.FORENSIC: "yes, with libvirt's network filters",
             Capability.REVERT_EXTERNAL: "from libvirt 9.9 (not tried)",
+            Capability.SNAPSHOT_QUIESCE: "of a running VM, with its guest agent (not tried)",
         },
         "real libvirt 9.0 and QEMU 7.2, in the conformance suite and in the lab",
     ),
@@ -85,6 +86,7 @@ BACKENDS = (
                 Capability.MEMORY_DUMP,
                 Capability.DISK_EXPORT_LIVE,
                 Capability.DISK_EXPORT_STOPPED,
+                Capability.SNAPSHOT_QUIESCE,
                 Capability.GUEST_RUN,
             ]
         ),
@@ -96,7 +98,14 @@ BACKENDS = (
         linked(),
         {Capability.FORENSIC: "yes, with a quarantine bridge named"},
         "a test server that is held against answers recorded from a real Proxmox VE 9.2.11, in the conformance suite",
-        frozenset([Capability.MEMORY_DUMP, Capability.DISK_EXPORT_LIVE, Capability.DISK_EXPORT_STOPPED]),
+        frozenset(
+            [
+                Capability.MEMORY_DUMP,
+                Capability.DISK_EXPORT_LIVE,
+                Capability.DISK_EXPORT_STOPPED,
+                Capability.SNAPSHOT_QUIESCE,
+            ]
+        ),
     ),
     Backend(
         "fake",

@@ -34,6 +34,7 @@ class Capability(Enum):
     COLLECTORS = "collectors of each VM enforced"
     SNAPSHOT = "snapshot of disks"
     SNAPSHOT_MEMORY = "snapshot with memory"
+    SNAPSHOT_QUIESCE = "snapshot with quiesced file systems"
     REVERT = "revert to a snapshot"
     REVERT_EXTERNAL = "revert to an external snapshot"
     REVERT_RUNNING = "revert of a running VM in one step"
@@ -162,8 +163,16 @@ class Snapshots(ABC):
     """Snapshots of disks, with memory only where asked for."""
 
     @abstractmethod
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
-        """Take a snapshot. ``memory`` needs a running VM."""
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
+        """Take a snapshot. ``memory`` needs a running VM.
+
+        ``quiesce`` (with ``SNAPSHOT_QUIESCE``, of a running VM, without memory) has the guest hold its file systems
+        still meanwhile; a guest that does not is a failure, never a snapshot that passes for quiesced.
+        """
+
+    def why_not_quiesce(self, vm: Vm) -> str:
+        """Why the guest of a running VM, as it was read last, cannot be asked to; empty when it can."""
+        return ""
 
     @abstractmethod
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:

@@ -144,6 +144,10 @@ class FakeBench(Bench):
         with self.state.change() as data:
             data["vms"][vm_id]["tags"].append(name)
 
+    def answers(self, vm_id: str) -> None:
+        with self.state.change() as data:
+            data["vms"][vm_id]["guest"] = {}
+
     def known(self, vm_id: str) -> Vm:
         """What could be read of a VM that cannot be judged."""
         found = self.hypervisor.read([vm_id], EVERYTHING)[vm_id]

@@ -270,7 +270,8 @@ func (m *machine) snap(ctx *simulator.Context, request *types.CreateSnapshot_Tas
 	m.LayoutEx.Snapshot = append(m.LayoutEx.Snapshot, layout)
 	leaf := types.VirtualMachineSnapshotTree{
 		Snapshot: kept.Self, Vm: m.Self, Name: request.Name, Description: request.Description,
-		Id: number, CreateTime: time.Now(), State: state, Quiesced: request.Quiesce,
+		Id: number, CreateTime: time.Now(), State: state, Quiesced: request.Quiesce && m.is(on) && m.guest() != nil, // else it is ignored
+
 		ReplaySupported: types.NewBool(false),
 	}
 	info := types.VirtualMachineSnapshotInfo{CurrentSnapshot: &kept.Self}

@@ -39,7 +39,7 @@ PATHS = [
 ]
 MORE = {
     Detail.DISKS: ["layoutEx.disk", "layoutEx.file"],
-    Detail.SNAPSHOTS: ["layoutEx.snapshot", "snapshot"],
+    Detail.SNAPSHOTS: ["guest.toolsRunningStatus", "layoutEx.snapshot", "snapshot"],
     Detail.ADDRESSES: ["guest.net"],
 }
 UNREAD = ""  # beside the property paths: why the server withholds some of them
@@ -51,6 +51,7 @@ HAVE = frozenset(
         Capability.SEAL,
         Capability.SNAPSHOT,
         Capability.SNAPSHOT_MEMORY,
+        Capability.SNAPSHOT_QUIESCE,
         Capability.REVERT,
         Capability.REVERT_RUNNING,
         Capability.DELETE,
@@ -319,11 +320,20 @@ class VsphereHypervisor(TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervi
 
     # Snapshots
 
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+    def why_not_quiesce(self, vm: Vm) -> str:
+        """vSphere takes the snapshot all the same where no Tools run, as if it had not been asked for more."""
+        state = self.props[vm.ref.id].get("guest.toolsRunningStatus") or "not told"
+        return (
+            ""
+            if state == "guestToolsRunning"
+            else f"VMware Tools do not run in it (their state: {printable(state, 60)})"
+        )
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
         machine, title = self.machine(vm.ref), convert.quoted(name)
         what = f"take snapshot {name} of"
         return self._task(
-            vm, what, "createsnapshot", lambda: machine.CreateSnapshot_Task(title, description, memory, False)
+            vm, what, "createsnapshot", lambda: machine.CreateSnapshot_Task(title, description, memory, quiesce)
         )
 
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
