@@ -313,3 +313,9 @@ def snapshot_of(text: str, current: bool) -> Snapshot:
         description=root.findtext("description", ""),
         power=SNAPSHOT_POWER[state],
     )
+
+
+def has_agent(root: ET.Element) -> bool:
+    """Whether a running VM's guest agent is connected, as libvirt sees it."""
+    targets = root.findall("./devices/channel/target[@name='org.qemu.guest_agent.0']")
+    return any(target.get("state") == "connected" for target in targets)
