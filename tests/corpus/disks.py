@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}" + b"$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"
@@ -126,29 +131,21 @@ def journaled(image: Path, before: Path, after: Path, checksums: bool = True) ->
     return image
 
 
-def apply(image: Path, old: Path, new: Path, scratch: Path) -> None:
-    """Write into a qcow2 image, which reads as `old`, what makes it read as `new`. For large images."""
-    commands, number = [], 0
-    with old.open("rb") as before, new.open("rb") as after:
-        at, start, run_ = 0, 0, bytearray()
-        while True:
-            ours, theirs = after.read(MB), before.read(MB)
-            for step in range(0, max(len(ours), 1), 4096):
-                block = ours[step : step + 4096]
-                if block and block != theirs[step : step + 4096] and len(run_) < 16 * MB:
-                    start = start if run_ else at + step
-                    run_ += block
-                    continue
-                if run_:
-                    part = scratch / f"part{number}"
-                    part.write_bytes(run_)
-                    commands.append(f"write -q -s {part} {start} {len(run_)}")
-                    number, run_ = number + 1, bytearray()
-                if block and block != theirs[step : step + 4096]:
-                    start, run_ = at + step, bytearray(block)
-            at += len(ours)
-            if not ours:
-                break
-    run("qemu-io", "-f", "qcow2", image, stdin="\n".join([*commands, "quit"]) + "\n")
-    for part in scratch.glob("part*"):
-        part.unlink()
+@contextmanager
+def exported(image: Path) -> Iterator[Path]:
+    """A qcow2 image as a file to write to, as a guest would: clusters are allocated, and copied from the base."""
+    point, pid = image.with_suffix(".disk"), image.with_suffix(".pid")
+    point.touch()
+    nodes = [f"driver=file,node-name=file,filename={image}", "driver=qcow2,node-name=image,file=file"]
+    export = f"type=fuse,id=disk,node-name=image,mountpoint={point},writable=on"
+    words = [word for node in nodes for word in ("--blockdev", node)]
+    run("qemu-storage-daemon", *words, "--export", export, "--daemonize", "--pidfile", pid)
+    number = int(pid.read_text())
+    try:
+        yield point
+    finally:
+        os.kill(number, signal.SIGTERM)
+        end = time.monotonic() + 60
+        while pid.exists() and time.monotonic() < end:  # it removes the file once all is written
+            time.sleep(0.02)
+        point.unlink()

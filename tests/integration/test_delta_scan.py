@@ -513,6 +513,26 @@ def test_what_points_share_is_judged_once(story: tuple[Lab, Path]) -> None:
     assert all(one["bytes_read"] < MB // 2 for one in result["points"][1:])
 
 
+def test_a_base_that_no_index_knows_is_scanned_once(story: tuple[Lab, Path]) -> None:
+    own, top = story
+    result = point(own, top, True, directory="")
+    assert [volume["method"] for one in result["points"] for volume in one["volumes"]] == ["delta"] * 4
+    assert result["points"][0]["files"] > 40
+    assert all(one["files"] < 10 for one in result["points"][1:])
+
+
+def test_an_infected_base_is_no_base_of_any_point(tmp_path: Path) -> None:
+    own = Lab(tmp_path, files={"opt/evil": disks.MARKER * 300})
+    top = disks.overlay(tmp_path / "vm.qcow2", own.golden)
+    for number in (1, 2, 3, 4):
+        disks.run("qemu-img", "snapshot", "-c", f"s{number}", top)
+    result = point(own, top, True, directory="")
+    assert result["chosen"] == {}
+    for one in result["points"]:
+        assert paths(one) == ["/opt/evil"]
+        assert [volume["method"] for volume in one["volumes"]] == ["full"]
+
+
 def test_without_a_clean_point_there_is_none(story: tuple[Lab, Path]) -> None:
     own, top = story
     made = request((top, "qcow2"), (own.golden, "qcow2"))

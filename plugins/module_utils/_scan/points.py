@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Callable
 
+from .baseline import VolumeIndex
 from .blocks import Blocks
-from .chain import open_chain
+from .chain import Layer, open_chain
 from .job import DiskRequest, Request, check_directory, confined, opened, outcome, prepare, spent, unpacked, with_bases
-from .judge import Emit
+from .judge import Emit, Judge
 from .listen import Listener, Progress
 from .places import apart
 from .sandbox import Ended
@@ -79,13 +80,14 @@ def _prepare(
     def work(_emit: Emit) -> None:
         if not prepared.is_trusted(told):
             return
-        scanner = Scanner(prepared.judge, remember=True)
+        scanner, bases = Scanner(prepared.judge, remember=True), _Bases(prepared.judge)
         newest = {disk.name: open_chain(disk.layers, disk.snapshot) for disk in now}
         left: list[DiskSpec] = unpacked(on_top)
         for number, point in enumerate(points):
             specs, left = left[: len(point.disks)], left[len(point.disks) :]
             told("point", {"id": str(number)})
             prepared.judge.begin()
+            specs = bases.under(specs, told)
             scanner.run(specs)
             told("since", {"bytes": _since(newest, scanner.disks)})
             told("finished", {})
@@ -93,6 +95,50 @@ def _prepare(
                 return
 
     return work
+
+
+class _Bases:
+    """Of disks whose base no index knows: the lowest layer is scanned as a whole, once, and each point on top of it.
+
+    A base that is not clean is none: then each point is scanned as a whole, as without it.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._indexes: dict[tuple[Layer, ...], dict[str, VolumeIndex] | None] = {}
+
+    def under(self, specs: Sequence[DiskSpec], emit: Emit) -> list[DiskSpec]:
+        return [self._spec(spec, emit) for spec in specs]
+
+    def _spec(self, spec: DiskSpec, emit: Emit) -> DiskSpec:
+        base = spec.clone_of or spec.layers[-1:]
+        if spec.index is not None or base == spec.layers:
+            return spec
+        if base not in self._indexes:
+            self._indexes[base] = self._scan(DiskSpec(spec.name, base), emit)
+        index = self._indexes[base]
+        return spec if index is None else replace(spec, base=base, index=index)
+
+    def _scan(self, spec: DiskSpec, emit: Emit) -> dict[str, VolumeIndex] | None:
+        """What is said of it is for this decision alone: a point on top of a base that is not clean says it again."""
+        judge, own = self._judge, Listener(Progress("", 0))
+
+        def take(kind: str, body: dict[str, Any]) -> None:
+            own.take(kind, body)
+            if kind in ("expect", "progress", "judged"):
+                emit(kind, body)
+
+        scanner = Scanner(judge, indexing=True, remember=True)
+        judge.emit = take
+        try:
+            scanner.run([spec])
+        finally:
+            judge.emit = emit
+        own.take("finished", {})
+        files, size = judge.files, judge.bytes
+        judge.begin()
+        judge.files, judge.bytes = files, size
+        return scanner.index if own.tally.verdict() is Verdict.CLEAN else None
 
 
 def _since(newest: dict[str, Blocks], then: dict[str, Blocks]) -> int:

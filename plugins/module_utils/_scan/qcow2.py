@@ -178,7 +178,8 @@ class Qcow2(Blocks):
                 index = (offset >> self._cluster_bits) % self._per_table
                 if not table[index]:
                     empty = index + 1
-                    while empty < self._per_table and not table[empty]:
+                    asked = index - (offset - within - end >> self._cluster_bits)
+                    while empty < min(asked, self._per_table) and not table[empty]:
                         empty += 1
                     step = min((empty - index << self._cluster_bits) - within, end - offset)
                 yield self._piece(table[index], within, step)
