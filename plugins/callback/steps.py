@@ -54,6 +54,7 @@ TALKATIVE = (
     "host_scan",
     "memory_scan",
     "vm_disk_export",
+    "vm_disk_scan",
     "vm_memory_dump",
 )
 BEATS = (5, 10, 20, 40, *range(60, 86400, 60))  # seconds after which a running step is told

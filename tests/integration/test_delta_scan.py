@@ -36,12 +36,12 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     LayerSpec,
     Request,
     read_rules,
-    rules_of,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import replay
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import rules_of
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
