@@ -9,8 +9,8 @@ MAKEFLAGS += --no-print-directory
 export SYSTEM
 
 REQ := tests/requirements
-# Virtual machines, their networks and their disks need root; everything else runs as you.
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$(PATH)")
+# Virtual machines, their networks and their disks need root, whose programs your own PATH may lack; everything else runs as you.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$(PATH):/usr/sbin:/sbin")
 PLAY := $(SUDO) .venv/bin/ansible-playbook
 MODULE_UTILS := ansible_collections.vmward.remediation.plugins.module_utils
 SUITES = $(wildcard tests/unit tests/pve tests/conformance tests/integration tests/scenarios tests/respond)

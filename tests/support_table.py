@@ -57,6 +57,7 @@ def linked(**options: str) -> dict[str, Any]:
     return {"link": SimpleNamespace(options=options)}
 
 
+GUESTS = {"guest_username": "ir", "guest_password": "a password"}
 BACKENDS = (
     Backend(
         "libvirt",
@@ -66,17 +67,29 @@ BACKENDS = (
         {
             Capability.FORENSIC: "yes, with libvirt's network filters",
             Capability.REVERT_EXTERNAL: "from libvirt 9.9 (not tried)",
+            Capability.SNAPSHOT_QUIESCE: "of a running VM, with its guest agent (not tried)",
         },
         "real libvirt 9.0 and QEMU 7.2, in the conformance suite and in the lab",
     ),
     Backend(
         "vSphere",
         VsphereHypervisor,
-        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=object())},
-        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=None)},
-        {Capability.FORENSIC: "yes, with an isolation port group named"},
+        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=object()), **linked(**GUESTS)},
+        {"_moids": {"a": "vm-1"}, "networks": SimpleNamespace(isolation=None), **linked()},
+        {
+            Capability.FORENSIC: "yes, with an isolation port group named",
+            Capability.GUEST_RUN: "yes, with a log-in for the guests named",
+        },
         "govmomi's simulator, completed where it models less than a vCenter, in the conformance suite",
-        frozenset([Capability.MEMORY_DUMP, Capability.DISK_EXPORT_LIVE, Capability.DISK_EXPORT_STOPPED]),
+        frozenset(
+            [
+                Capability.MEMORY_DUMP,
+                Capability.DISK_EXPORT_LIVE,
+                Capability.DISK_EXPORT_STOPPED,
+                Capability.SNAPSHOT_QUIESCE,
+                Capability.GUEST_RUN,
+            ]
+        ),
     ),
     Backend(
         "Proxmox VE",
@@ -85,7 +98,14 @@ BACKENDS = (
         linked(),
         {Capability.FORENSIC: "yes, with a quarantine bridge named"},
         "a test server that is held against answers recorded from a real Proxmox VE 9.2.11, in the conformance suite",
-        frozenset([Capability.MEMORY_DUMP, Capability.DISK_EXPORT_LIVE, Capability.DISK_EXPORT_STOPPED]),
+        frozenset(
+            [
+                Capability.MEMORY_DUMP,
+                Capability.DISK_EXPORT_LIVE,
+                Capability.DISK_EXPORT_STOPPED,
+                Capability.SNAPSHOT_QUIESCE,
+            ]
+        ),
     ),
     Backend(
         "fake",

@@ -28,6 +28,7 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
+from ansible.plugins.loader import action_loader
 
 from ansible_collections.vmward.remediation.plugins.module_utils._model import printable
 
@@ -45,18 +46,6 @@ SILENT = (
     "set_fact",
     "validate_argument_spec",
 )
-# Long steps that print their own progress.
-TALKATIVE = (
-    "clean_point",
-    "disk_logs",
-    "disk_scan",
-    "golden_index",
-    "host_scan",
-    "memory_scan",
-    "vm_disk_export",
-    "vm_disk_scan",
-    "vm_memory_dump",
-)
 BEATS = (5, 10, 20, 40, *range(60, 86400, 60))  # seconds after which a running step is told
 WIDTH = 52
 HERE = ("localhost", "127.0.0.1", "")
@@ -66,13 +55,17 @@ class Step:
     """The step that runs now, and the hosts that have not come back from it."""
 
     def __init__(self, task: Any) -> None:
-        action = task.action.rpartition(".")[2]
         self.name = printable(task.get_name().rpartition(" : ")[2], WIDTH)
-        self.quiet = action in (*SILENT, *TALKATIVE)
+        self.quiet = task.action.rpartition(".")[2] in SILENT or tells_progress(task.action)
         self.for_all = is_for_all(task)
         self.began = time.monotonic()
         self.waiting: set[str] = set()
         self.told = 0
+
+
+def tells_progress(action: str) -> bool:
+    """Does the action print its own lines while it runs?"""
+    return bool(getattr(action_loader.get(action, class_only=True), "tells_progress", False))
 
 
 class CallbackModule(Default):
@@ -207,8 +200,10 @@ class CallbackModule(Default):
         self._display.display(f"{at}  {who:<9} {name} {dots} {state}  {seconds:.1f} s", color=color)
         message = result._result.get("msg")
         self._handle_warnings(result._result)
-        if state == "FAILED" and result._result.get("stderr"):  # a command's own words
-            message = f"{message}: {str(result._result['stderr']).strip()}"
+        words = result._result.get("stderr") or result._result.get("cmd")  # a command's own words, or its name
+        if state == "FAILED" and words:
+            text = words if isinstance(words, str) else " ".join(map(str, words))
+            message = f"{str(message).rstrip('.')}: {text.strip()}"
         ours = result._task.action.startswith("vmward.") or state not in ("ok", "done", "would")
         if ours and "results" not in result._result:
             self._tell(message, color)

@@ -22,8 +22,10 @@ options:
         E(VMWARD_VSPHERE_PASSWORD)); C(port) (default 443); C(ca_path), a PEM file with the authority that signed the
         server's certificate (default is the system's own list); C(validate_certs) (default V(true); V(false) warns);
         C(forensic_network), the name of the isolation port group, standard or distributed, that C(forensic) isolation
-        moves network cards to (without it there is no C(forensic)); C(timeout), seconds for one answer (default 60);
-        and C(data_host).
+        moves network cards to (without it there is no C(forensic)); C(guest_username) and C(guest_password), a log-in
+        of the guests, as which M(vmward.remediation.vm_guest_run) runs its programs by VMware Tools (the password may
+        come from E(VMWARD_VSPHERE_GUEST_PASSWORD); without both no guest is asked); C(timeout), seconds for one answer
+        (default 60); and C(data_host).
       - V(proxmox) takes C(host) (required), a node of the cluster that all calls go through; C(port) (default V(8006));
         C(token_id) (V(user@realm!name)) with C(token_secret), or C(user) (V(user@realm)) with C(password); C(ca_path),
         the cluster's CA certificate (on a node V(/etc/pve/pve-root-ca.pem)); C(validate_certs) (default V(true));
@@ -48,8 +50,8 @@ options:
   vms:
     description:
       - The VMs, each by name, id (UUID; on vSphere the instance UUID, on Proxmox VE the VMID), MAC address or IP address,
-        or by what the hypervisor has besides, such as vSphere's managed object id, or V(tag:NAME) and V(pool:NAME) on
-        Proxmox VE. A name that the inventory gives to VMs of the same name (C(NAME_HYPERVISOR)) is taken, too.
+        or by what the hypervisor has besides, such as vSphere's managed object id, V(tag:NAME) on Proxmox VE and
+        vSphere (there also V(tag:CATEGORY/NAME)), or V(pool:NAME) on Proxmox VE. A name that the inventory gives to VMs of the same name (C(NAME_HYPERVISOR)) is taken, too.
         Each must match exactly one VM over all hypervisors.
     type: list
     elements: str

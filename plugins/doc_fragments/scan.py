@@ -62,7 +62,9 @@ options:
     FILES = r"""
 options:
   clamd_socket:
-    description: UNIX socket of a running clamd. If it is set, the engine V(clamd) is used and must work.
+    description:
+      - UNIX socket of a running clamd. If it is set, the engine V(clamd) is used and must work.
+      - Where it is among O(engines_required), C(AlertExceedsMax yes) in C(clamd.conf) is required for the verdict V(clean).
     type: path
   clamd_database:
     description:

@@ -14,6 +14,7 @@ description:
   - Lists the VMs of all hypervisors through the same options and the same model that the modules use.
   - The configuration file's name ends with C(vmward.yml) or C(vmward.yaml).
   - Each VM is in the groups C(hypervisor_NAME), C(power_STATE) and C(isolation_STATE), and in C(tag_TAG) for each tag.
+    A vSphere tag is both C(tag_CATEGORY_NAME) and, where only one category has that name on VMs, C(tag_NAME).
   - A VM's name may be hostile. One that is not a plain host name is never used as such, and no template evaluates it.
     Such a VM is listed under its id, its name is in C(vmward_name).
   - When VMs of the same name exist, each is listed as C(NAME_HYPERVISOR), and on one hypervisor as C(NAME_ID), so that
@@ -42,6 +43,12 @@ options:
         unknown, not absent.
     type: bool
     default: true
+  tags:
+    description:
+      - Read the tags of VMs also where that costs a session and some calls of its own, which is vSphere. With V(false)
+        VMs on vSphere are in no group C(tag_TAG). On Proxmox VE tags cost nothing and are always read.
+    type: bool
+    default: true
 seealso:
   - module: vmward.remediation.vm_info
 """
@@ -63,6 +70,7 @@ keyed_groups:
 import re
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.errors import AnsibleParserError
@@ -70,8 +78,8 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.unsafe_proxy import wrap_var
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect, warnings_of
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import VmwardError
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unsupported, VmwardError
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Vm, printable
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import long_names
 
@@ -113,7 +121,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             try:
                 for warning in warnings_of({name: entry}):
                     self.display.warning(warning)
-                machines += listed(name, entry)
+                machines += listed(name, entry, self.get_option("tags"))
             except VmwardError as exc:
                 if self.get_option("strict_hypervisors"):
                     raise AnsibleParserError(
@@ -140,12 +148,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, name, strict=strict)
 
 
-def listed(hypervisor_name: str, entry: Any) -> list[dict[str, Any]]:
+def listed(hypervisor_name: str, entry: Any, tags: bool = True) -> list[dict[str, Any]]:
     """Every VM of one hypervisor as host variables. One that cannot be judged is listed, as unknown."""
     hypervisor = connect(hypervisor_name, entry)
     try:
         refs = hypervisor.refs()
-        read = hypervisor.read([ref.id for ref in refs], frozenset([Detail.ADDRESSES]))
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            labels = beside.submit(tags_of, hypervisor) if tags else None
+            read = hypervisor.read([ref.id for ref in refs], frozenset([Detail.ADDRESSES]))
+        more = labels.result() if labels else {}
     finally:
         hypervisor.close()
     ((_kind, options),) = entry.items()
@@ -161,7 +172,15 @@ def listed(hypervisor_name: str, entry: Any) -> list[dict[str, Any]]:
                 **(judged(vm) if isinstance(vm, Vm) else unknown(vm)),
             }
         )
+        machines[-1]["vmward_tags"] = list(dict.fromkeys([*machines[-1]["vmward_tags"], *more.get(ref.id, ())]))
     return machines
+
+
+def tags_of(hypervisor: Hypervisor) -> Mapping[str, tuple[str, ...]]:
+    try:
+        return hypervisor.tags()
+    except Unsupported:  # it can have none
+        return {}
 
 
 def judged(vm: Vm) -> dict[str, Any]:

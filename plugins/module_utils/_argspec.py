@@ -72,6 +72,12 @@ VSPHERE: Spec = {
     "ca_path": {"type": "path"},
     "validate_certs": {"type": "bool", "default": True},
     "forensic_network": {"type": "str"},
+    "guest_username": {"type": "str"},
+    "guest_password": {
+        "type": "str",
+        "no_log": True,
+        "fallback": (env_fallback, ["VMWARD_VSPHERE_GUEST_PASSWORD"]),
+    },
     "timeout": {"type": "int", "default": 60},
     "data_host": {"type": "str"},
 }

@@ -36,6 +36,7 @@ class Capability(Enum):
     COLLECTORS = "collectors of each VM enforced"
     SNAPSHOT = "snapshot of disks"
     SNAPSHOT_MEMORY = "snapshot with memory"
+    SNAPSHOT_QUIESCE = "snapshot with quiesced file systems"
     REVERT = "revert to a snapshot"
     REVERT_EXTERNAL = "revert to an external snapshot"
     REVERT_RUNNING = "revert of a running VM in one step"
@@ -92,6 +93,13 @@ class Vms(ABC):
     def unnamed(self) -> str:
         """Which VMs ``refs`` lists by their id alone, and why; empty when every name is known."""
         return ""
+
+    def tags(self) -> Mapping[str, tuple[str, ...]]:
+        """The tags of VMs, by VM id, where they cost calls of their own; ``refs`` tells all others as ``tag:`` aliases.
+
+        Raises ``Unsupported`` where there can be none.
+        """
+        return {}
 
     @abstractmethod
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
@@ -158,8 +166,16 @@ class Snapshots(ABC):
     """Snapshots of disks, with memory only where asked for."""
 
     @abstractmethod
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
-        """Take a snapshot. ``memory`` needs a running VM."""
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
+        """Take a snapshot. ``memory`` needs a running VM.
+
+        ``quiesce`` (with ``SNAPSHOT_QUIESCE``, of a running VM, without memory) has the guest hold its file systems
+        still meanwhile; a guest that does not is a failure, never a snapshot that passes for quiesced.
+        """
+
+    def why_not_quiesce(self, vm: Vm) -> str:
+        """Why the guest of a running VM, as it was read last, cannot be asked to; empty when it can."""
+        return ""
 
     @abstractmethod
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
@@ -199,8 +215,15 @@ class Evidence(ABC):
         return "elf"
 
     def kept_memory(self, vm: Vm) -> tuple[str, ...]:
-        """The snapshots in which a dump that was broken off has left an earlier memory of the VM."""
+        """Where memory of the VM lies, the oldest first: snapshots that broken dumps left, what a suspend saved.
+
+        Raises ``NotFound`` when the VM is gone.
+        """
         return ()
+
+    def submit_kept_memory(self, vm: Vm, kept: str, path: str) -> Pending:
+        """Copy one memory that ``kept_memory`` told to a new file, in ``memory_format()``. It stays where it lies."""
+        raise Unsupported(f"Cannot copy the memory of {vm.ref.name} that lies in {kept}: {vm.ref.hypervisor} cannot.")
 
     @abstractmethod
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:

@@ -25,7 +25,7 @@ description:
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target, dissect.volume and dissect.hypervisor (Python libraries, for LVM, VMDK, XFS, FAT, NTFS and btrfs)
+  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, FAT, NTFS and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:

@@ -14,6 +14,10 @@ author:
 description:
   - Runs a fixed list of read-only programs through the guest agent, which needs no network, and keeps the answers in
     the case's store.
+  - On vSphere the agent is VMware Tools, in Linux guests, with the log-in C(guest_username) and C(guest_password) of
+    the hypervisor's entry. vSphere hands out no output but by a file in the guest. It is written into the guest's
+    shared memory C(/dev/shm) where there is one, which touches no disk, and removed again; what stays is told as a
+    warning.
   - The guest may be in an attacker's hands. Its answers are labelled C(claimed_by_guest), and are no proof.
   - A missing, blocked or silent agent is reported in RV(evidence), and is no failure. Answers are bounded in time
     and size and never interpreted.

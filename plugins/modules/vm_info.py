@@ -85,6 +85,8 @@ vms:
     before:
       description: >-
         All that is known, with C(power), C(isolation), C(nics), C(disks), C(snapshots), C(note), C(memory) (bytes).
+        Of a VM that is suspended to disk also C(kept_memory), where that memory lies if
+        M(vmward.remediation.vm_memory_dump) can take it from there.
       type: dict
       returned: always
     after:

@@ -50,6 +50,16 @@ options:
     description: Keep the memory of the running VM too.
     type: bool
     default: false
+  quiesce:
+    description:
+      - Have the guest hold its file systems still while a snapshot without memory is taken, so that they are consistent
+        in it. A running VM needs the QEMU guest agent (on vSphere VMware Tools); a stopped one is still by itself.
+      - It asks the guest, which may be in an attacker's hands and may hold up the snapshot. Do not ask it of a VM that
+        is to be contained.
+      - Where the guest cannot be asked nothing is touched and the VM fails. When the guest does not obey the VM fails
+        too; on Proxmox VE the snapshot is there then, and is told.
+    type: bool
+    default: false
 seealso:
   - name: libvirt snapshots
     description: The XML behind this module on libvirt.
@@ -62,6 +72,13 @@ EXAMPLES = r"""
     hypervisors: "{{ vmward_hypervisors }}"
     vms: [app1]
     name: before-patch
+
+- name: Take one that a database can be started from
+  vmward.remediation.vm_snapshot:
+    hypervisors: "{{ vmward_hypervisors }}"
+    vms: [db1]
+    name: nightly
+    quiesce: true
 """
 
 RETURN = r"""
@@ -140,8 +157,10 @@ def main() -> None:
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "description": {"type": "str", "default": ""},
         "memory": {"type": "bool", "default": False},
+        "quiesce": {"type": "bool", "default": False},
     }
-    run(spec, lambda params: SetSnapshot(params["name"], params["state"], params["description"], params["memory"]))
+    keys = ("name", "state", "description", "memory", "quiesce")
+    run(spec, lambda params: SetSnapshot(*(params[key] for key in keys)))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ class DataVerb(ActionBase):
 class LongVerb(DataVerb):
     """Base of the actions of long verbs."""
 
+    tells_progress = True  # the steps callback then does not say on its own that the step still runs
     default_deadline = 14400
 
     def work(self) -> dict[str, Any]:

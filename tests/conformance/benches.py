@@ -140,6 +140,14 @@ class FakeBench(Bench):
                 stop(data, vm_id)
         return vm_id
 
+    def tag(self, vm_id: str, name: str) -> None:
+        with self.state.change() as data:
+            data["vms"][vm_id]["tags"].append(name)
+
+    def answers(self, vm_id: str) -> None:
+        with self.state.change() as data:
+            data["vms"][vm_id]["guest"] = {}
+
     def known(self, vm_id: str) -> Vm:
         """What could be read of a VM that cannot be judged."""
         found = self.hypervisor.read([vm_id], EVERYTHING)[vm_id]

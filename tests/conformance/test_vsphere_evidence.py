@@ -182,6 +182,25 @@ def test_a_snapshot_that_comes_after_the_job_was_given_up_goes_too_or_is_named(
     assert vsphere.hypervisor.kept_memory(vm) == ((left.name,) if what == "memory" else ())
 
 
+def test_the_memory_of_a_stopped_vm_that_a_broken_dump_left_is_fetched_and_stays(
+    vsphere: VsphereBench, tmp_path: Path
+) -> None:
+    vm_id = vsphere.create("desk1")
+    machine = vsphere.machine(vm_id)
+    finish(machine.CreateSnapshot_Task("vmward memory 2026-11-22T03:58:46Z", steps.NOTHING_KEPT, True, False))
+    vsphere.one(SetPower("stopped", True, 0, {}), vm_id)
+    vm = vsphere.vm(vm_id)
+    (kept,) = vsphere.hypervisor.kept_memory(vm)
+    pending = vsphere.hypervisor.submit_kept_memory(vm, kept, str(tmp_path / "memory"))
+    assert poll_all([pending], 30) == {vm_id: None}
+    content = (tmp_path / "memory").read_bytes()
+    assert flaw_of_core(content[:4096], len(content)) == ""
+    assert content[4096:].startswith(b"memory of ")
+    assert vsphere.vm(vm_id) == vm
+    gone = vsphere.hypervisor.submit_kept_memory(vm, "vmward memory 1", str(tmp_path / "none"))
+    assert "its snapshot 'vmward memory 1' is gone" in str(poll_all([gone], 30)[vm_id])
+
+
 @pytest.mark.parametrize("lost", ["as it is asked for", "as it is awaited", "as it is given up"])
 def test_a_snapshot_of_which_nobody_knows_for_the_connection_is_lost_is_named(
     vsphere: VsphereBench, tmp_path: Path, lost: str

@@ -26,7 +26,7 @@ def open_place() -> Iterator[Path]:
 
 
 @contextmanager
-def daemon(*settings: str) -> Iterator[str]:
+def daemon(*settings: str, tells_limits: bool = True) -> Iterator[str]:
     """The path of its socket."""
     with open_place() as place:
         (place / "db").mkdir()
@@ -35,7 +35,8 @@ def daemon(*settings: str) -> Iterator[str]:
         path = place / "socket"
         lines = [
             f"LocalSocket {path}\nLocalSocketMode 666\nDatabaseDirectory {place / 'db'}\nForeground true\nUser root",
-            "MaxFileSize 4M\nMaxScanSize 8M\nStreamMaxLength 12M\nLogFile /dev/null",
+            "MaxFileSize 4M\nMaxScanSize 8M\nStreamMaxLength 12M",
+            f"AlertExceedsMax {'yes' if tells_limits else 'no'}",
             *settings,
         ]
         (place / "clamd.conf").write_text("\n".join(lines) + "\n")

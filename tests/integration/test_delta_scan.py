@@ -14,7 +14,6 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 
 import disks  # type: ignore[import-not-found]
+from direct import Direct, found  # type: ignore[import-not-found]
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import parse
@@ -39,13 +37,9 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import replay
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import rules_of
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = tuple(read_rules((str(ROOT / "roles/scan/files/rules"),)))
@@ -387,38 +381,6 @@ def test_a_damaged_journal_is_incomplete(lab: Lab, tmp_path: Path) -> None:
 
 
 # --- the same as a whole scan ----------------------------------------------------------------------------------------
-
-
-class Direct:
-    """Scans in this process, so that hundreds of them take seconds."""
-
-    def __init__(self, golden: Path) -> None:
-        self._engine = Yara(RULES, 60)
-        self._golden = Layer(str(golden), "raw", os.open(golden, os.O_RDONLY))
-        scanner, tally = self._scanner(indexing=True)
-        scanner.run([DiskSpec("vda", (self._golden,))])
-        self._index = scanner.index
-        tally().finished = True
-        assert tally().verdict().value == "clean", tally().reasons
-
-    def _scanner(self, indexing: bool = False) -> tuple[Scanner, Callable[[], Tally]]:
-        listener = Listener(Progress("", 0))
-        return Scanner(Judge([self._engine], listener.take, 1 << 28), indexing), lambda: listener.tally
-
-    def look(self, image: Path, on_top: bool) -> Tally:
-        layer = Layer(str(image), "raw", os.open(image, os.O_RDONLY))
-        scanner, tally = self._scanner()
-        spec = DiskSpec("vda", (layer,))
-        if on_top:
-            spec = replace(spec, base=(self._golden,), index=self._index)
-        scanner.run([spec])
-        os.close(layer.fd)
-        tally().finished = True
-        return tally()
-
-
-def found(tally: Tally) -> set[tuple[str, str, str]]:
-    return {(finding.path, finding.rule, finding.sha256) for finding in tally.findings}
 
 
 def guest_writes(chance: random.Random, files: list[str], place: Path) -> list[str]:

@@ -21,6 +21,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 
 import disks  # type: ignore[import-not-found]
+import lvm  # type: ignore[import-not-found]
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Refused, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.logs import PATTERNS, Image, Wanted, collect
@@ -278,3 +279,14 @@ def test_an_overlay_of_qcow2_is_read_as_exported(case: Path, tmp_path: Path) -> 
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(image), str(exported)], check=True)
     assert state(take(case, exported)) == "stored"
     assert sorted(members(case)) == TAKEN
+
+
+def test_logs_on_lvm_are_taken_and_a_missing_disk_is_told(case: Path, tmp_path: Path) -> None:
+    system = disks.ext4(tmp_path / "system.img", LOGS, 8 * MB).read_bytes()
+    volumes = {"root": [lvm.Part(8, ((0, 1),))], "data": [lvm.Part(2, ((1, 0),))]}
+    images = lvm.build(tmp_path / "pv", lvm.Group([10, 4], volumes), {"root": system})
+    result = take(case, images[0].rename(tmp_path / "vda.img"))
+    assert sorted(members(case)) == [name.replace("1/", "2/", 1) for name in TAKEN]
+    told = result["evidence"]["logs"]
+    assert told["state"] == "stored"
+    assert "vg/data was not read: the physical volume pv1" in told["incomplete"][0]

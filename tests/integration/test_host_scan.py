@@ -137,7 +137,7 @@ def test_indicators_and_clamd_judge_too(tree: Path, tmp_path: Path) -> None:
     (tree / "evil.com").write_bytes(disks.EICAR)
     notice = tmp_path / "notice.yml"
     notice.write_text(f"names: [hostname]\npaths: [{tree}/empty]\n")
-    with clam.daemon("AlertExceedsMax yes") as path:
+    with clam.daemon() as path:
         result = scan(tree, clamd_socket=path, engines_required=["yara", "clamd"], indicators=[str(notice)])
     assert {(one["engine"], Path(one["path"]).name) for one in result["findings"]} == {
         ("yara", "evil.com"),

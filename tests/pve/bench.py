@@ -76,6 +76,13 @@ class ProxmoxBench(Bench):
     def nic_id(self, number: int, kind: str = "tap") -> str:
         return self.key(number, kind)
 
+    def tag(self, vm_id: str, name: str) -> None:
+        config = self.pve.vm(int(vm_id)).config
+        config["tags"] = ";".join(filter(None, [config.get("tags", ""), name]))
+
+    def answers(self, vm_id: str) -> None:
+        self.pve.vm(int(vm_id)).agent = {}
+
     def plug(self, vm_id: str, mac: str) -> None:
         """A NIC that is hot-plugged stays: Proxmox VE knows no other."""
         self.pve.vm(int(vm_id)).config["net7"] = f"virtio={mac.upper()},bridge=vmbr0,firewall=1"

@@ -40,6 +40,7 @@ class Pve(FakePve):
         self.hang: dict[str, float] = {}
         self.meanwhile: dict[str, Callable[[], object]] = {}  # by the end of a path: done once, before its next call
         self.service = "running"
+        self.freeze_problem = ""  # why guests do not hold their file systems still
         self.images: Callable[[str, int, str], object] = lambda verb, vmid, name: None  # takes, removes on real images
         self.links: dict[tuple[int, str], str] = {}  # set over the monitor, by VM and NIC
         self.storages["local"]["content"] = "iso,vztmpl,backup,images"
@@ -268,6 +269,9 @@ class Pve(FakePve):
     async def _qm_snapshot(self, v: Data, user: str) -> str:
         upid: str = await super()._qm_snapshot(v, user)
         vm, name = self.find(v["node"], v["vmid"]), v["snapname"]
+        if self.freeze_problem and vm.status == "running" and not v.get("vmstate"):  # simulated
+            why = f"guest-fsfreeze-freeze problems - VM {vm.vmid} qmp command 'guest-fsfreeze-freeze' failed"
+            self.tasks[upid]["log"].insert(0, f"{why} - {self.freeze_problem}")
         if name in vm.snapshots:
             self.images("take", vm.vmid, name)
         if name in vm.snapshots and vm.snapshots[name].get("vmstate"):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut, Unsupported
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
@@ -141,6 +142,96 @@ def test_a_copy_that_fails_leaves_the_snapshot_that_holds_the_memory(
         dumped(bench, guest, node / "memory")
     (kept,) = bench.pve.vm(int(guest)).snapshots
     assert kept.startswith("vmward-memory-")
+
+
+def left_behind(bench: ProxmoxBench, vm_id: str) -> None:
+    """What dumps left in snapshots, what only looks like it, and a snapshot of the user's own."""
+    vm = bench.vm(vm_id)
+    for name, memory in (("vmward-memory-7", True), ("vmward-memory-8", False), ("vmward-memory-of-mine", True)):
+        bench.hypervisor.wait([bench.hypervisor.submit_snapshot(vm, name, "", memory)], 10)
+
+
+def copied(bench: ProxmoxBench, vm_id: str, kept: str, path: Path) -> None:
+    pending = bench.hypervisor.submit_kept_memory(bench.vm(vm_id), kept, str(path))
+    error = bench.hypervisor.wait([pending], 20)[vm_id]
+    if error is not None:
+        raise error
+
+
+def test_the_memory_of_a_stopped_vm_that_a_broken_dump_left_is_told_and_copied(
+    bench: ProxmoxBench, guest: str, node: Path
+) -> None:
+    left_behind(bench, guest)
+    bench.do(SetPower("stopped", True, 0, {}), guest)
+    assert bench.hypervisor.kept_memory(bench.vm(guest)) == ("vmward-memory-7",)
+    before = bench.vm(guest)
+    copied(bench, guest, "vmward-memory-7", node / "memory")
+    assert (node / "memory").read_bytes() == STATE
+    assert (node / "asked").read_text() == f"local:{guest}/vm-{guest}-state-vmward-memory-7.raw\n"
+    assert bench.hypervisor.progress(before) == (len(STATE), len(STATE))
+    assert bench.vm(guest) == before
+
+
+def test_the_memory_of_a_vm_that_is_suspended_to_disk_is_told_and_copied(
+    bench: ProxmoxBench, guest: str, node: Path
+) -> None:
+    left_behind(bench, guest)
+    bench.hypervisor.link.call("", None, "post", f"nodes/{HERE}/qemu/{guest}/status/suspend", todisk=1)  # type: ignore[attr-defined]
+    before, saved = bench.vm(guest), f"local:{guest}/vm-{guest}-state-suspend.raw"
+    assert bench.hypervisor.kept_memory(before) == ("vmward-memory-7", saved)
+    assert bench.one(Info(), guest).after["kept_memory"] == ["vmward-memory-7", saved]
+    copied(bench, guest, saved, node / "memory")
+    assert (node / "memory").read_bytes() == STATE
+    assert (node / "asked").read_text() == f"{saved}\n"
+    assert bench.vm(guest) == before
+
+
+def test_a_kept_memory_that_cannot_be_read_is_said_to_be_where_it_is(
+    bench: ProxmoxBench, guest: str, node: Path
+) -> None:
+    left_behind(bench, guest)
+    bench.do(SetPower("stopped", True, 0, {}), guest)
+    (node / "state.raw").unlink()
+    with pytest.raises(TaskFailed, match="is not there.*The memory is kept in snapshot vmward-memory-7 of the VM"):
+        copied(bench, guest, "vmward-memory-7", node / "memory")
+    elsewhere = bench.create("far", node="pve9")
+    with pytest.raises(Unsupported, match="it is on node pve9, and this task runs on"):
+        bench.hypervisor.submit_kept_memory(bench.vm(elsewhere), "vmward-memory-7", str(node / "memory"))
+
+
+def test_the_module_keeps_the_memory_of_a_stopped_vm_and_leaves_it_where_it_lay(
+    bench: ProxmoxBench, guest: str, node: Path
+) -> None:
+    left_behind(bench, guest)
+    bench.do(SetPower("stopped", True, 0, {}), guest)
+    store = node / "case"
+    store.mkdir()
+    options = {
+        "hypervisors": {"hv1": bench.entry}, "vm": "desk1", "case": "2026-1", "dest": {"path": str(store)},
+        "scratch": str(node / "scratch"),
+    }  # fmt: skip
+    first, again, gone = play(
+        node,
+        [
+            {"vmward.remediation.vm_memory_dump": options},
+            {"vmward.remediation.vm_memory_dump": options},
+            {"vmward.remediation.vm_memory_dump": {**options, "dest": {"path": str(store), "folder": "moved"}},
+             "environment": {"PATH": "/usr/bin:/bin"}},
+        ],
+    )  # fmt: skip
+    assert first["changed"], first
+    assert first["evidence"] == {"memory": {"state": "stored"}}
+    artefact = first["artefacts"][0]
+    assert artefact["path"] == f"evidence/data/{guest}/memory-vmward-memory-7.qemu-state"
+    assert (store / artefact["path"]).read_bytes() == STATE
+    assert artefact["method"].endswith("copied from where it lay: vmward-memory-7")
+    assert artefact["freeze_measured_by"] == "the guest was stopped already"
+    assert "its memory lies in vmward-memory-7 too, where it stays" in first["warnings"]
+    assert not again["changed"]
+    assert again["evidence"] == {"memory": {"state": "stored"}}
+    assert gone["failed"]
+    assert "lies in 'vmward-memory-7'. What cannot be copied, keep as evidence by hand" in gone["msg"]
+    assert "vmward-memory-7" in bench.pve.vm(int(guest)).snapshots
 
 
 def test_another_node_than_the_vms_is_refused_before_anything_is_touched(bench: ProxmoxBench, node: Path) -> None:

@@ -41,6 +41,8 @@ var ours = map[string]bool{
 	"PowerOnVM_Task": true, "PowerOffVM_Task": true, "SuspendVM_Task": true, "ResetVM_Task": true, "ShutdownGuest": true,
 	"ReconfigVM_Task": true, "Destroy_Task": true, "CreateSnapshot_Task": true,
 	"RemoveSnapshot_Task": true, "RevertToSnapshot_Task": true, "ExportVm": true, "ExportSnapshot": true,
+	"StartProgramInGuest": true, "ListProcessesInGuest": true, "TerminateProcessInGuest": true,
+	"CreateTemporaryDirectoryInGuest": true, "DeleteDirectoryInGuest": true, "InitiateFileTransferFromGuest": true,
 }
 
 // better answers with the object that serves a call on target in the simulator's stead, or nil to leave it alone.
@@ -49,6 +51,10 @@ func better(ctx *simulator.Context, target mo.Reference, method string, struck *
 		return nil
 	}
 	switch object := target.(type) {
+	case *simulator.GuestProcessManager:
+		return &guestProcesses{object}
+	case *simulator.GuestFileManager:
+		return &guestFiles{object}
 	case *simulator.VirtualMachine:
 		return &machine{VirtualMachine: object, struck: struck}
 	case *simulator.VirtualMachineSnapshot:
@@ -135,7 +141,7 @@ func (m *machine) turn(ctx *simulator.Context, state types.VirtualMachinePowerSt
 		}
 		m.Runtime.BootTime, m.Summary.Runtime.BootTime = boot, boot
 	}
-	ctx.Update(m.VirtualMachine, changes)
+	ctx.Update(m.VirtualMachine, append(changes, m.tools(state)))
 }
 
 func (m *machine) PowerOnVMTask(ctx *simulator.Context, _ *types.PowerOnVM_Task) soap.HasFault {
@@ -264,7 +270,8 @@ func (m *machine) snap(ctx *simulator.Context, request *types.CreateSnapshot_Tas
 	m.LayoutEx.Snapshot = append(m.LayoutEx.Snapshot, layout)
 	leaf := types.VirtualMachineSnapshotTree{
 		Snapshot: kept.Self, Vm: m.Self, Name: request.Name, Description: request.Description,
-		Id: number, CreateTime: time.Now(), State: state, Quiesced: request.Quiesce,
+		Id: number, CreateTime: time.Now(), State: state, Quiesced: request.Quiesce && m.is(on) && m.guest() != nil, // else it is ignored
+
 		ReplaySupported: types.NewBool(false),
 	}
 	info := types.VirtualMachineSnapshotInfo{CurrentSnapshot: &kept.Self}

@@ -129,6 +129,12 @@ func (r *rules) overHTTP(next http.Handler, registry *simulator.Registry) http.H
 		case name == "GET /nfc" && (struck == nil || struck.Half):
 			r.count(name)
 			serveLease(w, request, struck != nil)
+		case name == "GET /guestFile" && struck == nil:
+			r.count(name)
+			serveGuest(w, request)
+		case strings.HasPrefix(request.URL.Path, api) && struck == nil:
+			r.count(name)
+			serveRest(w, request, next)
 		case struck == nil:
 			next.ServeHTTP(w, request)
 		case struck.Half:
@@ -168,6 +174,12 @@ func fetchesNothing(registry *simulator.Registry, body []byte) bool {
 func methodOf(request *http.Request) (string, []byte) {
 	if strings.HasPrefix(request.URL.Path, "/folder/") {
 		return request.Method + " /folder", nil
+	}
+	if strings.HasPrefix(request.URL.Path, api) {
+		return restName(request), nil
+	}
+	if request.URL.Path == "/guestFile" {
+		return request.Method + " /guestFile", nil
 	}
 	if strings.HasPrefix(request.URL.Path, "/nfc/") {
 		return request.Method + " /nfc", nil

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Callable
 
-from .._errors import NotFound, TaskFailed, TimedOut, Unsupported
-from .._hypervisor import Capability, Hypervisor
-from .._model import Disk, PowerState, Vm
+from .._errors import NotFound, NotVerified, TaskFailed, TimedOut, Unsupported
+from .._hypervisor import Capability, Hypervisor, Pending
+from .._model import Disk, PowerState, Vm, printable
 from . import space
 from .content import flaw_of_core, flaw_of_qcow2, flaw_of_state
 from .progress import human
@@ -38,37 +40,57 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 
 
 def dump_memory(task: Task) -> dict[str, Any]:
-    """The whole of the guest's memory."""
+    """The whole of the guest's memory: what it has now, or what its hypervisor keeps of an earlier moment."""
     vm, hypervisor = task.vm, task.hypervisor
     require(hypervisor, vm, Capability.MEMORY_DUMP)
-    name, method, flaw = MEMORY[hypervisor.memory_format()]
-    item = Item(
-        name,
-        "memory",
-        "memory",
-        space.of_memory(vm),
-        method,
-        lambda path: hypervisor.submit_memory_dump(vm, path),
-        flaw,
-        hypervisor.freeze,
-    )
-    if vm.power is PowerState.SUSPENDED and not stored_already(task, name):
+    name, method, _flaw = MEMORY[hypervisor.memory_format()]
+    now = memory_item(hypervisor, vm, name, method, lambda path: hypervisor.submit_memory_dump(vm, path))
+    if vm.power in ON:
+        return settled(task, [now], "memory")
+    lying = hypervisor.kept_memory(vm)
+    items = [kept_item(hypervisor, vm, kept) for kept in lying] + ([now] if stored_already(task, name) else [])
+    if items:
+        return settled_or_lying(task, items, lying)
+    if vm.power is PowerState.SUSPENDED:
         raise TaskFailed(
             f"Cannot dump the memory of {vm.ref.name}: it is saved on disk by its hypervisor. Nothing was taken. "
             "Isolate it and bring it to paused (vm_power), which loads that memory; or keep that file as evidence by "
             "hand, and waive the class memory by name (vmward_waive)."
         )
-    if vm.power not in ON and not stored_already(task, name):
-        kept = ", ".join(f"'{name}'" for name in hypervisor.kept_memory(vm))
-        if kept:
-            raise TaskFailed(
-                f"Cannot dump the memory of {vm.ref.name}: it is {vm.power.value}, but an earlier dump left its memory "
-                f"in the snapshot {kept}. Nothing was taken. Keep the files of that snapshot as evidence by hand, then "
-                "waive the class memory by name (vmward_waive); or remove it (vm_snapshot, state: absent)."
-            )
-        reason = f"the VM is {vm.power.value}: it has no memory to dump"
-        return {**nothing("memory", reason), "msg": f"No memory of {vm.ref.name} was taken: {reason}."}
-    return settled(task, [item], "memory")
+    reason = f"the VM is {vm.power.value}: it has no memory to dump"
+    return {**nothing("memory", reason), "msg": f"No memory of {vm.ref.name} was taken: {reason}."}
+
+
+def memory_item(hypervisor: Hypervisor, vm: Vm, name: str, method: str, submit: Callable[[str], Pending]) -> Item:
+    flaw = MEMORY[hypervisor.memory_format()][2]
+    return Item(name, "memory", "memory", space.of_memory(vm), method, submit, flaw, hypervisor.freeze)
+
+
+def kept_item(hypervisor: Hypervisor, vm: Vm, kept: str) -> Item:
+    """A memory of an earlier moment, under a name of its own: it is not the one that a dump would give."""
+    name, method, _flaw = MEMORY[hypervisor.memory_format()]
+    where = re.sub("[^A-Za-z0-9]+", "-", kept[-40:]).strip("-")
+    return memory_item(
+        hypervisor,
+        vm,
+        name.replace(".", f"-{where}."),
+        f"{method}, copied from where it lay: {printable(kept)}",
+        lambda path: hypervisor.submit_kept_memory(vm, kept, path),
+    )
+
+
+def settled_or_lying(task: Task, items: list[Item], lying: Sequence[str]) -> dict[str, Any]:
+    """What cannot be copied is no reason to say that there is none."""
+    try:
+        result = settled(task, items, "memory")
+    except (TaskFailed, TimedOut, NotVerified, NotFound, Unsupported) as exc:
+        where = ", ".join(f"'{printable(kept)}'" for kept in lying)
+        raise TaskFailed(
+            f"{exc} Memory of {task.vm.ref.name} lies in {where or 'its file in the case'}. What cannot be copied, "
+            "keep as evidence by hand; then waive the class memory by name (vmward_waive)."
+        ) from exc
+    left = [f"its memory lies in {printable(kept)} too, where it stays" for kept in lying]
+    return {**result, "warnings": left}
 
 
 def export_disks(task: Task) -> dict[str, Any]:
@@ -147,7 +169,9 @@ def stored_already(task: Task, name: str) -> bool:
 
 def require(hypervisor: Hypervisor, vm: Vm, needed: Capability) -> None:
     if needed not in hypervisor.capabilities():
-        raise Unsupported(f"Cannot do this for {vm.ref.name}: {hypervisor.name} has no {needed.value}.")
+        why = hypervisor.why_not(needed)
+        told = f": {why}" if why else "."
+        raise Unsupported(f"Cannot do this for {vm.ref.name}: {hypervisor.name} has no {needed.value}{told}")
 
 
 def ask_guest(task: Task) -> dict[str, Any]:

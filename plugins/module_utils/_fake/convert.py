@@ -136,7 +136,7 @@ def disk_of(data: Data) -> Disk:
 
 
 def snapshot_of(data: Data) -> Snapshot:
-    told = {key: value for key, value in data.items() if key != "definition"}
+    told = {key: value for key, value in data.items() if key not in ("definition", "quiesced")}
     return Snapshot(**dict(told, power=PowerState(data["power"])))
 
 

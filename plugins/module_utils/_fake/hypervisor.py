@@ -48,6 +48,10 @@ class FakeHypervisor(Hypervisor):
         self.state.strike("refs")
         return tuple(VmRef(self.name, vm_id, data["name"]) for vm_id, data in sorted(self._vms().items()))
 
+    def tags(self) -> Mapping[str, tuple[str, ...]]:
+        self.state.strike("tags")
+        return {vm_id: tuple(data["tags"]) for vm_id, data in self._vms().items() if data["tags"]}
+
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
         answer: dict[str, Vm | VmwardError] = {}
         vms = self._vms()
@@ -162,7 +166,10 @@ class FakeHypervisor(Hypervisor):
 
     # Snapshots
 
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+    def why_not_quiesce(self, vm: Vm) -> str:
+        return "" if self._vms()[vm.ref.id].get("guest") is not None else "it has no guest agent"
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
         def take(machine: Data, _state: Data) -> None:
             snapshot_id = uuid.uuid4().hex[:8]
             for disk in writable(machine):
@@ -171,7 +178,7 @@ class FakeHypervisor(Hypervisor):
             for known in machine["snapshots"]:
                 known["current"] = False
             taken = {"id": snapshot_id, "name": name, "parent": parent, "description": description, "memory": memory}
-            taken.update(created=utc(), disks="internal", current=True, power=machine["power"])
+            taken.update(quiesced=quiesce, created=utc(), disks="internal", current=True, power=machine["power"])
             # Copied through JSON, so that later changes of the VM do not reach into the snapshot.
             taken["definition"] = json.loads(json.dumps({key: machine[key] for key in ("nics", "note", "disks")}))
             machine["snapshots"].append(taken)

@@ -26,6 +26,7 @@ from .wiring import Side, WiringVerbs, sides
 
 # libvirt 9.0 trips over the end of the kernel's ARP table when it is empty and, since Linux 6.9, when it is short.
 UNREAD_ARP_TABLE = ("wrong nlmsg len", "malformed netlink response")
+QUIESCE_SINCE = 1_002_011  # libvirt 1.2.11: it tells whether a guest's agent is connected
 REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots; before, they can only be taken
 
 
@@ -41,6 +42,8 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Hyp
         have = set(Capability) - {Capability.SUSPEND}
         if self.version < REVERT_EXTERNAL_SINCE:
             have.discard(Capability.REVERT_EXTERNAL)
+        if self.version < QUIESCE_SINCE:
+            have.discard(Capability.SNAPSHOT_QUIESCE)
         if not self.has_filters():
             have.discard(Capability.FORENSIC)
         return frozenset(have)
@@ -148,7 +151,11 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Hyp
 
     # Snapshots
 
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+    def why_not_quiesce(self, vm: Vm) -> str:
+        root = xml.parse(self.link.domain(vm.ref, "read", lambda d: d.XMLDesc(0)))
+        return "" if xml.has_agent(root) else "its guest agent is not connected"
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
         root = ET.Element("domainsnapshot")
         ET.SubElement(root, "name").text = name
         ET.SubElement(root, "description").text = description
@@ -156,6 +163,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Hyp
         external = vm.power is not PowerState.STOPPED and not memory
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if external else 0
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE if external and quiesce else 0
         what = f"take snapshot {name} of"
         self.link.domain(vm.ref, what, lambda d: d.snapshotCreateXML(xml.text_of(root), flags), repeat=False)
         return done(vm.ref, what)

@@ -51,6 +51,9 @@ class WiringVerbs:
         def write(domain: Any) -> None:
             text = xml.note_xml(note) if note else None
             for side in sides(domain):
+                lost = xml.unread(side.root)
+                if lost:
+                    side.mark("vmward-unread", xml.UNREAD_URI, lost)
                 side.mark("vmward", xml.NOTE_URI, text)
                 if side.live and (note is None or note.sessions):
                     side.mark("vmward-session", xml.SESSION_URI, "<session/>" if note else None)

@@ -22,6 +22,7 @@ from .filters import SEALED, forensic, is_forensic
 
 NOTE_URI = "https://vmward.github.io/xmlns/isolation/1"
 QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
+UNREAD_URI = "https://vmward.github.io/xmlns/unread/1"  # a note that could not be read, kept
 SESSION_URI = "https://vmward.github.io/xmlns/session/1"  # live only, so that it vanishes at a cold start
 
 # What can cut each kind of interface from outside. A kind not listed here counts as cut by nothing, never by a guess.
@@ -249,8 +250,19 @@ def note_of(domain: ET.Element) -> IsolationNote | None:
         told = printable(f"{type(exc).__name__}: {exc}", 120)
         raise TaskFailed(
             f"its undo note cannot be read ({told}; it says '{printable(element.text or '', 300)}'); the ledger's undo "
-            "entry of its case holds a copy"
+            f"entry of its case holds a copy, and a cut keeps it on the VM (virsh metadata VM --uri {UNREAD_URI})"
         ) from exc
+
+
+def unread(domain: ET.Element) -> str | None:
+    """The undo note that lies on a VM but cannot be read, as an element that holds all of it as text; else None."""
+    try:
+        note_of(domain)
+    except TaskFailed:
+        kept = ET.Element("unread")
+        kept.text = "".join(text_of(note) for note in domain.iterfind(f"./metadata/{{{NOTE_URI}}}isolation"))
+        return text_of(kept)
+    return None
 
 
 def restorable(config: str, live: str) -> Wiring:
@@ -301,3 +313,9 @@ def snapshot_of(text: str, current: bool) -> Snapshot:
         description=root.findtext("description", ""),
         power=SNAPSHOT_POWER[state],
     )
+
+
+def has_agent(root: ET.Element) -> bool:
+    """Whether a running VM's guest agent is connected, as libvirt sees it."""
+    targets = root.findall("./devices/channel/target[@name='org.qemu.guest_agent.0']")
+    return any(target.get("state") == "connected" for target in targets)

@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .._errors import NotFound, Refused, TaskFailed, Unsupported
+from .._errors import NotFound, NotVerified, Refused, TaskFailed, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
 from .._model import Vm, printable
-from . import rights
-from .connection import Connection
+from . import convert, rights
+from .connection import Connection, NoAnswer, Rejected
 from .evidence import EvidenceVerbs
 from .wiring import WiringVerbs
 from .work import Job
@@ -31,6 +31,7 @@ LACKS = {
     Capability.REVERT_EXTERNAL,
 }
 RESERVED = ("current", "pending")
+UNFROZEN = "guest-fsfreeze-freeze problems"  # PVE's warning in the log of a snapshot that goes on all the same
 
 
 class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
@@ -124,7 +125,15 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     # Snapshots
 
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+    def why_not_quiesce(self, vm: Vm) -> str:
+        seen = self.seen[vm.ref.id]
+        agent = seen.live("agent")
+        return (
+            "" if agent and convert.freezes(agent) else "its option agent is off, or keeps file systems from freezing"
+        )
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
+        """PVE freezes where an agent answers, and goes on where it does not: so it is asked before, the log after."""
         if not SNAPSHOT_NAME.fullmatch(name) or name.lower() in RESERVED:
             raise Refused(
                 f"Cannot take snapshot '{printable(name)}' of {vm.ref.name}: on Proxmox VE its name is 2 to 40 "
@@ -132,7 +141,34 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             )
         what = f"take snapshot {name} of"
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
-        return self.take_snapshot(vm.ref, what, name, description, memory)
+        if not quiesce:
+            return self.take_snapshot(vm.ref, what, name, description, memory)
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"))
+        return self.after(
+            vm.ref,
+            what,
+            lambda: self.fired(vm.ref, what, lambda: self._ping(vm)),
+            lambda: self.take_snapshot(vm.ref, what, name, description, False),
+            lambda: self._confirmed(vm, what, name, self.upids.get(vm.ref.id, "")),
+        )
+
+    def _confirmed(self, vm: Vm, what: str, name: str, upid: str) -> Pending:
+        return self.fired(vm.ref, what, lambda: self._require_frozen(vm, name, upid))
+
+    def _ping(self, vm: Vm) -> None:
+        try:
+            self.at(vm.ref, "ask the guest agent of", "post", "/agent/ping")
+        except (Rejected, NoAnswer) as exc:
+            raise Unsupported(f"{exc} No snapshot was taken. Start the agent, or take it without quiesce.") from exc
+
+    def _require_frozen(self, vm: Vm, name: str, upid: str) -> None:
+        lines = self.tasks.lines(upid, vm.ref) if upid else [f"{UNFROZEN}: its task is not known"]
+        problems = [printable(line, 200) for line in lines if UNFROZEN in line]
+        if problems:
+            raise NotVerified(
+                f"Snapshot {name} of {vm.ref.name} is there, but its file systems were not quiesced ({problems[0]}). "
+                "Remove it (vm_snapshot, state: absent), or keep it as one that is not."
+            )
 
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
         what = f"remove snapshot {snapshot_id} of"

@@ -28,6 +28,7 @@ PASSED = re.compile(r"(hostpci|usb)\d+$")
 DRIVE = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate)\d+$")
 ORDER = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+FREEZE = ("freeze-fs", "guest-fsfreeze", "freeze-fs-on-backup")  # one option, and its names of other versions
 NEWEST_ONLY = ("zfspool",)  # storages that go back to the newest snapshot only
 # USB device classes that are no network card (U(https://www.usb.org/defined-class-codes)); any other may be one.
 NO_NIC_CLASSES = (1, 3, 6, 7, 8, 9, 11, 13, 14, 16)
@@ -272,6 +273,14 @@ def power_of(ref: VmRef, status: Data, lock: str) -> PowerState:
         )
     power = POWER[raw]
     return PowerState.SUSPENDED if power is PowerState.STOPPED and lock == "suspended" else power
+
+
+def freezes(agent: str) -> bool:
+    """Whether an ``agent`` option has the guest's file systems frozen for a snapshot."""
+    told = fields(agent)
+    enabled = told.get("enabled") or next(iter(told))  # the first part may stand without its name
+    frozen = next((told[key] for key in FREEZE if key in told), "1")
+    return all(value in ("1", "on", "yes", "true") for value in (enabled, frozen))
 
 
 def memory_of(value: str) -> int:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Callable
 
 from .._errors import NotFound, NotVerified, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
@@ -28,7 +29,9 @@ from . import rights
 from .connection import Rejected
 from .work import Work
 
+Copied = dict[str, tuple[int, int]]  # bytes done and in all, by VM
 KEPT = "vmward-memory-"  # and a time: our snapshots with RAM
+LEFT = re.compile(KEPT + r"\d{1,12}")
 FROZEN = "vmward-disk-"  # likewise, without RAM
 CHUNK = 1 << 20
 TIDYING = 60.0  # seconds that a copy which is whole waits for its snapshot to go
@@ -55,19 +58,49 @@ class EvidenceVerbs(Work):
         what, name = "take the memory of", f"{KEPT}{int(time.time())}"
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
         self._on_its_node(vm.ref, what)
-        copied: dict[str, tuple[int, int]] = {}
-        self._kept, given_up = {vm.ref.id: f" The memory is kept in snapshot {name} of the VM."}, threading.Event()
-        self._copied, self._converting = copied, None
+        self._kept = {vm.ref.id: f" The memory is kept in snapshot {name} of the VM."}
+        self._copied, self._converting = {}, None
         self._tell_left(vm.ref)
 
         def take() -> Pending:
             return self.take_snapshot(vm.ref, what, name, "Memory as evidence", True)
 
         def copy() -> Pending:
-            copying = self.fired(vm.ref, what, lambda: self._copy_state(vm.ref, what, name, path, copied, given_up))
-            return replace(copying, abort=given_up.set)
+            where = f"snapshot {name} of the VM"
+            return self._copying(vm.ref, what, where, lambda: self._state_of(vm.ref, what, name), path)
 
         return self.after(vm.ref, what, take, copy, lambda: self._let_go(vm.ref, what, name))
+
+    def kept_memory(self, vm: Vm) -> tuple[str, ...]:
+        """Snapshots that dumps left, by name; and the volume of a VM that is suspended to disk, by its id."""
+        rows = self.at(vm.ref, "list the snapshots of", "get", "/snapshot")
+        left = [row for row in rows if row.get("vmstate") and not row.get("snapstate") and LEFT.fullmatch(row["name"])]
+        told = [row["name"] for row in sorted(left, key=lambda row: (row.get("snaptime") or 0, row["name"]))]
+        if vm.power is PowerState.SUSPENDED:
+            told.append(str(self.at(vm.ref, "read", "get", "/config", current=1).get("vmstate", "")))
+        return tuple(filter(None, told))
+
+    def submit_kept_memory(self, vm: Vm, kept: str, path: str) -> Pending:
+        """A state volume is read as that of a fresh snapshot is; nothing of the VM is written."""
+        what = "copy the kept memory of"
+        self._on_its_node(vm.ref, what)
+        saved = ":" in kept  # a volume; no snapshot's name has one
+        where = f"volume {kept}" if saved else f"snapshot {kept} of the VM"
+        self._kept, self._copied, self._converting = {vm.ref.id: f" The memory is kept in {where}."}, {}, None
+        return self._copying(vm.ref, what, where, lambda: kept if saved else self._state_of(vm.ref, what, kept), path)
+
+    def _copying(self, vm: VmRef, what: str, where: str, volume: Callable[[], str], path: str) -> Pending:
+        given_up = threading.Event()
+        copied: Copied = {}
+        self._copied = copied
+        copying = self.fired(vm, what, lambda: self._copy_state(vm, where, volume(), path, copied, given_up))
+        return replace(copying, abort=given_up.set)
+
+    def _state_of(self, vm: VmRef, what: str, name: str) -> str:
+        volume = str(self.at(vm, what, "get", f"/snapshot/{name}/config").get("vmstate", ""))
+        if not volume:
+            raise TaskFailed(f"Cannot {what} {vm.name} ({vm.id}): snapshot {name} has no state volume. Run again.")
+        return volume
 
     def _let_go(self, vm: VmRef, what: str, name: str) -> Pending:
         """Remove the snapshot of a copy that is whole. One that stays is told: the copy does not rest on it."""
@@ -125,11 +158,8 @@ class EvidenceVerbs(Work):
             )
 
     def _copy_state(
-        self, vm: VmRef, what: str, name: str, path: str, copied: dict[str, tuple[int, int]], given_up: threading.Event
+        self, vm: VmRef, where: str, volume: str, path: str, copied: Copied, given_up: threading.Event
     ) -> None:
-        volume = str(self.at(vm, what, "get", f"/snapshot/{name}/config").get("vmstate", ""))
-        if not volume:
-            raise TaskFailed(f"Cannot {what} {vm.name} ({vm.id}): snapshot {name} has no state volume. Run again.")
         try:
             with open(source_of(volume), "rb", buffering=0) as source, open(path, "xb") as target:
                 total, done = source.seek(0, 2), 0
@@ -142,9 +172,9 @@ class EvidenceVerbs(Work):
                 os.fsync(target.fileno())
                 held = os.fstat(target.fileno()).st_size
         except (OSError, VmwardError) as exc:
-            raise TaskFailed(f"{exc}. The memory is kept in snapshot {name} of the VM") from exc
+            raise TaskFailed(f"{exc}. The memory is kept in {where}") from exc
         if held != total:
-            raise NotVerified(f"{held} of {total} bytes were copied. The memory is kept in snapshot {name} of the VM")
+            raise NotVerified(f"{held} of {total} bytes were copied. The memory is kept in {where}")
 
     def tools(self) -> dict[str, str]:
         return {"proxmox-ve": str(self.link.call("ask the version", None, "get", "version").get("version", "unknown"))}

@@ -99,11 +99,14 @@ class Tasks:
     def log(self, upid: str, vm: VmRef) -> str:
         """Its last lines; a log that cannot be read says so."""
         try:
-            rows = self.link.call("read a task's log", vm, "get", f"nodes/{node_of(upid)}/tasks/{upid}/log", limit=500)
+            lines = self.lines(upid, vm)
         except TaskFailed as exc:
             return f"(not readable: {exc})"
-        lines = [str(row.get("t", "")) for row in rows if row.get("t")]
         return " | ".join(printable(line, 200) for line in lines[-LAST_LINES:]) or "(empty)"
+
+    def lines(self, upid: str, vm: VmRef) -> list[str]:
+        rows = self.link.call("read a task's log", vm, "get", f"nodes/{node_of(upid)}/tasks/{upid}/log", limit=500)
+        return [str(row["t"]) for row in rows if row.get("t")]
 
 
 def node_of(upid: str) -> str:

@@ -19,7 +19,7 @@ from .ext4 import Ext4
 from .ext4_records import BadFilesystem
 from .places import Ranges
 
-FORMAT = 1
+FORMAT = 2
 _ARRAYS = ("starts", "counts", "owners", "acls", "acl_owners", "children", "parents", "name_ends")
 
 
@@ -29,7 +29,7 @@ def _numbers() -> array[int]:
 
 @dataclass
 class VolumeIndex:
-    """One ext volume of a base. All arrays are in order: by block, by block, by the child's inode number."""
+    """One volume of a base: of ext, arrays in order (by block, by block, by inode of the child); of others, keys."""
 
     starts: array[int] = field(default_factory=_numbers)
     counts: array[int] = field(default_factory=_numbers)
@@ -40,6 +40,7 @@ class VolumeIndex:
     parents: array[int] = field(default_factory=_numbers)
     name_ends: array[int] = field(default_factory=_numbers)
     names: bytes = b""
+    contents: bytes = b""
 
     def touched(self, changed: Ranges, block_size: int) -> tuple[set[int], set[int]]:
         """The inodes that own a changed block as content or map, and those that own one as attributes."""
@@ -113,7 +114,12 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
     head = {
         "format": FORMAT,
         "volumes": [
-            {"key": key, "names": len(one.names), **{name: len(getattr(one, name)) for name in _ARRAYS}}
+            {
+                "key": key,
+                "names": len(one.names),
+                "contents": len(one.contents),
+                **{name: len(getattr(one, name)) for name in _ARRAYS},
+            }
             for key, one in volumes.items()
         ],
     }
@@ -124,6 +130,7 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
         for name in _ARRAYS:
             yield packer.compress(_little(getattr(one, name)).tobytes())
         yield packer.compress(one.names)
+        yield packer.compress(one.contents)
     yield packer.flush()
 
 
@@ -140,8 +147,9 @@ def unpack(data: bytes) -> dict[str, VolumeIndex]:
             values = array("Q", raw[at : at + 8 * entry[name]])
             arrays[name] = _little(values)
             at += 8 * entry[name]
-        volumes[entry["key"]] = VolumeIndex(**arrays, names=raw[at : at + entry["names"]])
-        at += entry["names"]
+        names, end = at + entry["names"], at + entry["names"] + entry["contents"]
+        volumes[entry["key"]] = VolumeIndex(**arrays, names=raw[at:names], contents=raw[names:end])
+        at = end
     return volumes
 
 

@@ -14,9 +14,10 @@ from typing import Callable
 from .archive import Archive, CannotWrite, Read
 from .blocks import Blocks, Slice
 from .ext4 import ROOT, Ext4, Inode
-from .foreign import READABLE, Foreign, identify, logical_volumes
+from .foreign import READABLE, Foreign, identify
 from .journal import replay
 from .judge import Emit
+from .lvm import read_groups
 from .partitions import Extent, find_partitions
 from .patterns import Patterns
 from .verdict import printable
@@ -55,8 +56,11 @@ class Collector:
             self._volume(disk if whole else Slice(disk, part.start, part.size), part.start, "")
 
     def _logical_volumes(self) -> None:
-        for name, volume in logical_volumes(self._physical):
-            self._volume(volume, 0, printable(name, 64))
+        found = read_groups(self._physical)
+        for problem in found.problems:
+            self._miss(problem)
+        for volume in found.volumes:
+            self._volume(volume, 0, printable(volume.name, 64))
 
     def _volume(self, volume: Blocks, start: int, name: str) -> None:
         self._count += 1
@@ -69,7 +73,7 @@ class Collector:
                 self._ext(what, number, volume)
             elif kind in READABLE:
                 self._foreign(what, number, kind, volume)
-            elif kind == "lvm":
+            elif kind == "lvm" and not name:
                 self._physical.append(volume)
             elif kind == "unknown" and _is_empty(volume):
                 kinds[0] = "empty"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Callable
 
-from .blocks import Blocks, OfFile, Stream
+from .blocks import Blocks, Stream
+from .layout import Layout, layout_of
 
 MAX_DEPTH = 256
 _NTFS_DATA = 0x80
@@ -37,6 +38,8 @@ _OPENERS = {
     "exfat": ("dissect.target.filesystems.exfat", "ExfatFilesystem"),
 }
 READABLE = frozenset(_OPENERS)
+# Those that can be proven to have been read as a whole, so that they can be a clean base
+COMPARABLE = frozenset(("xfs", "fat"))
 
 
 class NotReadable(Exception):
@@ -49,6 +52,7 @@ class ForeignFile:
     size: int
     read: Callable[[int, int], bytes]
     status: Callable[[], Any]  # as os.stat tells it
+    layout: Callable[[], Layout | None] = lambda: None
 
 
 def identify(volume: Blocks) -> str:
@@ -67,7 +71,7 @@ def identify(volume: Blocks) -> str:
 
 def preload() -> str:
     """Import all readers while the files of this Python can still be read; says what is missing."""
-    modules = ["dissect.volume.lvm", "dissect.hypervisor.disk.vmdk", *(module for module, _name in _OPENERS.values())]
+    modules = ["dissect.hypervisor.disk.vmdk", *(module for module, _name in _OPENERS.values())]
     try:
         for module in modules:
             import_module(module)
@@ -89,6 +93,10 @@ class Foreign:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
         self._inodes: set[int] = set()
         self._clusters = 0
+        self._origin = (0, volume.size)
+        if kind == "fat":
+            fat = self._fs.fatfs
+            self._origin = (fat.first_data_sector * fat.sector_size, fat.total_sectors * fat.sector_size)
 
     def files(self, enter: Callable[[str], bool] = lambda path: True) -> Iterator[ForeignFile]:
         """The files of all directories that are to be entered."""
@@ -115,14 +123,16 @@ class Foreign:
 
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
         if self._kind != "ntfs":
-            yield ForeignFile(entry.path, entry.lstat().st_size, _lazily(entry.open), entry.lstat)
+            size, opened = int(entry.lstat().st_size), _Opened(entry.open)
+            layout = (lambda: opened.layout(size, *self._origin)) if self._kind in COMPARABLE else lambda: None
+            yield ForeignFile(entry.path, size, opened.read, entry.lstat, layout)
             return
         # A file may have several streams, a directory too, and some of the volume's own have only named ones.
         record = entry.entry
         for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
             path = "%s:%s" % (entry.path, name) if name else entry.path
-            read = _lazily(lambda name=name: record.open(name))  # type: ignore[misc]
-            yield ForeignFile(path, record.size(name), read, entry.lstat)
+            opened = _Opened(lambda name=name: record.open(name))  # type: ignore[misc]
+            yield ForeignFile(path, int(record.size(name)), opened.read, entry.lstat)
 
     def _account(self, entry: Any) -> None:
         if self._kind == "xfs":
@@ -137,6 +147,8 @@ class Foreign:
                 "its log holds changes that are not yet written. "
                 "Start and shut the VM down cleanly, or replay the log on a copy"
             ]
+        if self._kind == "xfs" and any(self._volume.read(16, 8)):
+            return ["it keeps files on a real-time device, which is not read"]
         if self._kind == "fat" and _fat_is_dirty(self._volume, self._fs.fatfs):
             return ["it was not unmounted cleanly"]
         return []
@@ -151,40 +163,28 @@ class Foreign:
         return "its reader can't prove that it saw every file of a %s volume" % self._kind
 
 
-def _lazily(open_file: Callable[[], Any]) -> Callable[[int, int], bytes]:
-    """Open at the first read, so that a file that can't be opened fails by itself."""
-    handles: list[Any] = []
+class _Opened:
+    """Opened when it is first needed, so that a file that can't be opened fails by itself."""
 
-    def read(offset: int, length: int) -> bytes:
-        if not handles:
-            handles.append(open_file())
-        handles[0].seek(offset)
-        data: bytes = handles[0].read(length)
+    def __init__(self, open_file: Callable[[], Any]) -> None:
+        self._open = open_file
+        self._handle: Any = None
+
+    def read(self, offset: int, length: int) -> bytes:
+        self._handle = self._handle or self._open()
+        self._handle.seek(offset)
+        data: bytes = self._handle.read(length)
         if len(data) != length:
             raise NotReadable("it is shorter than its size")
         return data
 
-    return read
-
-
-def logical_volumes(physical: list[Blocks]) -> list[tuple[str, Blocks]]:
-    """The logical volumes that lie on the given LVM physical volumes; all of them, or an error."""
-    try:
-        from dissect.volume.lvm import LVM2, LVM2Device
-    except ImportError as exc:
-        raise NotReadable("the Python library dissect.volume is missing. Install it on the data host") from exc
-    found: list[tuple[str, Blocks]] = []
-    devices = [LVM2Device(Stream(volume)) for volume in physical]
-    groups = {name for device in devices for name, value in (device.metadata or {}).items() if isinstance(value, dict)}
-    if len(groups) != 1:
-        raise NotReadable("there are %d volume groups on the disks, one can be read" % len(groups))
-    group = LVM2(devices).volume_group
-    for name, volume in group.logical_volumes.items():
-        if volume.type not in ("linear", "striped"):
-            raise NotReadable("the logical volume %s is of the type %s, which is not supported" % (name, volume.type))
-        handle = volume.open()
-        found.append((name, OfFile(handle, handle.size)))
-    return found
+    def layout(self, size: int, origin: int, limit: int) -> Layout | None:
+        """None also if it can't be opened: who reads it will say why."""
+        try:
+            self._handle = self._handle or self._open()
+            return layout_of(self._handle, size, origin, limit)
+        except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+            return None
 
 
 def _fixed_root(entry: Any) -> bool:

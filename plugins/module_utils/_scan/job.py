@@ -37,7 +37,8 @@ from .verdict import BaseUse, Tally, printable
 MAX_RULE_FILE = 256 << 20
 FILE_TIMEOUT = 300
 _SILENT = (
-    "clamd does not say when an archive exceeds its limits, so that what it holds was not judged (AlertExceedsMax)."
+    "clamd does not say when an archive exceeds its limits, so that what such a one holds was not judged. "
+    "Set AlertExceedsMax yes in clamd.conf and restart clamd."
 )
 _FLOCK = struct.Struct("hhqqi4x")
 # QEMU marks a right that it holds by a shared lock on byte 100 + right, and one it denies to others on 200 + right
@@ -239,7 +240,7 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     for one in described:
         emit("engine", one)
         if one.get("limits") == "silent":
-            emit("note", {"text": _SILENT})
+            emit("reason" if "clamd" in request.engines_required else "note", {"text": _SILENT})
     if not engines:
         emit("reason", {"text": "No engine is ready, so nothing was read."})
         return None

@@ -24,7 +24,7 @@ from typing import Any
 from .baseline import FORMAT
 from .chain import Layer
 
-READER = 1  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
+READER = 2  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_CONTENTS = 64 << 20
 _MOST_HEAD = 1 << 20
 

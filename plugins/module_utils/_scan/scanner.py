@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable
 
 from .baseline import VolumeIndex, build
@@ -16,11 +16,14 @@ from .chain import Layer, open_chain
 from .delta import Base, ExtDelta, judge_ext_file, look_for_paths, match_rest
 from .ext4 import ROOT, Ext4, Inode
 from .ext4_records import BadFilesystem
-from .foreign import READABLE, Foreign, identify, logical_volumes
+from .foreign import COMPARABLE, READABLE, identify
 from .journal import Replayed, replay
 from .judge import Judge, Where
+from .lvm import has_label, read_groups
 from .names import Names
+from .other import Other
 from .partitions import Extent, find_gaps, find_partitions
+from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
 from .verdict import Change, Volume, printable
 
@@ -51,16 +54,6 @@ class Seen:
     changed: Ranges
 
 
-@dataclass
-class Pending:
-    """A physical volume of LVM, as it is and as it was."""
-
-    where: Where
-    volume: Blocks
-    base: Base | None
-    index: dict[str, VolumeIndex] = field(default_factory=dict)
-
-
 class Scanner:
     """`indexing`: keep what a later scan on top must know. `remember`: judge what several states share once."""
 
@@ -68,7 +61,7 @@ class Scanner:
         self._judge = judge
         self._remember = remember
         self.index: dict[str, VolumeIndex] | None = {} if indexing else None
-        self._physical: list[Pending] = []
+        self._physical: list[Physical] = []
         self._bases: dict[BaseKey, Blocks] = {}
         self._before: dict[BaseKey, Seen] = {}
         self.disks: dict[str, Blocks] = {}
@@ -183,8 +176,11 @@ class Scanner:
         def scan() -> None:
             nonlocal kind
             kind = identify(volume)
-            if kind == "lvm":
-                self._physical.append(Pending(where, volume, base, index))
+            if kind != "lvm" and has_label(volume):
+                self._judge.reason("%s holds a file system (%s) and a label of LVM." % (str(where).capitalize(), kind))
+            if kind == "lvm" and not label:
+                self._method = "full" if base is None else "delta" if base.changed else "same"
+                self._physical.append(Physical(where, volume, base, index))
             elif base is not None and identify(base.volume) == kind:
                 kind = self._on_top(where, volume, kind, base)
             else:
@@ -204,6 +200,9 @@ class Scanner:
             match_rest(self._judge, where, volume, base.changed, Ranges(), "swap")
         elif kind == "ext":
             self._ext_on_top(where, volume, base)
+        elif kind in COMPARABLE and base.index is not None and volume.size == base.volume.size:
+            self._method = "delta"
+            Other(self._judge, where, kind, volume, base).run()
         else:
             self._change(where.disk, where.volume, "changed", "volume %s" % kind, base.changed.size)
             return self._by_kind(where, volume, kind, "")
@@ -214,7 +213,9 @@ class Scanner:
         if kind == "ext":
             self._ext(where, volume, key)
         elif kind in READABLE:
-            self._foreign(where, kind, volume)
+            index = Other(judge, where, kind, volume).run()
+            if self.index is not None and kind in COMPARABLE:
+                self.index[key] = index
         elif kind == "swap":
             judge.raw(where, volume, Extent(0, volume.size), "swap")
             judge.note("%s is swap and was matched as raw bytes." % str(where).capitalize())
@@ -227,18 +228,24 @@ class Scanner:
     def _logical_volumes(self) -> None:
         if not self._physical:
             return
-        first = self._physical[0]
-        former: dict[str, Blocks] = {}
-        if all(one.base is not None for one in self._physical):
-            former = dict(logical_volumes([one.base.volume for one in self._physical if one.base]))
-        for number, (name, volume) in enumerate(logical_volumes([one.volume for one in self._physical])):
-            old, base = former.get(name), None
-            if old is not None and old.size == volume.size:
-                key = volume_key(name, 0, volume.size)
-                base = Base(old, first.index.get(key), differing(volume, old, apart(volume, old)))
-            where = Where("%s/%s" % (first.where.disk, printable(name, 64)), number + 1)
-            self._volume(where, volume, 0, base, first.index, name)
-        self._judge.note("Space of the volume group that belongs to no logical volume was not read.")
+        found = read_groups([one.volume for one in self._physical])
+        for problem in found.problems:
+            self._judge.reason(problem)
+        former = lying_before(self._physical, found.uuids)
+        for number, volume in enumerate(found.volumes):
+            at = {uuid: one for uuid, one in zip(found.uuids, self._physical) if uuid in volume.lies_on}
+            first = at[volume.segments[0].places[0][0]]
+            where = Where("%s/%s" % (first.where.disk, printable(volume.name, 64)), number + 1)
+            old, base = former.pop(volume.segments, None), None
+            if old is not None:
+                changed = volume.changed({uuid: one.base.changed for uuid, one in at.items() if one.base})
+                base = Base(old, first.index.get(volume_key(old.name, 0, old.size)), changed)
+            elif first.base is not None:
+                self._change(where.disk, where.volume, "new", "logical volume", volume.size)
+            self._volume(where, volume, 0, base, first.index, volume.name)
+        for old in former.values():
+            self._change(self._physical[0].where.disk, 0, "deleted", "logical volume %s" % old.name, old.size)
+        match_beside(self._judge, self._physical, found)
 
     def _ext_on_top(self, where: Where, volume: Blocks, base: Base) -> None:
         try:
@@ -351,21 +358,6 @@ class Scanner:
 
     def _attributes(self, where: Where, fs: Ext4, inode: Inode) -> None:
         self._judge.attributes(where, inode.number, fs.xattr_block(inode))
-
-    def _foreign(self, where: Where, kind: str, volume: Blocks) -> None:
-        judge = self._judge
-        fs = Foreign(kind, volume)
-        for doubt in fs.doubts():
-            judge.reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
-        judge.emit("expect", {"bytes": volume.size})
-        for file in fs.files():
-            path = file.path
-            for rule in judge.indicators.of_path(path):
-                judge.named(where, path, rule)
-            judge.file(where, judge.content(file.size, file.read), lambda path=path: path)  # type: ignore[misc]
-        unproven = fs.unproven()
-        if unproven:
-            judge.reason("%s was read, but not provably as a whole: %s." % (str(where).capitalize(), unproven))
 
 
 def volume_key(label: str, start: int, size: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .._hypervisor import Detail, Hypervisor
-from .._model import Vm
+from .._model import PowerState, Vm
 from .._plan import Plan, UseCase, View
 
 ALL = frozenset(Detail)
@@ -26,6 +26,8 @@ class Info(UseCase):
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         told = plain(vm)
+        if vm.power is PowerState.SUSPENDED:
+            told["kept_memory"] = list(hypervisor.kept_memory(vm))
         return Plan(told, told)
 
 

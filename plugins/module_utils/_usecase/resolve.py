@@ -9,10 +9,11 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 
-from .._errors import Ambiguous, NotFound, VmwardError
+from .._errors import Ambiguous, NotFound, Unsupported, VmwardError
 from .._hypervisor import Detail, Hypervisor
 from .._model import Vm, VmRef, printable
 
+TAG = "tag:"
 MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 
 
@@ -50,19 +51,64 @@ def resolve(
                 continue
             read += [vm for vm in told.values() if isinstance(vm, Vm)]
             unread += [f"{mine[i].name}: {vm}" for i, vm in told.items() if not isinstance(vm, (Vm, NotFound))]
+    labels = Labels(hypervisors, refs, any(selector.startswith(TAG) for selector in selectors))
     found: dict[str, VmRef | VmwardError] = {}
     for selector in selectors:
-        hits = [ref for ref in refs if selector in (ref.name, ref.id, *ref.aliases)]
+        hits = [ref for ref in refs if selector in (ref.name, ref.id, *ref.aliases, *labels.of(ref))]
         hits = hits or [ref for ref in refs if selector in long_names(ref.name, ref.hypervisor, ref.id)]
         hits += [vm.ref for vm in read if vm.ref not in hits and answers_to(vm, selector.lower())]
         found[selector] = (
             unsure(selector, unread) if by_address(selector) and unread else exactly_one(selector, hits, refs)
         )
+        if selector.startswith(TAG):
+            found[selector] = labels.judged(selector, found[selector])
     unnamed = " ".join(filter(None, (hypervisor.unnamed() for hypervisor in hypervisors)))
     return {
         selector: NotFound(f"{ref} {unnamed}") if isinstance(ref, NotFound) and unnamed else ref
         for selector, ref in found.items()
     }
+
+
+class Labels:
+    """The tags of VMs, asked for only where a selector names one."""
+
+    def __init__(self, hypervisors: Sequence[Hypervisor], refs: Sequence[VmRef], wanted: bool) -> None:
+        self.told: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.unread: list[str] = []
+        self.without: list[str] = []  # those that can have no tags, each with a word of its own
+        self.refs = refs
+        for hypervisor in hypervisors if wanted else ():
+            try:
+                tags = hypervisor.tags()
+            except Unsupported as exc:
+                self.without.append(str(exc))
+            except VmwardError as exc:
+                self.unread.append(str(exc))
+            else:
+                self.told.update(((hypervisor.name, vm_id), mine) for vm_id, mine in tags.items())
+
+    def of(self, ref: VmRef) -> tuple[str, ...]:
+        return tuple(TAG + tag for tag in self.told.get((ref.hypervisor, ref.id), ()))
+
+    def judged(self, selector: str, found: VmRef | VmwardError) -> VmRef | VmwardError:
+        """A tag that could be another VM's too is taken for none; one that is unknown is told with those there are."""
+        if self.unread:
+            return unsure(selector, self.unread)
+        if not isinstance(found, NotFound):
+            return found
+        every = {label for ref in self.refs for label in (*ref.aliases, *self.of(ref)) if label.startswith(TAG)}
+        known = sorted(printable(label, 80) for label in every)
+        twins = [label for label in known if label.rpartition("/")[2] == selector[len(TAG) :]]
+        if twins:
+            told = ", ".join(twins)
+            return Ambiguous(f"'{printable(selector)}' names {len(twins)} tags: {told}. Nothing was touched. Name one.")
+        there = ", ".join(known[:20]) + (f", and {len(known) - 20} more" if len(known) > 20 else "")
+        return NotFound(
+            " ".join([
+                f"No VM has the tag '{printable(selector)}'. Nothing was touched. There are: {there or 'none'}.",
+                *self.without,
+            ])
+        )  # fmt: skip
 
 
 def by_address(selector: str) -> bool:

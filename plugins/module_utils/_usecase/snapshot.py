@@ -38,8 +38,9 @@ class SetSnapshot(UseCase):
 
     detail = TREE
 
-    def __init__(self, name: str, state: str, description: str, memory: bool) -> None:
-        self.name, self.state, self.description, self.memory = name, state, description, memory
+    def __init__(self, name: str, state: str, description: str, memory: bool, quiesce: bool = False) -> None:
+        self.name, self.state, self.description = name, state, description
+        self.memory, self.quiesce = memory, quiesce
 
     def view(self, vm: Vm | None) -> View:
         return {"snapshots": sorted(snapshot.name for snapshot in vm.snapshots) if vm else []}
@@ -60,16 +61,38 @@ class SetSnapshot(UseCase):
             left = [snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id]
             step = Step(f"remove snapshot {printable(gone.name)}", lambda hv: hv.submit_remove_snapshot(vm, gone.id))
             return Plan(before, {"snapshots": sorted(left)}, (step,))
+        self._check(hypervisor, vm)
+        asked = self.quiesce and vm.power is PowerState.RUNNING  # what is off writes nothing: it is still by itself
+        more = " with memory" if self.memory else ", its file systems quiesced" if asked else ""
+        step = Step(
+            f"take snapshot {printable(self.name)}{more}",
+            lambda hv: hv.submit_snapshot(vm, self.name, self.description, self.memory, asked),
+        )
+        return Plan(before, {"snapshots": sorted(before["snapshots"] + [self.name])}, (step,))
+
+    def _check(self, hypervisor: Hypervisor, vm: Vm) -> None:
+        if self.memory and self.quiesce:
+            raise Refused(
+                f"Cannot take snapshot {printable(self.name)} of {vm.ref.name}: with memory its file systems are not "
+                "quiesced, since memory holds what is not written yet. Nothing was touched. Ask for one of both."
+            )
         needed = Capability.SNAPSHOT_MEMORY if self.memory else Capability.SNAPSHOT
+        needed = Capability.SNAPSHOT_QUIESCE if self.quiesce else needed
         if needed not in hypervisor.capabilities():
             raise Unsupported(f"Cannot take a {needed.value} of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
         if self.memory and vm.power not in (PowerState.RUNNING, PowerState.PAUSED):
             raise Refused(f"Cannot take a snapshot with memory of {vm.ref.name}: it is {vm.power.value}.")
-        step = Step(
-            "take snapshot {}{}".format(printable(self.name), " with memory" if self.memory else ""),
-            lambda hv: hv.submit_snapshot(vm, self.name, self.description, self.memory),
-        )
-        return Plan(before, {"snapshots": sorted(before["snapshots"] + [self.name])}, (step,))
+        if self.quiesce and vm.power in (PowerState.PAUSED, PowerState.SUSPENDED):
+            raise Refused(
+                f"Cannot take a {needed.value} of {vm.ref.name}: it is {vm.power.value}, so that nobody in it answers. "
+                "Nothing was touched. Let it run on, or take it without quiesce."
+            )
+        why = hypervisor.why_not_quiesce(vm) if self.quiesce and vm.power is PowerState.RUNNING else ""
+        if why:
+            raise Unsupported(
+                f"Cannot take a {needed.value} of {vm.ref.name}: {why}. Nothing was touched. Correct that, or take it "
+                "without quiesce."
+            )
 
 
 class Revert(UseCase):

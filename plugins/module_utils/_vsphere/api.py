@@ -21,6 +21,7 @@ from .connection import Connection, vim, vmodl
 from .disks import DiskVerbs
 from .evidence import EvidenceVerbs
 from .steps import Removal
+from .tags import TagVerbs
 from .tasks import Tasks
 from .wiring import WiringVerbs
 
@@ -38,7 +39,7 @@ PATHS = [
 ]
 MORE = {
     Detail.DISKS: ["layoutEx.disk", "layoutEx.file"],
-    Detail.SNAPSHOTS: ["layoutEx.snapshot", "snapshot"],
+    Detail.SNAPSHOTS: ["guest.toolsRunningStatus", "layoutEx.snapshot", "snapshot"],
     Detail.ADDRESSES: ["guest.net"],
 }
 UNREAD = ""  # beside the property paths: why the server withholds some of them
@@ -50,6 +51,7 @@ HAVE = frozenset(
         Capability.SEAL,
         Capability.SNAPSHOT,
         Capability.SNAPSHOT_MEMORY,
+        Capability.SNAPSHOT_QUIESCE,
         Capability.REVERT,
         Capability.REVERT_RUNNING,
         Capability.DELETE,
@@ -63,7 +65,7 @@ Props = dict[str, Any]
 T = TypeVar("T")
 
 
-class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
+class VsphereHypervisor(TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
     """One vCenter, or one ESXi host."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -82,9 +84,16 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
     def capabilities(self) -> frozenset[Capability]:
         if not self._moids:
             self.refs()  # which tells the networks too
-        return HAVE | {Capability.FORENSIC} if self.networks.isolation else HAVE
+        asks = self.link.options.get("guest_username") and self.link.options.get("guest_password")
+        forensic = {Capability.FORENSIC} if self.networks.isolation else set()
+        return HAVE | forensic | ({Capability.GUEST_RUN} if asks else set())
 
     def why_not(self, capability: Capability) -> str:
+        if capability is Capability.GUEST_RUN:
+            return (
+                "it has no log-in for guests. Set guest_username and guest_password in its entry, or give the class "
+                "connections up by name (vmward_waive)."
+            )
         wanted = self.link.options["forensic_network"]
         if capability is not Capability.FORENSIC or self.networks.isolation:
             return ""
@@ -311,11 +320,20 @@ class VsphereHypervisor(WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
 
     # Snapshots
 
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool) -> Pending:
+    def why_not_quiesce(self, vm: Vm) -> str:
+        """vSphere takes the snapshot all the same where no Tools run, as if it had not been asked for more."""
+        state = self.props[vm.ref.id].get("guest.toolsRunningStatus") or "not told"
+        return (
+            ""
+            if state == "guestToolsRunning"
+            else f"VMware Tools do not run in it (their state: {printable(state, 60)})"
+        )
+
+    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
         machine, title = self.machine(vm.ref), convert.quoted(name)
         what = f"take snapshot {name} of"
         return self._task(
-            vm, what, "createsnapshot", lambda: machine.CreateSnapshot_Task(title, description, memory, False)
+            vm, what, "createsnapshot", lambda: machine.CreateSnapshot_Task(title, description, memory, quiesce)
         )
 
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:

@@ -9,23 +9,23 @@ U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.FileM
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .._errors import TaskFailed, Unsupported, VmwardError
-from .._hypervisor import Detail, GuestOutput, Pending
+from .._errors import NotFound, TaskFailed, VmwardError
+from .._hypervisor import Detail, Pending
 from .._model import PowerState, Vm
 from . import convert, core
 from .connection import vim
 from .download import Download
 from .export import DiskExport
+from .guest import GuestVerbs
 from .steps import MEMORY, Steps, Waiting
 
 CHUNK = 1 << 20
 
 
-class EvidenceVerbs(DiskExport):
+class EvidenceVerbs(DiskExport, GuestVerbs):
     """The Evidence part of the contract."""
 
     _fetched = (0, 0)
@@ -41,6 +41,17 @@ class EvidenceVerbs(DiskExport):
             yield from self.on_snapshot(vm, MEMORY, lambda snapshot: self._memory_of(vm, snapshot._moId, path))
         else:
             yield from self._memory_of(vm, "", path)
+
+    def submit_kept_memory(self, vm: Vm, kept: str, path: str) -> Pending:
+        run = Steps(self._kept_out(vm, kept, path))
+        return Pending(vm.ref, "copy the kept memory of", run, abort=run.abort)
+
+    def _kept_out(self, vm: Vm, kept: str, path: str) -> Waiting:
+        self._fetched = (0, 0)
+        found = next((one.id for one in self.left(vm, MEMORY) if one.name == kept), "")
+        if not found:
+            raise NotFound(f"Cannot copy the memory of {vm.ref.name}: its snapshot '{kept}' is gone. Look at vm_info.")
+        yield from self._memory_of(vm, found, path)
 
     def _memory_of(self, vm: Vm, snapshot: str, path: str) -> Waiting:
         """The file that holds the memory, whole and flat, as an ELF core."""
@@ -59,9 +70,6 @@ class EvidenceVerbs(DiskExport):
 
     def progress(self, vm: Vm) -> tuple[int, int]:
         return self._fetched
-
-    def guest_run(self, vm: Vm, argv: Sequence[str], deadline: float, limit: int) -> GuestOutput:
-        raise Unsupported(f"Cannot run a program in {vm.ref.name}: this is not built for vSphere yet.")
 
     def datacenter(self, vm: Vm) -> tuple[Any, str]:
         """The VM's datacenter, and its path, as the datastore's files are asked for."""

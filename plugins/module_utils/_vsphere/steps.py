@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .._errors import TaskFailed, VmwardError
 from .._hypervisor import Detail
-from .._model import Vm
+from .._model import Snapshot, Vm
 from .connection import LOST, Connection, vmodl
 from .tasks import Tasks
 
@@ -155,7 +155,7 @@ class Work:
     def _tell_left(self, vm: Vm) -> None:
         """One that a dead run left may hold the only memory of its moment: it stays, and is told."""
         known = self.told.setdefault(vm.ref.id, [])
-        for name in self._left(vm, MEMORY, DISK):
+        for name in (one.name for one in self.left(vm, MEMORY, DISK)):
             if not any(f"'{name}'" in text for text in known):
                 known.append(
                     f"An earlier run left the snapshot '{name}' of {vm.ref.name}: it is of an earlier moment, and was "
@@ -163,13 +163,13 @@ class Work:
                 )
 
     def kept_memory(self, vm: Vm) -> tuple[str, ...]:
-        return tuple(self._left(vm, MEMORY))
+        return tuple(one.name for one in sorted(self.left(vm, MEMORY), key=lambda one: one.created))
 
-    def _left(self, vm: Vm, *prefixes: str) -> list[str]:
+    def left(self, vm: Vm, *prefixes: str) -> list[Snapshot]:
         found = self.read([vm.ref.id], frozenset([Detail.SNAPSHOTS]))[vm.ref.id]
         if isinstance(found, VmwardError):
             raise found
-        return [s.name for s in found.snapshots if s.name.startswith(prefixes) and s.description == NOTHING_KEPT]
+        return [s for s in found.snapshots if s.name.startswith(prefixes) and s.description == NOTHING_KEPT]
 
     def _removed(self, vm: Vm, snapshot: Any) -> Waiting:
         what = "remove the snapshot of"

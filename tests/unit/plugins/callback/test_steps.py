@@ -83,3 +83,15 @@ def test_a_long_step_says_that_it_still_runs(tmp_path: Path) -> None:
 def test_a_command_that_failed_says_it_in_its_own_words(tmp_path: Path) -> None:
     done = played(tmp_path, {"ansible.builtin.command": "ls /nowhere", "name": "Look"})
     assert "non-zero return code: ls: cannot access '/nowhere'" in done.stdout
+    done = played(tmp_path, {"ansible.builtin.command": {"argv": ["no-such-program", "-v"]}, "name": "Look"})
+    assert "Error executing command: no-such-program -v" in done.stdout
+
+
+def test_steps_that_tell_their_progress_themselves_are_known_by_their_class() -> None:
+    script = (
+        f"from ansible.plugins.loader import init_plugin_loader; init_plugin_loader([r'{ROOT}/build/collections']); "
+        "from ansible_collections.vmward.remediation.plugins.callback.steps import tells_progress as told; "
+        "print(told('vmward.remediation.disk_scan'), told('vmward.remediation.outcome'), told('ansible.builtin.ping'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "False", "False"], done.stderr

@@ -14,11 +14,13 @@ import libvirt
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, Unjudged
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import xml
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
 
 GOLDEN = Path(__file__).with_name("golden") / "domain-out.xml"
 TWIN = "<domain type='test'><name>twin</name><memory>1024</memory><os><type>hvm</type></os></domain>"
@@ -48,6 +50,18 @@ def test_a_spoiled_note_hides_no_vm_and_a_cut_writes_it_anew(hypervisor: Libvirt
     assert isinstance(again, Vm), again
     assert again.note is not None
     assert (again.note.case, again.note.sessions, len(again.note.wiring)) == ("2026-1", True, 1)
+    for flag in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
+        kept = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml.UNREAD_URI, flag)
+        assert '{"wiring": []}' in str(xml.parse(kept).text), "what nobody could read is not lost"
+
+
+def test_a_guest_without_an_agent_is_not_quiesced_and_not_touched(hypervisor: LibvirtHypervisor) -> None:
+    (ref,) = [ref for ref in hypervisor.refs() if ref.name == "test"]
+    (outcome,) = execute(hypervisor, SetSnapshot("still", "present", "", False, True), [(ref.id, "test")], 10, False)
+    assert "its guest agent is not connected. Nothing was touched." in outcome.msg
+    told = hypervisor.read([ref.id], frozenset([Detail.SNAPSHOTS]))[ref.id]
+    assert isinstance(told, Vm)
+    assert told.snapshots == ()
 
 
 class Surprised(LibvirtHypervisor):

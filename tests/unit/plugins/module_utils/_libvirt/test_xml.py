@@ -216,3 +216,17 @@ def test_a_usb_controller_and_arguments_of_qemu_are_judged_as_on_every_hyperviso
     controller, raw = xml.nics(domain, None, ours, lambda _name: "0x0c0330")
     assert controller.kind == "passed-through USB controller, on which a network card may sit"
     assert raw.id == "qemu-commandline"
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "there"),
+    [
+        ("connected", "org.qemu.guest_agent.0", True),
+        ("disconnected", "org.qemu.guest_agent.0", False),
+        ("connected", "com.redhat.spice.0", False),
+    ],
+)
+def test_an_agent_counts_only_while_it_is_connected(state: str, name: str, there: bool) -> None:
+    channel = f"<channel><target type='virtio' name='{name}' state='{state}'/></channel>"
+    assert xml.has_agent(xml.parse(f"<domain><devices>{channel}</devices></domain>")) is there
+    assert not xml.has_agent(xml.parse("<domain><devices/></domain>"))

@@ -1,0 +1,89 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Judges file systems other than ext: all their files or, on top of a clean base, those that are not the base's.
+
+Every directory is walked either way. A file is left out only if the base held one with the very same runs, size and
+block size, and none of the blocks of these runs differ: then it is that file's content, which was found clean.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from .baseline import VolumeIndex
+from .blocks import Blocks
+from .delta import Base, match_rest
+from .foreign import Foreign, ForeignFile
+from .judge import Judge, Where
+from .layout import Layout, keys, path_key
+from .places import Ranges
+from .verdict import Change, printable
+
+_STEP = 1 << 20
+
+
+class Other:
+    """`found`: the keys of all contents and paths, for the index."""
+
+    def __init__(self, judge: Judge, where: Where, kind: str, volume: Blocks, base: Base | None = None) -> None:
+        self._judge, self._where, self._volume = judge, where, volume
+        self._fs = Foreign(kind, volume)
+        self._base = base
+        self._known = keys(base.index.contents) if base is not None and base.index is not None else frozenset()
+        self._covered: list[tuple[int, int]] = []
+        self._found: set[bytes] = set()
+
+    def run(self) -> VolumeIndex:
+        judge, told = self._judge, str(self._where).capitalize()
+        for doubt in self._fs.doubts():
+            judge.reason("%s may look different to the guest: %s." % (told, doubt))
+        judge.emit("expect", {"bytes": self._volume.size})
+        for file in self._fs.files():
+            self._file(file)
+        unproven = self._fs.unproven()
+        if unproven:
+            judge.reason("%s was read, but not provably as a whole: %s." % (told, unproven))
+        if self._base is not None:
+            label, covered = "differing blocks outside of files", Ranges(self._covered)
+            match_rest(judge, self._where, self._volume, self._base.changed, covered, label)
+        return VolumeIndex(contents=b"".join(sorted(self._found)))
+
+    def _file(self, file: ForeignFile) -> None:
+        judge, path = self._judge, file.path
+        for rule in judge.indicators.of_path(path):
+            judge.named(self._where, path, rule)
+        layout = file.layout()
+        self._found |= {path_key(path), *([layout.key] if layout else ())}
+        if self._base is not None:
+            same = self._is_same(layout)
+            if not same or path_key(path) not in self._known:
+                judge.each("What happened to %s" % printable(path, 300), self._tell, file, same)
+            if same:
+                return
+            self._covered += layout.content if layout else ()
+        judge.file(self._where, judge.content(file.size, file.read), lambda: path)
+
+    def _is_same(self, layout: Layout | None) -> bool:
+        if self._base is None or layout is None or layout.key not in self._known:
+            return False
+        # Blocks are compared in a coarse grain, so a neighbour may have been meant
+        touched = [part for run in layout.runs for part in self._base.changed.within(*run)]
+        if not all(self._is_equal(self._base.volume, low, high) for low, high in touched):
+            return False
+        self._covered += touched
+        return True
+
+    def _is_equal(self, old: Blocks, low: int, high: int) -> bool:
+        steps = ((at, min(_STEP, high - at)) for at in range(low, high, _STEP))
+        return all(self._volume.read(at, length) == old.read(at, length) for at, length in steps)
+
+    def _tell(self, file: ForeignFile, same: bool) -> None:
+        kind = "changed" if path_key(file.path) in self._known else "new"
+        what = "" if same or kind == "new" else "content"
+        status = file.status()
+        mode, owner = "%04o" % stat.S_IMODE(status.st_mode), (int(status.st_uid or 0), int(status.st_gid or 0))
+        path = printable(file.path)
+        change = Change(self._where.disk, self._where.volume, kind, path, "", what, file.size, mode, *owner)
+        self._judge.emit("change", vars(change))

@@ -1,0 +1,54 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Scans in the process of the test, as a whole and on top of a golden image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Yara
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import read_rules
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+
+RULES = tuple(read_rules((str(Path(__file__).resolve().parents[2] / "roles/scan/files/rules"),)))
+
+
+class Direct:
+    """Scans in this process, so that hundreds of them take seconds."""
+
+    def __init__(self, golden: Path) -> None:
+        self._engine = Yara(RULES, 60)
+        self._golden = Layer(str(golden), "raw", os.open(golden, os.O_RDONLY))
+        scanner, tally = self._scanner(indexing=True)
+        scanner.run([DiskSpec("vda", (self._golden,))])
+        self._index = scanner.index
+        tally().finished = True
+        assert tally().verdict().value == "clean", tally().reasons
+
+    def _scanner(self, indexing: bool = False) -> tuple[Scanner, Callable[[], Tally]]:
+        listener = Listener(Progress("", 0))
+        return Scanner(Judge([self._engine], listener.take, 1 << 28), indexing), lambda: listener.tally
+
+    def look(self, image: Path, on_top: bool) -> Tally:
+        layer = Layer(str(image), "raw", os.open(image, os.O_RDONLY))
+        scanner, tally = self._scanner()
+        spec = DiskSpec("vda", (layer,))
+        if on_top:
+            spec = replace(spec, base=(self._golden,), index=self._index)
+        scanner.run([spec])
+        os.close(layer.fd)
+        tally().finished = True
+        return tally()
+
+
+def found(tally: Tally) -> set[tuple[str, str, str]]:
+    return {(finding.path, finding.rule, finding.sha256) for finding in tally.findings}

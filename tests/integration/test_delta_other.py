@@ -1,0 +1,314 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""XFS and FAT on top of a golden image: what differs is found as a whole scan finds it, and nothing else is read."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
+
+import disks  # type: ignore[import-not-found]
+from direct import RULES, Direct, found  # type: ignore[import-not-found]
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+
+MB = disks.MB
+MARKER = disks.MARKER
+
+
+@contextmanager
+def mounted(image: Path) -> Iterator[Path]:
+    """As a guest would have it; without the right to mount, or the kernel's driver, there is no such test."""
+    point = image.with_suffix(".mount")
+    point.mkdir(exist_ok=True)
+    try:
+        disks.run("mount", "-o", "loop,noatime", image, point)
+    except RuntimeError as exc:
+        pytest.skip(f"nothing can be mounted here: {exc}")
+    try:
+        yield point
+    finally:
+        disks.run("umount", point)
+
+
+def fill(root: Path) -> None:
+    for name, content in disks.harmless(30).items():
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    (root / "large").write_bytes(random.Random(1).randbytes(3 * MB))
+
+
+def make_xfs(image: Path) -> Path:
+    with image.open("wb") as file:
+        file.truncate(320 * MB)
+    disks.run("mkfs.xfs", "-q", "-f", "-m", "reflink=0", image)
+    with mounted(image) as root:
+        fill(root)
+    return image
+
+
+class Golden:
+    def __init__(self, place: Path, kind: str) -> None:
+        self.place, self.kind = place, kind
+        for tool in ("mkfs.xfs",) if kind == "xfs" else ("mkfs.vfat", "mcopy"):
+            if not shutil.which(tool):
+                pytest.skip(f"{tool} is not installed")
+        self.image = make_xfs(place / "golden.img") if kind == "xfs" else self._fat(place / "golden.img")
+        self.direct = Direct(self.image)
+
+    @staticmethod
+    def _fat(image: Path) -> Path:
+        with image.open("wb") as file:
+            file.truncate(40 * MB)
+        disks.run("mkfs.vfat", "-F", "32", "-s", "1", image)
+        tree = image.with_suffix(".tree")
+        fill(tree)
+        for entry in sorted(tree.iterdir()):
+            disks.run("mcopy", "-s", "-i", image, entry, "::")
+        return image
+
+    def copy(self) -> Path:
+        image = self.place / "changed.img"
+        disks.run("cp", "--sparse=always", self.image, image)
+        return image
+
+    def both(self, image: Path) -> tuple[Tally, Tally]:
+        """As a whole, and by the difference, which must find the same and may be clean only where the whole is."""
+        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
+        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
+        if delta.verdict().value == "clean":
+            assert whole.verdict().value == "clean", whole.reasons
+        return whole, delta
+
+    def place_of(self, content: bytes) -> int:
+        return self.image.read_bytes().index(content)
+
+
+@pytest.fixture(scope="module", params=["xfs", "fat"])
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    return Golden(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def xfs(tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    return Golden(tmp_path_factory.mktemp("xfs"), "xfs")
+
+
+def method(tally: Tally) -> str:
+    return str(tally.volumes[0].method)
+
+
+def findings(tally: Tally) -> list[str]:
+    """Their paths; FAT keeps short names in capitals."""
+    return [finding.path.lower() for finding in tally.findings]
+
+
+def changes(tally: Tally) -> list[tuple[str, str, str]]:
+    return [(change.kind, change.path.lower(), change.what) for change in tally.changes]
+
+
+def write(golden: Golden, image: Path, name: str, content: bytes) -> None:
+    """One file, as a guest writes it."""
+    source = golden.place / "content"
+    source.write_bytes(content)
+    if golden.kind == "fat":
+        disks.run("mcopy", "-o", "-i", image, source, f"::{name}")
+        return
+    with mounted(image) as root:
+        (root / name).write_bytes(content)
+
+
+def test_an_untouched_copy_is_the_same(golden: Golden) -> None:
+    _whole, delta = golden.both(golden.copy())
+    assert (method(delta), delta.verdict().value, delta.files) == ("same", "clean", 0)
+
+
+def test_only_what_was_written_is_read(golden: Golden) -> None:
+    image = golden.copy()
+    write(golden, image, "evil", b"x" * 9000 + MARKER)
+    whole, delta = golden.both(image)
+    assert findings(delta) == ["/evil"]
+    assert (method(whole), method(delta), delta.reasons) == ("full", "delta", whole.reasons)
+    assert whole.files > 30
+    assert delta.files == 1
+    assert changes(delta) == [("new", "/evil", "")]
+
+
+def test_a_harmless_change_is_clean_and_told(golden: Golden) -> None:
+    image = golden.copy()
+    write(golden, image, "etc/hostname", b"desk2, whose name is longer\n" * 400)
+    _whole, delta = golden.both(image)
+    assert (delta.verdict().value, delta.files) == ("clean", 1)
+    assert changes(delta) == [("changed", "/etc/hostname", "content")]
+
+
+def test_a_block_written_behind_the_file_system_s_back_is_found(golden: Golden) -> None:
+    image = golden.copy()
+    middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
+    disks.write_at(image, golden.place_of(middle), MARKER)
+    _whole, delta = golden.both(image)
+    assert findings(delta) == ["/large"]
+    assert delta.files == 1
+
+
+def test_a_sample_in_free_blocks_is_an_indicator(golden: Golden) -> None:
+    image = golden.copy()
+    free = 39 * MB if golden.kind == "fat" else 70 * MB
+    assert golden.image.read_bytes()[free : free + 4096] == bytes(4096)
+    disks.write_at(image, free + 77, MARKER)
+    _whole, delta = golden.both(image)
+    assert (delta.verdict().value, delta.findings) == ("incomplete", [])
+    assert [found.path for found in delta.indicators] == ["(differing blocks outside of files)"]
+
+
+def test_what_was_renamed_is_new_and_not_read(golden: Golden) -> None:
+    image = golden.copy()
+    if golden.kind == "fat":
+        disks.run("mren", "-i", image, "::large", "::other")
+    else:
+        with mounted(image) as root:
+            (root / "large").rename(root / "other")
+    _whole, delta = golden.both(image)
+    assert (delta.files, changes(delta)) == (0, [("new", "/other", "")])
+
+
+def test_a_file_that_points_into_the_base_s_free_blocks_is_found(tmp_path: Path) -> None:
+    """No block of its content differs: only its place in the allocation table tells."""
+    golden = Golden(tmp_path, "fat")
+    bare = tmp_path / "bare.img"
+    shutil.move(golden.image, bare)
+    raw = bare.read_bytes()
+    reserved, copies, size = struct.unpack_from("<H", raw, 14)[0], raw[16], struct.unpack_from("<I", raw, 36)[0]
+    data = (reserved + copies * size) * 512
+    cluster = 60_000
+    disks.write_at(bare, data + (cluster - 2) * 512, MARKER)
+    golden = Golden.__new__(Golden)
+    golden.place, golden.kind, golden.image = tmp_path, "fat", bare
+    golden.direct = Direct(bare)
+    image = golden.copy()
+    write(golden, image, "evil", b"y" * len(MARKER))
+    changed = image.read_bytes()
+    entry = changed.index(b"EVIL       ")
+    before = struct.unpack_from("<H", changed, entry + 20)[0] << 16 | struct.unpack_from("<H", changed, entry + 26)[0]
+    for copy in range(copies):
+        table = (reserved + copy * size) * 512
+        disks.write_at(image, table + before * 4, bytes(4))
+        disks.write_at(image, table + cluster * 4, struct.pack("<I", 0x0FFFFFFF))
+    disks.write_at(image, entry + 20, struct.pack("<H", cluster >> 16))
+    disks.write_at(image, entry + 26, struct.pack("<H", cluster & 0xFFFF))
+    _whole, delta = golden.both(image)
+    assert findings(delta) == ["/evil"]
+
+
+def on_xfs(chance: random.Random, root: Path, number: int) -> None:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    victim, new = chance.choice(files), root / f"n{number}"
+    body = chance.randbytes(chance.choice((10, 5000, 200_000))) + chance.choice((b"", MARKER))
+
+    def append() -> None:
+        with victim.open("ab") as file:
+            file.write(body)
+
+    def poke() -> None:
+        with victim.open("r+b") as file:
+            file.seek(chance.randrange(victim.stat().st_size + 1))
+            file.write(body[-40:])
+
+    def sparse() -> None:
+        with new.open("wb") as file:
+            for step in range(40):  # more extents than an inode holds
+                file.seek(step * 16384)
+                file.write(body[-4096:])
+
+    actions: list[Callable[[], object]] = [
+        lambda: new.write_bytes(body),
+        lambda: victim.write_bytes(body),
+        victim.unlink,
+        lambda: victim.rename(new),
+        lambda: os.link(victim, new),
+        lambda: os.truncate(victim, victim.stat().st_size // 2),
+        lambda: os.truncate(victim, victim.stat().st_size * 2 + 5000),
+        append,
+        poke,
+        sparse,
+    ]
+    chance.choice(actions)()
+
+
+def on_fat(chance: random.Random, golden: Golden, image: Path, number: int) -> None:
+    victim = f"usr/share/doc{number % 7}/file{number}"
+    body = chance.randbytes(chance.choice((10, 600, 70_000))) + chance.choice((b"", MARKER))
+    match chance.randrange(4):
+        case 0:
+            write(golden, image, f"new{number}", body)
+        case 1:
+            write(golden, image, victim, body)
+        case 2:
+            disks.run("mdel", "-i", image, f"::{victim}")
+        case 3:
+            disks.run("mren", "-i", image, f"::{victim}", f"::r{number}")
+
+
+def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: Golden) -> None:
+    chance, infected = random.Random(golden.kind), 0
+    for round_ in range(15):
+        image = golden.copy()
+        count = chance.randint(1, 6)
+        if golden.kind == "fat":
+            for number in chance.sample(range(30), count):
+                on_fat(chance, golden, image, number)
+        else:
+            with mounted(image) as root:
+                for number in range(count):
+                    on_xfs(chance, root, number)
+        if round_ % 3 == 0:
+            for _poke in range(3):
+                place = chance.randrange(MB, (40 if golden.kind == "fat" else 20) * MB - 64)
+                disks.write_at(image, place, chance.choice((MARKER, b"\xff" * 9)))
+        whole, delta = golden.both(image)
+        assert method(delta) == "delta"
+        assert delta.files < whole.files
+        infected += bool(whole.findings)
+    assert infected > 4
+
+
+def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: Golden) -> None:
+    """Confined, for damage may lead the libraries astray."""
+    base, known = (LayerSpec(str(golden.image), "raw"),), str(golden.place / "known")
+    asked = Request((DiskRequest("vda", base),), RULES, "", ("yara",), 0, "", Limits(20, 512 * MB, 10), directory=known)
+    assert index(asked)["verdict"] == "clean"
+    chance = random.Random(9)
+    for _round in range(5):
+        image = golden.copy()
+        for _hit in range(8):
+            disks.write_at(image, chance.randrange(0, 300_000), chance.randbytes(chance.choice((1, 4, 64))))
+        layers = (LayerSpec(str(image), "raw"),)
+        delta = scan(replace(asked, disks=(DiskRequest("vda", layers, clone_of=base),)))
+        whole = scan(replace(asked, disks=(DiskRequest("vda", layers),), directory=""))
+        assert delta["bases"][0]["used"]
+        assert delta["verdict"] != "clean" or whole["verdict"] == "clean", whole["incomplete_reasons"]
+
+
+def test_a_real_time_device_is_told(xfs: Golden) -> None:
+    image = xfs.copy()
+    disks.write_at(image, 16, struct.pack(">Q", 1000))
+    whole, delta = xfs.both(image)
+    for tally in (whole, delta):
+        assert "real-time device" in " ".join(tally.reasons)
