@@ -21,6 +21,8 @@ from typing import Callable
 from ._errors import Unsupported, VmwardError
 from ._model import Collector, Isolation, IsolationNote, Vm, VmRef
 
+FROZEN_SOCKET = "nbd"  # the name of the socket on which frozen disks are served
+
 
 class Capability(Enum):
     """What a backend can really do. A use-case asks before it acts."""
@@ -43,6 +45,7 @@ class Capability(Enum):
     MEMORY_DUMP = "memory dump"
     DISK_EXPORT_LIVE = "disk export of a running VM"
     DISK_EXPORT_STOPPED = "disk export of a stopped VM"
+    DISK_FREEZE = "frozen view of a running VM's disks"
     GUEST_RUN = "read-only commands through the guest agent"
 
 
@@ -232,6 +235,18 @@ class Evidence(ABC):
     def export_method(self, live: bool) -> str:
         """How ``submit_disk_export`` does it, for the image's certificate."""
         return "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
+
+    def submit_freeze_disks(self, vm: Vm, disk_ids: Sequence[str], directory: str) -> Pending:
+        """Serve these disks of a VM that is on as they are now, all of one moment, while the guest goes on writing.
+
+        Read only, by NBD on the socket ``FROZEN_SOCKET`` in the directory, each disk under its id. The directory is
+        made; what serves from it or from one beside it already is of a dead run, and ends first.
+        """
+        raise Unsupported(f"Cannot freeze the disks of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
+
+    def submit_thaw_disks(self, vm: Vm, directory: str) -> Pending:
+        """End what is served from this directory, and remove it; nothing to do is done."""
+        raise Unsupported(f"Cannot freeze the disks of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
 
     def tools(self) -> dict[str, str]:
         """The programs that make the evidence, with their versions, for its certificate."""

@@ -34,10 +34,10 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     LayerSpec,
     Request,
     read_rules,
-    rules_of,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import replay
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import rules_of
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 
 from .._errors import Refused, TimedOut
@@ -51,8 +52,16 @@ class Scratch:
         try:
             for name in os.listdir(self.path):
                 if name.startswith(vm_id + ".") and name != os.path.basename(path):
-                    os.unlink(os.path.join(self.path, name))
+                    remove(os.path.join(self.path, name))
             yield
         finally:
             os.unlink(path)
             os.close(handle)
+
+
+def remove(path: str) -> None:
+    """A file, or a directory that QEMU's user may write to: no link in it is followed."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)

@@ -20,6 +20,7 @@ from .._wait import poll_all
 from . import xml
 from .connection import Connection, libvirt
 from .evidence import EvidenceVerbs
+from .frozen import FrozenVerbs
 from .images import ImageVerbs
 from .wiring import Side, WiringVerbs, sides
 
@@ -29,7 +30,7 @@ QUIESCE_SINCE = 1_002_011  # libvirt 1.2.11: it tells whether a guest's agent is
 REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots; before, they can only be taken
 
 
-class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, Hypervisor):
+class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Hypervisor):
     """One libvirt URI, local or remote."""
 
     def __init__(self, name: str, uri: str, connect_timeout: float = 15) -> None:

@@ -30,6 +30,7 @@ class EvidenceVerbs:
     link: Connection
     _watch: FreezeWatch | None = None
     _converting: Conversion | None = None
+    end_dead_job: Callable[[Vm, str], None]  # of FrozenVerbs
 
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
         """QEMU itself stops and resumes the CPUs (VIR_DUMP_LIVE): they run on even if libvirtd dies meanwhile."""
@@ -81,7 +82,7 @@ class EvidenceVerbs:
             nonlocal begun
             if self._busy(vm):
                 if not begun:
-                    self._end_dead_backup(vm, os.path.dirname(path))
+                    self.end_dead_job(vm, os.path.dirname(path))
                 return False
             if not begun:
                 self.link.domain(vm.ref, what, begin, repeat=False)
@@ -100,19 +101,6 @@ class EvidenceVerbs:
                 self.link.domain(vm.ref, "end the export of", lambda d: d.abortJob())
 
         return Pending(vm.ref, what, poll, abort=abort)
-
-    def _end_dead_backup(self, vm: Vm, directory: str) -> None:
-        """End a backup job into our own directory, whose run is dead. Others' jobs are left alone."""
-
-        def end(domain: Any) -> None:
-            targets = xml.parse(domain.backupGetXMLDesc(0)).iterfind(".//target")
-            if any(os.path.dirname(target.get("file", "")) == directory for target in targets):
-                domain.abortJob()
-
-        try:
-            self.link.domain(vm.ref, "read the backup job of", end)
-        except VmwardError:
-            return  # a job of another kind, or it has just ended
 
     def _convert(self, vm: Vm, disk: Disk, path: str) -> Pending:
         """A stopped VM's images."""

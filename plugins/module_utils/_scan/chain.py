@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .blocks import Blocks, OfFile, Raw, Stream, UnreadableImage, pread
+from .nbd import Nbd
 from .qcow2 import Qcow2
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One file of a chain, already opened read-only."""
+    """One file of a chain, already opened read-only; or (as nbd) a connection to who serves the disk, and its size."""
 
     path: str
     format: str
     fd: int
+    size: int = 0
 
 
 def open_chain(layers: Sequence[Layer], snapshot: str = "", base: Blocks | None = None) -> Blocks:
@@ -46,6 +48,8 @@ def _open_layer(layer: Layer, backing: Blocks | None, snapshot: str) -> Blocks:
         raise UnreadableImage("a %s image can only be the last of a chain" % layer.format)
     if layer.format == "raw":
         return Raw(layer.fd)
+    if layer.format == "nbd":
+        return Nbd(layer.fd, layer.size)
     if layer.format == "vmdk":
         return _open_vmdk(layer.fd)
     raise UnreadableImage("the format %s is not supported" % layer.format)

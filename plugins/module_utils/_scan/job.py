@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from .baseline import unpack
+from .blocks import UnreadableImage
 from .chain import Layer
 from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
@@ -26,6 +27,7 @@ from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
 from .known import Base, Known, binding, state_of
 from .listen import Listener, Progress
+from .nbd import connect
 from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
@@ -49,8 +51,11 @@ class BadInput(Exception):
 
 @dataclass(frozen=True)
 class LayerSpec:
+    """A file, or with the format nbd a UNIX socket and the name of what is served there."""
+
     path: str
     format: str
+    export: str = ""
 
 
 @dataclass(frozen=True)
@@ -312,12 +317,6 @@ def _find_base(request: Request, bound: str, disk: DiskSpec) -> tuple[Base | Non
     return None, (), "no base of it is indexed"
 
 
-def rules_of(indicators: Indicators) -> list[RuleFile]:
-    """What of the indicators is looked for by YARA."""
-    text = indicators.rules()
-    return [RuleFile("(indicators)", text, hashlib.sha256(text.encode()).hexdigest(), 0)] if text else []
-
-
 def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
     """All rule files named, and all *.yar and *.yara files in the directories named."""
     for path in paths:
@@ -348,7 +347,9 @@ def opened(disks: Sequence[DiskRequest]) -> Iterator[tuple[list[DiskSpec], list[
         layers: dict[LayerSpec, Layer] = {}
         for disk in disks:
             for spec in (*disk.layers, *disk.clone_of):
-                if spec not in layers:
+                if spec.format == "nbd":
+                    layers[spec] = _connected(disk.name, spec, stack)
+                elif spec not in layers:
                     layers[spec] = Layer(spec.path, spec.format, _open(disk.name, spec.path, stack))
         found = [
             DiskSpec(
@@ -360,6 +361,15 @@ def opened(disks: Sequence[DiskRequest]) -> Iterator[tuple[list[DiskSpec], list[
             for disk in disks
         ]
         yield found, list(layers.values())
+
+
+def _connected(name: str, spec: LayerSpec, stack: ExitStack) -> Layer:
+    try:
+        fd, size = connect(spec.path, spec.export)
+    except UnreadableImage as exc:
+        raise BadInput("Cannot read disk %s from its hypervisor: %s." % (name, exc)) from exc
+    stack.callback(os.close, fd)
+    return Layer(spec.path, spec.format, fd, size)
 
 
 def _open(name: str, path: str, stack: ExitStack) -> int:
@@ -381,6 +391,7 @@ def _claim(path: str, fd: int) -> None:
         probe = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
         if _FLOCK.unpack(probe)[0] != fcntl.F_UNLCK:
             raise BadInput(
-                "Cannot read %s: it is in use by a running VM. Stop the VM, or scan a frozen layer below it." % path
+                "Cannot read %s: it is in use by a running VM. Stop the VM, or scan it as it runs: "
+                "vm_disk_scan, or scan_live of the role scan." % path
             )
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _QEMU_DENIES_WRITE, 1, 0))

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from .engines import RuleFile
 from .ioc import NO_INDICATORS, BadIndicators, Indicators, merged, parse
-from .job import BadInput, DiskRequest, LayerSpec, Request, read_rules, rules_of
+from .job import BadInput, DiskRequest, LayerSpec, Request, read_rules
 from .sandbox import Limits
 
 _MOST = 64 << 20
@@ -95,3 +97,9 @@ def _indicators(paths: Sequence[str]) -> Indicators:
         except BadIndicators as exc:
             raise BadInput(str(exc)) from exc
     return merged(found) if found else NO_INDICATORS
+
+
+def rules_of(indicators: Indicators) -> list[RuleFile]:
+    """What of the indicators is looked for by YARA."""
+    text = indicators.rules()
+    return [RuleFile("(indicators)", text, hashlib.sha256(text.encode()).hexdigest(), 0)] if text else []
