@@ -21,10 +21,10 @@ description:
     its job to end if it still works, and otherwise removes what it left.
   - On Proxmox VE the memory is the state volume of a snapshot with RAM, which is removed again; the artefact is
     C(memory.qemu-state). The guest mostly runs on meanwhile; the time that is reported is an upper bound.
-  - Of a VM that does not run, memory that its hypervisor still keeps is copied: what an earlier dump left in a snapshot
-    (vSphere, Proxmox VE), and what a suspend to disk saved (Proxmox VE). Each is an artefact of its own, named after
-    where it lay, for example C(memory-vmward-memory-1795302286.qemu-state). It stays where it lies. If it cannot be
-    copied the module fails and says where it lies; the class is never C(unavailable) then.
+  - Of a VM that does not run, memory that its hypervisor still keeps is copied, which is what an earlier dump left in a
+    snapshot (vSphere, Proxmox VE), and what a suspend to disk saved (Proxmox VE). Each is an artefact of its own, named
+    after where it lay, for example C(memory-vmward-memory-1795302286.qemu-state). It stays where it lies. If it cannot
+    be copied the module fails and says where it lies; the class is never C(unavailable) then.
   - The action of this module runs it as an asynchronous job and prints its progress.
 
 extends_documentation_fragment:

@@ -123,7 +123,7 @@ def test_proxmox_that_could_not_freeze_has_failed_though_its_task_is_ok(proxmox:
     proxmox.pve.freeze_problem = "got timeout"
     (failed,) = proxmox.do(QUIESCED, vm_id)
     assert failed.failed
-    assert "Snapshot still of desk1 is there, but its file systems were not quiesced" in failed.msg
+    assert "Snapshot still of desk1 is there, but its file systems were not seen to be quiesced" in failed.msg
     assert "got timeout" in failed.msg
     assert names(proxmox, vm_id) == ["still"]
 

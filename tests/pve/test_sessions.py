@@ -10,8 +10,9 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
-from ansible_collections.vmward.remediation.tests.pve.verbs import SEAL
+from ansible_collections.vmward.remediation.tests.pve.verbs import SEAL, WAIVED
 
 # Is it a cold start?
 
@@ -55,6 +56,10 @@ def test_a_vm_saved_to_disk_and_resumed_keeps_its_sessions(bench: ProxmoxBench) 
     vm_id = bench.create("desk1")
     bench.one(SEAL, vm_id)
     bench.hypervisor.link.call("", None, "post", f"nodes/pve1/qemu/{vm_id}/status/suspend", todisk=1)  # type: ignore[attr-defined]
+    assert bench.vm(vm_id).power is PowerState.SUSPENDED
+    for state in ("running", "paused", "stopped"):
+        (refused,) = bench.do(SetPower(state, True, 0, {vm_id: WAIVED}), vm_id)
+        assert "together with its old wiring, which would come back. Keep that memory as evidence" in refused.msg
     assert bench.vm(vm_id).power is PowerState.SUSPENDED
     bench.pve.unlock(int(vm_id))
     bench.pve.boot(bench.pve.vm(int(vm_id)))

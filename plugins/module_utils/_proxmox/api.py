@@ -31,7 +31,8 @@ LACKS = {
     Capability.REVERT_EXTERNAL,
 }
 RESERVED = ("current", "pending")
-UNFROZEN = "guest-fsfreeze-freeze problems"  # PVE's warning in the log of a snapshot that goes on all the same
+# In the log of a snapshot that went on all the same. Its words differ by version: what sounds like it counts.
+UNFROZEN = re.compile(r"freez.*(problem|fail|error|skip|timeout)|skip.*freez", re.IGNORECASE)
 
 
 class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
@@ -162,11 +163,12 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             raise Unsupported(f"{exc} No snapshot was taken. Start the agent, or take it without quiesce.") from exc
 
     def _require_frozen(self, vm: Vm, name: str, upid: str) -> None:
-        lines = self.tasks.lines(upid, vm.ref) if upid else [f"{UNFROZEN}: its task is not known"]
-        problems = [printable(line, 200) for line in lines if UNFROZEN in line]
-        if problems:
+        lines = self.tasks.lines(upid, vm.ref) if upid else []
+        problem = next((line for line in lines if UNFROZEN.search(line)), "" if upid else "its task is not known")
+        if problem:
             raise NotVerified(
-                f"Snapshot {name} of {vm.ref.name} is there, but its file systems were not quiesced ({problems[0]}). "
+                f"Snapshot {name} of {vm.ref.name} is there, but its file systems were not seen to be quiesced "
+                f"({printable(problem, 200)}). "
                 "Remove it (vm_snapshot, state: absent), or keep it as one that is not."
             )
 

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from .._errors import Refused, TimedOut, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
-from .._model import PowerState, Vm
+from .._model import PowerState, Vm, printable
 from .._plan import Plan, Step, UseCase, View
 from . import volatility
 
@@ -30,8 +30,8 @@ class SetPower(UseCase):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         if Capability.POWER not in hypervisor.capabilities():
             raise Unsupported(f"Cannot change the power of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
-        if vm.power is PowerState.SUSPENDED and self.state not in ("running", "paused"):
-            raise Refused(f"Cannot bring {vm.ref.name} to {self.state}: its memory is saved on disk. Start it first.")
+        if vm.power is PowerState.SUSPENDED:
+            self._check_saved(hypervisor, vm)
         planners: dict[str, Callable[[Vm], tuple[Step, ...]]] = {
             "running": self._run,
             "paused": self._pause,
@@ -42,6 +42,17 @@ class SetPower(UseCase):
             require_start_paused(hypervisor, vm)
         steps = planners[self.state](vm)
         return Plan(self.view(vm), {"power": "running" if self.state == "restarted" else self.state}, steps)
+
+    def _check_saved(self, hypervisor: Hypervisor, vm: Vm) -> None:
+        """Memory that is saved on disk may bring the VM's old wiring back, where it cannot be cut there."""
+        if vm.note and Capability.ISOLATE_SUSPENDED not in hypervisor.capabilities():
+            raise Refused(
+                f"Cannot bring {vm.ref.name} to {self.state}: case {printable(vm.note.case) or '(unnamed)'} holds it, "
+                "and its memory is saved on disk together with its old wiring, which would come back. Keep that memory "
+                "as evidence (vm_memory_dump), then discard it on its host."
+            )
+        if self.state not in ("running", "paused"):
+            raise Refused(f"Cannot bring {vm.ref.name} to {self.state}: its memory is saved on disk. Start it first.")
 
     def _run(self, vm: Vm) -> tuple[Step, ...]:
         if vm.power is PowerState.RUNNING:

@@ -75,6 +75,8 @@ class Errand:
         if family != FAMILY:
             raise Unsupported(f"{self.start}: it is no Linux guest ({printable(family, 60)}), which alone is asked.")
         manager = self.link.content.guestOperationsManager
+        if manager is None:
+            raise Unsupported(f"{self.start}: this server has no guest operations.")
         props = self.ask(
             lambda: self.work.properties("find the guest operations", manager, "processManager", "fileManager")
         )
