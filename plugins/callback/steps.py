@@ -22,6 +22,7 @@ requirements:
   - set as stdout in the configuration (C(stdout_callback = vmward.remediation.steps))
 """
 
+import sys
 import threading
 import time
 from typing import Any
@@ -77,6 +78,8 @@ class CallbackModule(Default):
 
     def __init__(self) -> None:
         super().__init__()
+        if hasattr(sys.stdout, "reconfigure"):  # else a pipe or a file gets what a long step says when it is over
+            sys.stdout.reconfigure(line_buffering=True)
         self._began: dict[str, float] = {}
         self._step: Step | None = None
         self._over = threading.Event()

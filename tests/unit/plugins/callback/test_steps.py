@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,16 +23,20 @@ def ledger(store: Path, **options: Any) -> dict[str, Any]:
     return {"name": "Note the cut", "vmward.remediation.case_ledger": {**told, **options}}
 
 
-def played(place: Path, *tasks: dict[str, Any], hosts: str = "localhost") -> subprocess.CompletedProcess[str]:
-    """What a responder sees of these tasks. The host gone1 cannot be reached."""
+def command(place: Path, *tasks: dict[str, Any], hosts: str = "localhost") -> list[str]:
+    """How a responder runs these tasks. The host gone1 cannot be reached."""
     play, inventory = place / "play.yml", place / "hosts.json"
     play.write_text(json.dumps([{"hosts": hosts, "gather_facts": False, "tasks": tasks}]))
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     known = dict.fromkeys(["localhost", *hosts.split(",")], local)
     inventory.write_text(json.dumps({"all": {"hosts": {**known, "gone1": gone}}}))
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory)]
-    return subprocess.run([*command, str(play)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), str(play)]
+
+
+def played(place: Path, *tasks: dict[str, Any], hosts: str = "localhost") -> subprocess.CompletedProcess[str]:
+    """What a responder sees of them."""
+    return subprocess.run(command(place, *tasks, hosts=hosts), cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_what_the_ledger_takes_in_is_told_by_the_step_itself(tmp_path: Path) -> None:
@@ -78,6 +83,19 @@ def test_a_long_step_says_that_it_still_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     still = [re.sub(r"\d+ s$", "", line).strip() for line in done.stdout.splitlines() if "still at it" in line]
     assert list(dict.fromkeys(still)) == ["desk2     Wait: still at it,", "2 hosts   All: still at it,"]
+
+
+def test_a_long_step_is_told_while_it_runs_wherever_the_lines_go(tmp_path: Path) -> None:
+    until = f"for i in $(seq 600); do [ -e {tmp_path}/seen ] && exit; sleep 0.1; done; exit 1"
+    watched = {"name": "Wait", "ansible.builtin.command": {"argv": ["sh", "-c", until]}}
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    argv = command(tmp_path, watched)
+    with subprocess.Popen(argv, cwd=ROOT, env=buffered, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if "still at it" in line:
+                (tmp_path / "seen").touch()
+    assert running.returncode == 0, "the line came only when the step was over"
 
 
 def test_a_command_that_failed_says_it_in_its_own_words(tmp_path: Path) -> None:
