@@ -102,6 +102,20 @@ class Judge:
         self._named = set()
 
     @contextmanager
+    def afresh(self, emit: Emit) -> Iterator[None]:
+        """For a scan that stands for itself: no content is known to be clean, and what is said goes elsewhere."""
+        before = self.emit, self._known
+        self.emit, self._known = emit, None
+        try:
+            yield
+        finally:
+            self.emit, self._known = before
+        # What was counted stays, what was named is named again
+        files, size = self.files, self.bytes
+        self.begin()
+        self.files, self.bytes = files, size
+
+    @contextmanager
     def leniently(self, what: str) -> Iterator[None]:
         """For a state that the guest will not see: what can't be read there keeps nothing from being clean."""
         self._lenient, before = True, self._let_pass

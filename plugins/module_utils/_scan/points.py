@@ -121,23 +121,16 @@ class _Bases:
 
     def _scan(self, spec: DiskSpec, emit: Emit) -> dict[str, VolumeIndex] | None:
         """What is said of it is for this decision alone: a point on top of a base that is not clean says it again."""
-        judge, own = self._judge, Listener(Progress("", 0))
+        own, scanner = Listener(Progress("", 0)), Scanner(self._judge, indexing=True)
 
         def take(kind: str, body: dict[str, Any]) -> None:
             own.take(kind, body)
-            if kind in ("expect", "progress", "judged"):
+            if kind in ("expect", "progress"):
                 emit(kind, body)
 
-        scanner = Scanner(judge, indexing=True, remember=True)
-        judge.emit = take
-        try:
+        with self._judge.afresh(take):
             scanner.run([spec])
-        finally:
-            judge.emit = emit
         own.take("finished", {})
-        files, size = judge.files, judge.bytes
-        judge.begin()
-        judge.files, judge.bytes = files, size
         return scanner.index if own.tally.verdict() is Verdict.CLEAN else None
 
 
