@@ -95,6 +95,13 @@ def test_tags_cost_one_session_and_few_calls_and_nothing_where_nobody_asks(vsphe
     }
 
 
+def test_where_there_are_no_tags_nothing_more_is_asked(vsphere: VsphereBench) -> None:
+    vsphere.create("desk1", running=False)
+    vsphere.server.forget_calls()
+    assert vsphere.hypervisor.tags() == {}
+    assert calls(vsphere) == {"POST /api/session": 1, "GET /api/cis/tagging/tag": 1, "DELETE /api/session": 1}
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "sentence"),
     [

@@ -47,6 +47,9 @@ func serveRest(w http.ResponseWriter, request *http.Request, next http.Handler) 
 	}
 	var told struct{ Value json.RawMessage }
 	_ = json.NewDecoder(bytes.NewReader(answer.Body.Bytes())).Decode(&told)
+	if string(told.Value) == "null" { // the simulator's empty list
+		told.Value = json.RawMessage("[]")
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(told.Value)
