@@ -51,8 +51,8 @@ options:
     description:
       - The VMs, each by name, id (UUID; on vSphere the instance UUID, on Proxmox VE the VMID), MAC address or IP address,
         or by what the hypervisor has besides, such as vSphere's managed object id, V(tag:NAME) on Proxmox VE and
-        vSphere (there also V(tag:CATEGORY/NAME)), or V(pool:NAME) on Proxmox VE. A name that the inventory gives to VMs of the same name (C(NAME_HYPERVISOR)) is taken, too.
-        Each must match exactly one VM over all hypervisors.
+        vSphere (there also V(tag:CATEGORY/NAME)), or V(pool:NAME) on Proxmox VE. A name that the inventory gives to VMs
+        of the same name (C(NAME_HYPERVISOR)) is taken, too. Each must match exactly one VM over all hypervisors.
     type: list
     elements: str
     required: true

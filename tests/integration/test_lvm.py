@@ -13,7 +13,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,15 +167,12 @@ def test_dissect_reads_the_same_linear_volumes(tmp_path: Path) -> None:
 def lvm2(place: Path, *sizes: int) -> Iterator[tuple[Any, list[Path]]]:
     if not shutil.which("lvm"):
         pytest.skip("lvm2 is not installed")
-    try:
-        made = corpus.real(place, *sizes)
-        tool, images = made.__enter__()
-    except RuntimeError as exc:
-        pytest.skip(f"there are no loop devices: {exc}")
-    try:
-        yield tool, images
-    finally:
-        made.__exit__(None, None, None)
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(corpus.real(place, *sizes))
+        except RuntimeError as exc:
+            pytest.skip(f"there are no loop devices: {exc}")
+        yield made
 
 
 def test_lvm2_and_we_agree_on_what_lvm2_made(tmp_path: Path) -> None:

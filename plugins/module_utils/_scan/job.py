@@ -183,7 +183,8 @@ def confined_all(
     listeners = [Listener(progress, most_points) for _part in parts]
 
     def over(index: int, ended: Ended) -> None:
-        listener, listener.share.over = listeners[index], True
+        listener = listeners[index]
+        listener.share.over = True
         for layer, state in zip(parts[index].layers, before[index]):
             if state_of(layer)[2:6] != state[2:6]:
                 for tally in listener.tallies():

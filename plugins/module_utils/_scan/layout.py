@@ -26,7 +26,7 @@ def layout_of(stream: Any, size: int, origin: int, limit: int) -> Layout | None:
     """Of a stream whose blocks count from byte `origin`, up to `limit`; None if it is no plain list of runs."""
     from dissect.util.stream import RunlistStream
 
-    if type(stream) is not RunlistStream or any(count <= 0 for _block, count in stream.runlist):
+    if stream.__class__ is not RunlistStream or any(count <= 0 for _block, count in stream.runlist):
         return None
     unit, at = stream.block_size, 0
     runs, content = [], []
