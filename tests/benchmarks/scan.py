@@ -28,9 +28,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "build/collections"))
-sys.path.insert(0, str(ROOT / "tests/corpus"))
-
-import disks  # type: ignore[import-not-found]  # noqa: E402
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index  # noqa: E402
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (  # noqa: E402
@@ -42,6 +39,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find  # noqa: E402
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits  # noqa: E402
+from ansible_collections.vmward.remediation.tests.corpus import disks  # noqa: E402
 
 MB = 1 << 20
 GOALS = {"clamscan": 150, "dissect": 8, "floor": 1.5, "cold_few_rules": 3, "cold_many_rules": 3}
@@ -191,6 +189,7 @@ OURS = """
 import os, sys
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
+from ansible_collections.vmward.remediation.tests.corpus import disks  # noqa: E402
 fs, count = Ext4(Raw(os.open(sys.argv[1], os.O_RDONLY))), 0
 for inode in fs.used_inodes():
     if inode.is_file and not fs.is_reserved(inode.number):

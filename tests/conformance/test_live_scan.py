@@ -21,10 +21,6 @@ from typing import Any
 import libvirt
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import disks  # type: ignore[import-not-found]
-
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Refused, TimedOut
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence import live
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.live import Terms, not_scanned, scan_live
@@ -40,17 +36,17 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     DiskRequest,
     LayerSpec,
     Request,
-    read_rules,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec
 from ansible_collections.vmward.remediation.tests.conformance.world import World
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = tuple(read_rules([str(ROOT / "roles/scan/files/rules")]))
 REQUEST = Request((), RULES, "", ("yara",), 0, "", Limits(120, 1 << 30, 60))
 VM_ID = "6f1d8a52-0d6c-4b0f-9d57-5c1f0a6be0a1"
 MB = disks.MB
@@ -123,9 +119,8 @@ def machine_in(world: World, tmp_path: Path) -> Iterator[Machine]:
     disks.debugfs(raw, f"write {tmp_path / 'm'} m")
     marker_at = raw.read_bytes().index(disks.MARKER)
     base, top, alone = (tmp_path / f"{name}.qcow2" for name in ("golden", "top", "alone"))
-    disks.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", golden, base)
-    disks.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, top)
-    disks.apply(top, golden, raw, tmp_path)
+    disks.overlay(top, disks.qcow2(base, golden))
+    disks.put(top, raw.read_bytes(), tmp_path)
     disks.run("cp", base, alone)
     domain = world.conn.defineXML(DEFINITION.format(id=VM_ID, top=top, alone=alone))
     domain.create()

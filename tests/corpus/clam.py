@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import disks  # type: ignore[import-not-found]
+from ansible_collections.vmward.remediation.tests.corpus import disks
 
 
 @contextmanager

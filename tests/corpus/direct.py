@@ -13,13 +13,11 @@ from pathlib import Path
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Yara
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import read_rules
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
-
-RULES = tuple(read_rules((str(Path(__file__).resolve().parents[2] / "roles/scan/files/rules"),)))
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 
 class Direct:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import disks  # type: ignore[import-not-found]
+from ansible_collections.vmward.remediation.tests.corpus import disks
 
 MB = disks.MB
 EXTENT = MB

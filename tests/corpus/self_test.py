@@ -4,7 +4,7 @@
 
 """Makes the two images that every scan tests itself on, and writes them into plugins/module_utils/_scan/self_test.py.
 
-Run it after a change of what they hold: .venv/bin/python tests/corpus/self_test.py
+Run it after a change of what they hold: PYTHONPATH=build/collections .venv/bin/python tests/corpus/self_test.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import textwrap
 import zlib
 from pathlib import Path
 
-import disks  # type: ignore[import-not-found]
+from ansible_collections.vmward.remediation.tests.corpus import disks
 
 TARGET = Path(__file__).resolve().parents[2] / "plugins/module_utils/_scan/self_test.py"
 KB = 1024

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,15 +17,13 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import disks  # type: ignore[import-not-found]
-from direct import RULES, Direct, found  # type: ignore[import-not-found]
-
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
 MARKER = disks.MARKER

@@ -7,23 +7,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import shutil
 import struct
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import disks  # type: ignore[import-not-found]
-from direct import Direct, found  # type: ignore[import-not-found]
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
@@ -40,9 +33,11 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import rules_of
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES, RULES_DIRECTORY, module
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = tuple(read_rules((str(ROOT / "roles/scan/files/rules"),)))
 MB = disks.MB
 
 
@@ -574,23 +569,10 @@ def test_indicators_of_compromise_are_found_in_the_same_pass(tmp_path: Path, kno
     assert [found["path"] for found in result["indicators"] if found["path"] == "/auth.log"] == ["/auth.log"]
 
 
-def module(name: str, **arguments: Any) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / f"plugins/modules/{name}.py")],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "build/collections")},
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
 def test_the_modules_work_together(story: tuple[Lab, Path], tmp_path: Path) -> None:
     own, top = story
     golden = {"path": str(own.golden), "format": "qcow2"}
-    common = {"rules": [str(ROOT / "roles/scan/files/rules")], "index_directory": str(tmp_path / "known")}
+    common = {"rules": [RULES_DIRECTORY], "index_directory": str(tmp_path / "known")}
     dry = module("golden_index", layers=[golden], _ansible_check_mode=True, **common)
     assert (dry["changed"], list(tmp_path.glob("known/*.index"))) == (True, [])
     first, second = (module("golden_index", layers=[golden], **common) for _round in range(2))

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -18,15 +17,11 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import disks  # type: ignore[import-not-found]
-import lvm  # type: ignore[import-not-found]
-
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Refused, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.logs import PATTERNS, Image, Wanted, collect
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.progress import Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
 
 MB = disks.MB
 LOGS = {

@@ -18,11 +18,6 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import clam  # type: ignore[import-not-found]
-import disks  # type: ignore[import-not-found]
-
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     BadInput,
@@ -33,15 +28,15 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.tests.corpus import clam, disks
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES_DIRECTORY, module
 
-ROOT = Path(__file__).resolve().parents[2]
-RULES = str(ROOT / "roles/scan/files/rules")
 MB = disks.MB
 
 
 def look(*layers: tuple[Path, str], snapshot: str = "", **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
-        "rules": (RULES,),
+        "rules": (RULES_DIRECTORY,),
         "clamd_socket": "",
         "engines_required": ("yara",),
         "max_file_size": 0,
@@ -634,28 +629,16 @@ def test_an_engine_that_misses_its_sample_is_not_believed(clean: Path) -> None:
 # --- the module ------------------------------------------------------------------------------------------------------
 
 
-def module(arguments: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "plugins/modules/disk_scan.py")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "build/collections")}
-    done = subprocess.run(
-        command,
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
 def test_the_module_returns_the_verdict(infected: Path) -> None:
     disk = {"name": "vda", "layers": [{"path": str(infected), "format": "raw"}]}
-    result = module({"disks": [disk], "rules": [RULES]})
+    result = module("disk_scan", disks=[disk], rules=[RULES_DIRECTORY])
     assert (result["changed"], result["verdict"], result["findings_count"]) == (False, "infected", 2)
 
 
 def test_the_module_refuses_bad_input() -> None:
-    assert "name at least one disk" in module({"disks": []})["msg"]
+    assert "name at least one disk" in module("disk_scan", disks=[])["msg"]
     disk = {"name": "vda", "layers": [{"path": "/nonexistent", "format": "raw"}]}
-    assert "Cannot open the layer /nonexistent of disk vda" in module({"disks": [disk], "rules": [RULES]})["msg"]
+    assert (
+        "Cannot open the layer /nonexistent of disk vda"
+        in module("disk_scan", disks=[disk], rules=[RULES_DIRECTORY])["msg"]
+    )

@@ -16,31 +16,13 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import clam  # type: ignore[import-not-found]
-import disks  # type: ignore[import-not-found]
-
-ROOT = Path(__file__).resolve().parents[2]
-RULES = ROOT / "roles/scan/files/rules"
+from ansible_collections.vmward.remediation.tests.corpus import clam, disks
+from ansible_collections.vmward.remediation.tests.corpus.scanning import ROOT, RULES_DIRECTORY, module
 
 
 def scan(*paths: Path | str, temporary: Path | None = None, **options: Any) -> dict[str, Any]:
-    arguments = {"paths": [str(path) for path in paths], "rules": [str(RULES)], **options}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "plugins/modules/host_scan.py")],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT / "build/collections"),
-            **({"TMPDIR": str(temporary)} if temporary else {}),
-        },
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    arguments = {"paths": [str(path) for path in paths], "rules": [RULES_DIRECTORY], **options}
+    return module("host_scan", {"TMPDIR": str(temporary)} if temporary else None, **arguments)
 
 
 def found(result: dict[str, Any], kind: str = "findings") -> list[str]:

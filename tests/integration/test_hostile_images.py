@@ -11,30 +11,24 @@ import io
 import os
 import shutil
 import struct
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import clam  # type: ignore[import-not-found]
-import disks  # type: ignore[import-not-found]
-
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     DiskRequest,
     LayerSpec,
     Request,
-    read_rules,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.tests.corpus import clam, disks
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = tuple(read_rules([str(ROOT / "roles/scan/files/rules")]))
 MB = disks.MB
 DEADLINE = 60
 

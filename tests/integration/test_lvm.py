@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,26 +19,22 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import disks  # type: ignore[import-not-found]
-import lvm as corpus  # type: ignore[import-not-found]
-
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw, Stream
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     DiskRequest,
     LayerSpec,
     Request,
-    read_rules,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.lvm import Found, read_groups
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.places import Ranges
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus import lvm as corpus
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = tuple(read_rules((str(ROOT / "roles/scan/files/rules"),)))
 MB, EXTENT = disks.MB, corpus.EXTENT
 Group, Part = corpus.Group, corpus.Part
 

@@ -6,35 +6,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-RULES = ROOT / "roles/scan/files/rules"
-MARKER = b"VMWARD-INERT-" + b"SAMPLE"
-MB = 1 << 20
+from ansible_collections.vmward.remediation.tests.corpus.disks import MARKER, MB
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES_DIRECTORY, module
+
 SIZE = 24 * MB
 
 
 def scan(path: Path, **options: Any) -> dict[str, Any]:
-    arguments = {"path": str(path), "rules": [str(RULES)], **options}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "plugins/modules/memory_scan.py")],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "build/collections")},
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return module("memory_scan", **{"path": str(path), "rules": [RULES_DIRECTORY], **options})
 
 
 @pytest.fixture(scope="module")

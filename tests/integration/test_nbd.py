@@ -10,7 +10,6 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,10 +19,6 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import disks  # type: ignore[import-not-found]
-
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import nbd
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import UnreadableImage
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
@@ -32,14 +27,14 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     DiskRequest,
     LayerSpec,
     Request,
-    read_rules,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.nbd import Nbd, connect
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = tuple(read_rules([str(ROOT / "roles/scan/files/rules")]))
 MB = disks.MB
 
 

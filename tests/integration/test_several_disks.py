@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
-
-import disks  # type: ignore[import-not-found]
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import job
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
@@ -27,14 +22,14 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     DiskRequest,
     LayerSpec,
     Request,
-    read_rules,
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = tuple(read_rules([str(ROOT / "roles/scan/files/rules")]))
 LIMITS = Limits(300, 1 << 30, 120)
 MB = disks.MB
 
