@@ -462,11 +462,11 @@ def test_a_disk_in_use_by_qemu_is_refused(clean: Path, tmp_path: Path) -> None:
 def test_a_change_while_reading_is_told(tmp_path: Path) -> None:
     image = disks.ext4(tmp_path / "d.img", {"a": os.urandom(20 * MB)}, 64 * MB)
     progress = tmp_path / "progress"
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"import time; time.sleep(0.3); open({str(image)!r}, 'r+b').write(b'x')"]
-    )
-    result = look((image, "raw"), progress_file=str(progress))
-    child.wait()
+    with subprocess.Popen(["sh", "-c", 'while printf x; do sleep 0.01; done 1<>"$0"', str(image)]) as writer:
+        try:
+            result = look((image, "raw"), progress_file=str(progress))
+        finally:
+            writer.kill()
     state = json.loads(progress.read_text())
     assert (state["phase"], state["message"]) == ("done", result["verdict"])
     assert_incomplete(result, "changed while it was read")
