@@ -6,8 +6,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,10 +51,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+def asked_of(images: dict[str, Path], names: list[str], **changes: Any) -> Request:
+    layers = tuple(DiskRequest(name, (LayerSpec(str(images[name]), "raw"),)) for name in names)
+    return replace(Request(layers, RULES, "", ("yara",), 0, "", LIMITS), **changes)
+
+
 def look(images: dict[str, Path], names: list[str], **changes: Any) -> dict[str, Any]:
-    asked = tuple(DiskRequest(name, (LayerSpec(str(images[name]), "raw"),)) for name in names)
-    request = Request(asked, RULES, "", ("yara",), 0, "", LIMITS)
-    return scan(replace(request, **changes))
+    return scan(asked_of(images, names, **changes))
+
+
+FRESH = """
+import json, pickle, sys
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import job
+job.FILE_TIMEOUT = 1
+print(json.dumps(job.scan(pickle.load(sys.stdin.buffer))))
+"""
 
 
 def each(result: dict[str, Any]) -> dict[str, Any]:
@@ -111,15 +126,19 @@ def test_a_bad_rule_is_refused_once(images: dict[str, Path]) -> None:
         look(images, ["clean", "doubtful"], rules=(bad,))
 
 
-def test_an_endless_rule_ends_in_children_that_share_it(
-    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clock of YARA-X is a thread, and no thread survives a fork: it must start in each child."""
+def test_an_endless_rule_ends_in_children_that_share_it(images: dict[str, Path]) -> None:
+    """The clock of YARA-X is a thread, and no thread survives a fork: it must start in each child.
+
+    In a process of its own, as a module is: in this one another test may have started that clock.
+    """
     endless = "rule endless { condition: filesize > 100000 and for all i in (0..9223372036854775806) : (i >= 0) }"
-    monkeypatch.setattr(job, "FILE_TIMEOUT", 1)
     place = images["clean"].parent / "one"
     one = {"a": disks.ext4(place.with_suffix(".a"), {"f": b"x" * 200000}), "b": images["infected"]}
-    result = look(one, ["a", "b"], rules=(*RULES, RuleFile("/rules/endless.yar", endless, "", 0)))
+    request = asked_of(one, ["a", "b"], rules=(*RULES, RuleFile("/rules/endless.yar", endless, "", 0)))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "build/collections")}
+    argv = [sys.executable, "-c", FRESH]
+    done = subprocess.run(argv, input=pickle.dumps(request), env=environment, capture_output=True, check=True)
+    result = json.loads(done.stdout)
     assert "/f on volume 1 of disk a: YARA gave up on it (timeout)." in result["incomplete_reasons"]
     assert {one["name"]: one["verdict"] for one in result["disks"]} == {"a": "incomplete", "b": "infected"}
 
