@@ -18,6 +18,9 @@ class PowerState(Enum):
     SUSPENDED = "suspended"  # memory saved to disk (libvirt managed save, PVE suspend todisk)
 
 
+ON = (PowerState.RUNNING, PowerState.PAUSED)  # its memory is in the host's, its disks are open
+
+
 class Isolation(Enum):
     """The network state of a VM or NIC, enforced outside the guest."""
 

@@ -15,13 +15,12 @@ from typing import Any
 
 from .._errors import NotFound, NotVerified, Refused, Unsupported, VmwardError
 from .._hypervisor import FROZEN_SOCKET, Capability, Detail, Hypervisor, Pending
-from .._model import Disk, PowerState, Vm
+from .._model import ON, Disk, Vm
 from .._scan.job import BadInput, DiskRequest, LayerSpec, Request, scan
 from .._scan.verdict import Tally
 from . import space
 from .scratch import Scratch
 
-ON = (PowerState.RUNNING, PowerState.PAUSED)
 END = 90.0  # seconds that QEMU may take to end the view, past the deadline
 
 

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from .._errors import NotFound, NotVerified, TaskFailed, TimedOut, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
-from .._model import Disk, PowerState, Vm, printable
+from .._model import ON, Disk, PowerState, Vm, printable
 from . import space
 from .content import flaw_of_core, flaw_of_qcow2, flaw_of_state
 from .progress import human
@@ -27,7 +27,6 @@ MEMORY = {
     "elf": ("memory.elf", "memory dump by the hypervisor (ELF core)", flaw_of_core),
     "qemu-state": ("memory.qemu-state", "snapshot with memory by the hypervisor (state saved by QEMU)", flaw_of_state),
 }
-ON = (PowerState.RUNNING, PowerState.PAUSED)
 
 # What may be asked inside a guest: read-only programs, constant arguments.
 PROGRAMS: dict[str, tuple[str, ...]] = {

@@ -17,11 +17,12 @@ from typing import Any, Callable
 
 from .._errors import NotFound, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
-from .._model import Disk, PowerState, Vm, printable
+from .._model import ON, Disk, PowerState, Vm, printable
 from .._qemu_img import Conversion
 from . import agent, xml
 from .connection import Connection, libvirt
 from .freeze import FreezeWatch
+from .frozen import is_busy
 
 
 class EvidenceVerbs:
@@ -66,7 +67,7 @@ class EvidenceVerbs:
         if disk is None:
             there = ", ".join(one.id for one in vm.disks) or "none"
             raise NotFound(f"Cannot export disk {disk_id} of {vm.ref.name}: it has no such disk (there are: {there}).")
-        if vm.power in (PowerState.RUNNING, PowerState.PAUSED):
+        if vm.power in ON:
             return self._backup(vm, disk, path)
         return self._convert(vm, disk, path)
 
@@ -110,7 +111,7 @@ class EvidenceVerbs:
         )
 
     def _busy(self, vm: Vm) -> bool:
-        return bool(self._job(vm).get("type"))
+        return self.link.domain(vm.ref, "read the job of", is_busy)
 
     def _job(self, vm: Vm) -> dict[str, Any]:
         return dict(self.link.domain(vm.ref, "read the job of", lambda d: d.jobStats() if d.isActive() else {}))

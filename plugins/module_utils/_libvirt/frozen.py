@@ -47,7 +47,7 @@ class FrozenVerbs:
             nonlocal begun
             if begun:
                 return True
-            if self._has_job(vm):
+            if self.link.domain(vm.ref, "read the job of", is_busy):
                 self.end_dead_job(vm, os.path.dirname(directory))
                 return False
             self.link.domain(vm.ref, what, begin, repeat=False)
@@ -85,9 +85,6 @@ class FrozenVerbs:
         except NotFound:
             return False  # the VM is gone, and its jobs with it
         return bool(job) and works_in(xml.parse(job), directory)
-
-    def _has_job(self, vm: Vm) -> bool:
-        return self.link.domain(vm.ref, "read the job of", is_busy)
 
 
 def is_busy(domain: Any) -> bool:

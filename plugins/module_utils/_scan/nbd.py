@@ -18,7 +18,7 @@ from .blocks import MAX_DISK, Blocks, Meter, Place, UnreadableImage
 
 PATIENCE = 30  # seconds for the server to answer while the session is agreed on
 _GREETING, _OPTION, _ANSWER = b"NBDMAGIC", b"IHAVEOPT", 0x3E889045565A9
-_REQUEST, _SIMPLE, _CHUNK = 0x25609513, 0x67446698, 0x668E33EF
+_REQUEST, _CHUNK = 0x25609513, 0x668E33EF
 _GO, _STRUCTURED, _META = 7, 8, 10
 _ACK, _INFO, _CONTEXT, _ERROR = 1, 3, 4, 1 << 31
 _READ, _STATUS = 0, 7

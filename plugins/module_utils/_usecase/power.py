@@ -15,7 +15,6 @@ from .._model import PowerState, Vm, printable
 from .._plan import Plan, Step, UseCase, View
 from . import volatility
 
-ON = (PowerState.RUNNING, PowerState.PAUSED)
 
 
 class SetPower(UseCase):
