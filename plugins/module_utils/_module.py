@@ -176,12 +176,13 @@ def finish(module: AnsibleModule, outcomes: Sequence[Outcome], seconds: float) -
         "changed": any(outcome.changed for outcome in outcomes),
         "vms": [asdict(outcome) for outcome in outcomes],
         "seconds": seconds,
-        "diff": [
+    }
+    if module._diff:
+        result["diff"] = [
             {"before_header": o.name, "after_header": o.name, "before": o.before, "after": o.after}
             for o in outcomes
             if o.changed
-        ],
-    }
+        ]
     failed = [outcome for outcome in outcomes if outcome.failed]
     if failed and not module.params["report_only"]:
         told = " | ".join(f"{outcome.name}: {outcome.msg}" for outcome in failed)

@@ -33,7 +33,7 @@ __all__ = ["Connection", "vim", "vmodl"]
 T = TypeVar("T")
 LOST = (OSError, http.client.HTTPException, ExpatError)  # what a broken connection or a proxy's page looks like
 VERSION = re.compile(r"<version>([0-9.]{1,20})</version>")
-THREADS = 16  # calls under way at once
+THREADS = 32  # calls under way at once: most take the server longer than the network
 
 
 class Connection:
