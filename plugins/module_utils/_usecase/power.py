@@ -16,7 +16,6 @@ from .._plan import Plan, Step, UseCase, View
 from . import volatility
 
 
-
 class SetPower(UseCase):
     """Bring VMs into one power state."""
 
