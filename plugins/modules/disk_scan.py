@@ -261,7 +261,7 @@ changes:
           V(mtime_kept) (new content, old modification time) or V(mtime_forged) (new content, and no time tells of it).
       type: str
     size: {description: Size in bytes., type: int}
-    mode: {description: "Permissions in octal; on NTFS, which has none, empty.", type: str}
+    mode: {description: "Permissions in octal; empty on NTFS and FAT, which have none.", type: str}
     uid: {description: Owner., type: int}
     gid: {description: Group., type: int}
 changes_count:

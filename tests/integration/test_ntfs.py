@@ -233,7 +233,7 @@ def test_what_was_renamed_moved_linked_or_deleted_is_told(golden: Golden) -> Non
         ("renamed", "/other", "/large", ""),
         ("renamed", "/etc/file1", "/usr/share/doc1/file1", ""),
         ("deleted", "/usr/share/doc2/file2", "", ""),
-        ("linked", "/sparse", "/sparse", ""),
+        ("linked", "/etc/again", "/sparse", ""),
         ("changed", "/etc/hostname", "", "attributes"),
         ("renamed", "/folder", "/directory", ""),
     }

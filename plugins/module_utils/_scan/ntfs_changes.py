@@ -54,8 +54,8 @@ class _Teller:
                 self._stream("new", self._new, now, name, [])
 
     def _tell_changed(self, was: File, now: File, touched: bool) -> None:
-        path, kind, former = self._new.path(now.number), "", b""
-        before, after = set(was.names), set(now.names)
+        kind, former, before, after = "", b"", set(was.names), set(now.names)
+        path = self._new.path(now.number, next((name for name in now.names if name not in before), None))
         if before != after:
             kind = "orphan" if not after else "renamed" if before - after else "linked"
             former = self._old.path(was.number)
