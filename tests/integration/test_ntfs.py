@@ -19,11 +19,15 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import Foreign
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import Ntfs
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
@@ -303,6 +307,19 @@ def test_a_file_that_no_directory_names_is_read(golden: Golden) -> None:
     disks.write_at(image, at, kept)
     whole, delta = golden.both(image)
     assert [finding.path for finding in whole.findings] == ["/hidden"]
+
+
+def test_what_several_states_share_is_judged_once(golden: Golden) -> None:
+    layer = Layer(str(golden.image), "raw", os.open(golden.image, os.O_RDONLY))
+    judge = Judge([Yara(RULES, 60)], lambda _kind, _body: None, 1 << 28)
+    scanner = Scanner(judge, remember=True)
+    read = []
+    for _state in range(2):
+        before = judge.bytes
+        scanner.run([DiskSpec("vda", (layer,))])
+        read.append(judge.bytes - before)
+    assert read[0] > 4 * MB
+    assert read[1] < MB  # what lies in records themselves
 
 
 # --- in doubt --------------------------------------------------------------------------------------------------------
