@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ._model import printable
-from ._report.story import PHASES, Machine, Phase, Story, clock
+from ._report.story import PHASES, Machine, Phase, Story, clock, is_clean
 
 WIDTH = 100
 WORDS = {"done": "DONE", "failed": "FAILED", "not_done": "NOT DONE", "planned": "WOULD DO"}
@@ -60,6 +60,7 @@ def summary(story: Story, place: Place, more: Sequence[tuple[str, str]] = ()) ->
     lines += [Line("")] if rest else []
     if story.others:
         lines += labelled("Also here", ", ".join(shown(name, 80) for name in story.others))
+    lines += host_rows(story)
     lines += [*place_rows(story, place), *missing_rows(story, place)]
     for label, command in [*next_steps(story), *more]:
         lines += [Line(shown(label) + ":", "head"), Line("  " + shown(command, 100_000))]
@@ -84,6 +85,18 @@ def plan(case: str, steps: Sequence[Mapping[str, Any]]) -> list[Line]:
         absent = [phase for phase in PHASES if phase not in [step["phase"] for step in mine]]
         lines += row("not_done", ", ".join(absent), None, "not part of this plan") if absent else []
     return [*lines, ruler("")]
+
+
+def host_rows(story: Story) -> list[Line]:
+    """The live hosts: of many, those that are not clean."""
+    bad = [(name, fact) for name, fact in story.hosts if not is_clean(fact)]
+    told = list(story.hosts) if len(story.hosts) <= IN_FULL else bad[:IN_FULL]
+    lines = []
+    for name, fact in told:
+        lines += labelled("Live host", f"{shown(name, 60)}: {fact.msg}", "good" if is_clean(fact) else "bad")
+    left = len(story.hosts) - len(told)
+    more = f"{left} more, {len(bad) - sum(not is_clean(fact) for _name, fact in told)} of them not clean"
+    return lines + (labelled("Live hosts", more) if left else [])
 
 
 def remark(kind: str, text: Any) -> list[Line]:

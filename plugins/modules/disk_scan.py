@@ -25,7 +25,7 @@ description:
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, FAT, NTFS and btrfs)
+  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, FAT, exFAT and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -261,7 +261,7 @@ changes:
           V(mtime_kept) (new content, old modification time) or V(mtime_forged) (new content, and no time tells of it).
       type: str
     size: {description: Size in bytes., type: int}
-    mode: {description: Permissions in octal., type: str}
+    mode: {description: "Permissions in octal; empty on NTFS and FAT, which have none.", type: str}
     uid: {description: Owner., type: int}
     gid: {description: Group., type: int}
 changes_count:

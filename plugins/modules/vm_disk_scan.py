@@ -32,7 +32,7 @@ description:
 requirements:
   - libvirt-python, libvirt 7.2 or later, QEMU 5.2 or later
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target (Python library, for XFS, FAT, NTFS and btrfs)
+  - dissect.target (Python library, for XFS, FAT, exFAT and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -225,7 +225,7 @@ changes:
           it).
       type: str
     size: {description: Size in bytes., type: int}
-    mode: {description: Permissions in octal., type: str}
+    mode: {description: "Permissions in octal; empty on NTFS and FAT, which have none.", type: str}
     uid: {description: Owner., type: int}
     gid: {description: Group., type: int}
 changes_count:

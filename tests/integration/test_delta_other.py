@@ -77,8 +77,10 @@ class Golden:
         disks.run("mkfs.vfat", "-F", "32", "-s", "1", image)
         tree = image.with_suffix(".tree")
         fill(tree)
+        for entry in tree.rglob("*"):
+            os.utime(entry, (1_700_000_000, 1_700_000_000))  # FAT's times are coarse
         for entry in sorted(tree.iterdir()):
-            disks.run("mcopy", "-s", "-i", image, entry, "::")
+            disks.run("mcopy", "-s", "-m", "-i", image, entry, "::")
         return image
 
     def copy(self) -> Path:
@@ -175,7 +177,7 @@ def test_a_sample_in_free_blocks_is_an_indicator(golden: Golden) -> None:
     assert [found.path for found in delta.indicators] == ["(differing blocks outside of files)"]
 
 
-def test_what_was_renamed_is_new_and_not_read(golden: Golden) -> None:
+def test_what_was_renamed_is_told_and_not_read(golden: Golden) -> None:
     image = golden.copy()
     if golden.kind == "fat":
         disks.run("mren", "-i", image, "::large", "::other")
@@ -183,7 +185,89 @@ def test_what_was_renamed_is_new_and_not_read(golden: Golden) -> None:
         with mounted(image) as root:
             (root / "large").rename(root / "other")
     _whole, delta = golden.both(image)
-    assert (delta.files, changes(delta)) == (0, [("new", "/other", "")])
+    assert (delta.files, changes(delta)) == (0, [("renamed", "/other", "")])
+    assert delta.changes[0].former.lower() == "/large"
+
+
+def test_a_directory_that_was_renamed_is_told_once(golden: Golden) -> None:
+    image = golden.copy()
+    if golden.kind == "fat":
+        disks.run("mren", "-i", image, "::usr", "::lib")
+    else:
+        with mounted(image) as root:
+            (root / "usr").rename(root / "lib")
+    _whole, delta = golden.both(image)
+    assert (delta.files, changes(delta)) == (0, [("renamed", "/lib", "")])
+
+
+def test_what_was_deleted_is_told(golden: Golden) -> None:
+    image, victim = golden.copy(), "usr/share/doc2/file2"
+    if golden.kind == "fat":
+        disks.run("mdel", "-i", image, f"::{victim}")
+    else:
+        with mounted(image) as root:
+            (root / victim).unlink()
+    _whole, delta = golden.both(image)
+    assert delta.verdict().value == "clean"
+    assert (delta.files, changes(delta)) == (0, [("deleted", f"/{victim}", "")])
+
+
+def test_what_fat_keeps_of_a_file_is_told(tmp_path: Path) -> None:
+    golden = Golden(tmp_path, "fat")
+    image = golden.copy()
+    disks.run("mattrib", "-i", image, "+h", "::etc/hostname")
+    middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
+    disks.write_at(image, golden.place_of(middle), b"y" * 64)
+    _whole, delta = golden.both(image)
+    assert set(changes(delta)) == {
+        ("changed", "/etc/hostname", "attributes"),
+        ("changed", "/large", "content,mtime_kept"),
+    }
+    assert {change.mode for change in delta.changes} == {""}
+
+
+def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: Golden) -> None:
+    image = xfs.copy()
+    with mounted(image) as root:
+        (root / "large").chmod(0o4755)
+        os.chown(root / "etc/hostname", 7, 8)
+        os.link(root / "empty", root / "again")
+        file = root / "usr/share/doc3/file3"
+        os.setxattr(file, "security.capability", struct.pack("<5I", 0x02000001, 1 << 12, 0, 0, 0))
+        os.setxattr(root / "usr/share/doc4/file4", "user.note", b"x")
+        (root / "etc").chmod(0o777)
+        (root / "new").write_bytes(b"n")
+        (root / "new").chmod(0o2755)
+        (root / "link").symlink_to("large")
+    _whole, delta = xfs.both(image)
+    assert delta.verdict().value == "clean", delta.reasons
+    assert set(changes(delta)) == {
+        ("changed", "/large", "mode,setuid"),
+        ("changed", "/etc/hostname", "owner"),
+        ("linked", "/again", ""),
+        ("changed", "/usr/share/doc3/file3", "capability"),
+        ("changed", "/usr/share/doc4/file4", "attributes"),
+        ("changed", "/etc", "mode"),
+        ("new", "/new", "setuid"),
+        ("new", "/link", ""),
+    }
+    told = {change.path: change for change in delta.changes}
+    assert (told["/large"].mode, told["/etc/hostname"].uid, told["/etc/hostname"].gid) == ("4755", 7, 8)
+
+
+def test_times_that_do_not_tell_of_new_content_are_told_on_xfs(xfs: Golden) -> None:
+    image = xfs.copy()
+    middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
+    disks.write_at(image, xfs.place_of(middle), b"y" * 64)
+    _whole, delta = xfs.both(image)
+    assert changes(delta) == [("changed", "/large", "content,mtime_forged")]
+    with mounted(image) as root:
+        file = root / "etc/hostname"
+        before = file.stat()
+        file.write_bytes(b"desk3\n")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    _whole, delta = xfs.both(image)
+    assert ("changed", "/etc/hostname", "content,mtime_kept") in changes(delta)
 
 
 def test_a_file_that_points_into_the_base_s_free_blocks_is_found(tmp_path: Path) -> None:

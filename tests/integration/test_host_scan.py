@@ -157,6 +157,49 @@ def test_the_playbook_fails_the_hosts_that_are_not_clean(tree: Path, tmp_path: P
     assert str(tree / "evil.com") in infected.stdout.replace("\n", "").replace(" ", "")
 
 
+def entries(store: Path, case: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (store / case / "ledger.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["phase"] == "scan"]
+
+
+def test_a_case_keeps_what_was_said_of_every_host(tree: Path, tmp_path: Path) -> None:
+    """Of one that is infected, and of one that does not answer."""
+    inventory, store = tmp_path / "inventory", tmp_path / "store"
+    inventory.write_text(
+        "lan1 ansible_connection=local\ngone ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1\n"
+    )
+    settings = {
+        "scan_host_paths": [str(tree)],
+        "scan_rules_directory": str(tmp_path / "rules"),
+        "vmward_case": "2026-0007",
+        "vmward_case_store": str(store),
+        "vmward_actor": "ada@ir1",
+    }
+    arguments = ("-i", str(inventory), "-e", json.dumps(settings))
+    clean = playbook("-e", "vmward_hosts=lan1", *arguments)
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    (entry,) = entries(store, "2026-0007")
+    assert (entry["action"], entry["target"], entry["actor"]) == ("host", "lan1", "ada@ir1")
+    assert (entry["result"]["state"], entry["result"]["verdict"]) == ("done", "clean")
+    assert entry["inputs"]["paths"] == [str(tree)]
+
+    (tree / "evil.com").write_bytes(disks.EICAR)
+    infected = playbook("-e", "vmward_hosts=all", *arguments)
+    assert infected.returncode == 2, infected.stdout + infected.stderr
+    told = {entry["target"]: entry["result"] for entry in entries(store, "2026-0007")}
+    assert (told["lan1"]["state"], told["lan1"]["verdict"]) == ("done", "infected")
+    assert [finding["path"] for finding in told["lan1"]["findings"]] == [str(tree / "evil.com")]
+    assert told["gone"]["state"] == "failed"
+    assert "Cannot reach it" in told["gone"]["msg"]
+    assert "gone was not scanned" in infected.stdout.replace("\n", " ")
+
+    broken = playbook("-e", "vmward_hosts=lan1", *arguments, "-e", json.dumps({"scan_rules": ["/nowhere/rules.yar"]}))
+    assert broken.returncode == 2
+    last = entries(store, "2026-0007")[-1]["result"]
+    assert last["state"] == "failed"
+    assert "/nowhere/rules.yar" in last["msg"]
+
+
 def test_the_playbook_refuses_a_name_that_matches_nothing() -> None:
     done = playbook("-e", "vmward_hosts=nowhere")
     assert done.returncode != 0

@@ -38,6 +38,7 @@ def document(
 ) -> dict[str, Any]:
     """All that the report says. `keeper` holds what case_ledger returned: metadata, artefacts, verification."""
     facts = [(machine.name, fact) for machine in story.machines for phase in machine.phases for fact in phase.facts]
+    judged = [*facts, *story.hosts]
     verification = keeper["verification"]
     register = keeper["artefacts"]
     return {
@@ -51,13 +52,16 @@ def document(
         "missing": list(story.shortfalls),
         "vms": [{**asdict(machine), "proof": machine.proof, "alarm": machine.alarm} for machine in story.machines],
         "other_vms": list(story.others),
+        "hosts": [
+            {**statement(host, fact), "verdict": str(fact.result.get("verdict") or "")} for host, fact in story.hosts
+        ],
         "proven": proven(facts, verification),
         "claimed_by_guest": [statement(vm, fact) for vm, fact in facts if fact.claimed],
         "stated_by_persons": [statement(vm, f) for vm, f in facts if f.result.get("by")],
         "not_done": not_done(story, verification),
-        "findings": [{"vm": vm, **one} for vm, fact in facts for one in findings(fact)],
+        "findings": [{"vm": vm, **one} for vm, fact in judged for one in findings(fact)],
         "verdicts": [
-            {**statement(vm, f), "verdict": str(f.result["verdict"])} for vm, f in facts if f.result.get("verdict")
+            {**statement(vm, f), "verdict": str(f.result["verdict"])} for vm, f in judged if f.result.get("verdict")
         ],
         "clean_points": [clean_point(vm, fact) for vm, fact in facts if fact.name == "clean_point"],
         "notifications": list(
@@ -114,6 +118,9 @@ def not_done(story: Story, verification: Mapping[str, Any]) -> list[dict[str, An
                 if fact.state != "done":
                     what = f"{phase.name}: {fact.name}"
                     found.append({"vm": machine.name, "what": what, "state": fact.state, "reason": fact.msg})
+    for host, fact in story.hosts:
+        if fact.state != "done":
+            found.append({"vm": host, "what": "scan: live host", "state": fact.state, "reason": fact.msg})
     for check in verification["checks"]:
         if check["state"] != "ok":
             state = "failed" if check["state"] == "FAILED" else "not_done"

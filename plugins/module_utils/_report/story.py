@@ -126,10 +126,12 @@ class Story:
     case: str
     machines: tuple[Machine, ...]
     others: tuple[str, ...] = ()  # VMs of the case that were not asked for
+    hosts: tuple[tuple[str, Fact], ...] = ()  # live hosts, each with its newest scan
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
-        return tuple(shortfall for machine in self.machines for shortfall in machine.shortfalls)
+        machines = [shortfall for machine in self.machines for shortfall in machine.shortfalls]
+        return (*machines, *(host_shortfall(name, fact) for name, fact in self.hosts if not is_clean(fact)))
 
 
 def tell(
@@ -144,10 +146,29 @@ def tell(
 
     ``now`` answers, by name, what was just read of a VM.
     """
+    hosts = {str(entry["target"]): read_fact(entry) for entry in entries if is_host_scan(entry)}
+    entries = [entry for entry in entries if not is_host_scan(entry)]
     known = sorted({str(entry["target"]) for entry in entries if entry["phase"] in PHASES and entry["target"]})
     chosen = list(dict.fromkeys(vms)) or known
     machines = [tell_machine(name, entries, proof, phases, now(name)) for name in chosen]
-    return Story(case, tuple(machines), tuple(name for name in known if name not in chosen))
+    return Story(case, tuple(machines), tuple(name for name in known if name not in chosen), tuple(hosts.items()))
+
+
+def is_host_scan(entry: Entry) -> bool:
+    """A live host is none of the case's VMs, even if one bears its name: its kernel was asked, nothing cut it off."""
+    return (entry["phase"], entry["action"]) == ("scan", "host")
+
+
+def is_clean(fact: Fact) -> bool:
+    return fact.state == "done" and fact.result.get("verdict") == "clean"
+
+
+def host_shortfall(name: str, fact: Fact) -> str:
+    verdict = str(fact.result.get("verdict") or "")
+    if verdict == "infected":
+        return f"{name}: this live host is infected, and no case cuts it off: {fact.msg}"
+    state = f"is {verdict}" if verdict else "failed"
+    return f"{name}: the scan of this live host {state}: {fact.msg or 'no reason is recorded'}"
 
 
 def tell_machine(

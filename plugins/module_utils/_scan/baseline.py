@@ -19,8 +19,9 @@ from .ext4 import Ext4
 from .ext4_records import BadFilesystem
 from .places import Ranges
 
-FORMAT = 2
+FORMAT = 3
 _ARRAYS = ("starts", "counts", "owners", "acls", "acl_owners", "children", "parents", "name_ends")
+_TEXTS = ("names", "contents", "listing")
 
 
 def _numbers() -> array[int]:
@@ -29,7 +30,7 @@ def _numbers() -> array[int]:
 
 @dataclass
 class VolumeIndex:
-    """One volume of a base: of ext, arrays in order (by block, by block, by inode of the child); of others, keys."""
+    """One volume of a base: of ext and NTFS, arrays by block, by block, and by inode of the child; of others, keys."""
 
     starts: array[int] = field(default_factory=_numbers)
     counts: array[int] = field(default_factory=_numbers)
@@ -41,6 +42,7 @@ class VolumeIndex:
     name_ends: array[int] = field(default_factory=_numbers)
     names: bytes = b""
     contents: bytes = b""
+    listing: bytes = b""
 
     def touched(self, changed: Ranges, block_size: int) -> tuple[set[int], set[int]]:
         """The inodes that own a changed block as content or map, and those that own one as attributes."""
@@ -116,9 +118,7 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
         "volumes": [
             {
                 "key": key,
-                "names": len(one.names),
-                "contents": len(one.contents),
-                **{name: len(getattr(one, name)) for name in _ARRAYS},
+                **{name: len(getattr(one, name)) for name in (*_ARRAYS, *_TEXTS)},
             }
             for key, one in volumes.items()
         ],
@@ -129,8 +129,8 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
     for one in volumes.values():
         for name in _ARRAYS:
             yield packer.compress(_little(getattr(one, name)).tobytes())
-        yield packer.compress(one.names)
-        yield packer.compress(one.contents)
+        for name in _TEXTS:
+            yield packer.compress(getattr(one, name))
     yield packer.flush()
 
 
@@ -142,14 +142,13 @@ def unpack(data: bytes) -> dict[str, VolumeIndex]:
         raise ValueError("the index is of another version")
     volumes = {}
     for entry in head["volumes"]:
-        arrays: dict[str, array[int]] = {}
+        one = volumes[entry["key"]] = VolumeIndex()
         for name in _ARRAYS:
-            values = array("Q", raw[at : at + 8 * entry[name]])
-            arrays[name] = _little(values)
+            setattr(one, name, _little(array("Q", raw[at : at + 8 * entry[name]])))
             at += 8 * entry[name]
-        names, end = at + entry["names"], at + entry["names"] + entry["contents"]
-        volumes[entry["key"]] = VolumeIndex(**arrays, names=raw[at:names], contents=raw[names:end])
-        at = end
+        for name in _TEXTS:
+            setattr(one, name, raw[at : at + entry[name]])
+            at += entry[name]
     return volumes
 
 

@@ -98,8 +98,12 @@ class Foreign:
             fat = self._fs.fatfs
             self._origin = (fat.first_data_sector * fat.sector_size, fat.total_sectors * fat.sector_size)
 
-    def files(self, enter: Callable[[str], bool] = lambda path: True) -> Iterator[ForeignFile]:
-        """The files of all directories that are to be entered."""
+    def files(
+        self,
+        enter: Callable[[str], bool] = lambda path: True,
+        see: Callable[[Any, Any], None] = lambda directory, entry: None,
+    ) -> Iterator[ForeignFile]:
+        """All files of directories that are to be entered. `see` is shown each directory with each of its entries."""
         pending = [(self._fs.get("/"), 0)]
         while pending:
             directory, depth = pending.pop()
@@ -108,6 +112,7 @@ class Foreign:
             self._account(directory)
             for item in directory.scandir():
                 entry = item.get()
+                see(directory, entry)
                 if entry.is_symlink():
                     self._account(entry)
                 elif entry.is_dir():

@@ -41,9 +41,5 @@ def layout_of(stream: Any, size: int, origin: int, limit: int) -> Layout | None:
     return Layout(hashlib.sha256(repr(told).encode()).digest()[:_DIGEST], tuple(runs), tuple(content))
 
 
-def path_key(path: str) -> bytes:
-    return hashlib.sha256(b"path:" + path.encode("utf-8", "surrogateescape")).digest()[:_DIGEST]
-
-
 def keys(packed: bytes) -> frozenset[bytes]:
     return frozenset(packed[at : at + _DIGEST] for at in range(0, len(packed), _DIGEST))

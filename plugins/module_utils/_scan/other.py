@@ -10,22 +10,23 @@ block size, and none of the blocks of these runs differ: then it is that file's 
 
 from __future__ import annotations
 
-import stat
+from typing import Any
 
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .delta import Base, match_rest
 from .foreign import Foreign, ForeignFile
 from .judge import Judge, Where
-from .layout import Layout, keys, path_key
+from .layout import Layout, keys
+from .other_changes import ENTRY_OF, Entry, pack, tell_changes, unpack
 from .places import Ranges
-from .verdict import Change, printable
+from .verdict import printable
 
 _STEP = 1 << 20
 
 
 class Other:
-    """`found`: the keys of all contents and paths, for the index."""
+    """`found`: the keys of all contents, and `listing`: the names in all directories, both for the index."""
 
     def __init__(self, judge: Judge, where: Where, kind: str, volume: Blocks, base: Base | None = None) -> None:
         self._judge, self._where, self._volume = judge, where, volume
@@ -34,13 +35,15 @@ class Other:
         self._known = keys(base.index.contents) if base is not None and base.index is not None else frozenset()
         self._covered: list[tuple[int, int]] = []
         self._found: set[bytes] = set()
+        self._kind, self._entries = kind, list[Entry]()
+        self._differing: set[str] = set()
 
     def run(self) -> VolumeIndex:
         judge, told = self._judge, str(self._where).capitalize()
         for doubt in self._fs.doubts():
             judge.reason("%s may look different to the guest: %s." % (told, doubt))
         judge.emit("expect", {"bytes": self._volume.size})
-        for file in self._fs.files():
+        for file in self._fs.files(see=self._see):
             self._file(file)
         unproven = self._fs.unproven()
         if unproven:
@@ -48,20 +51,30 @@ class Other:
         if self._base is not None:
             label, covered = "differing blocks outside of files", Ranges(self._covered)
             match_rest(judge, self._where, self._volume, self._base.changed, covered, label)
-        return VolumeIndex(contents=b"".join(sorted(self._found)))
+            if self._base.index is not None:
+                before = unpack(self._base.index.listing)
+                what = "What happened to the files of %s" % self._where
+                differing = self._differing
+                judge.each(what, tell_changes, judge, self._where, self._kind, before, self._entries, differing)
+        return VolumeIndex(contents=b"".join(sorted(self._found)), listing=b"" if self._base else pack(self._entries))
+
+    def _see(self, directory: Any, entry: Any) -> None:
+        def add() -> None:
+            self._entries.append(ENTRY_OF[self._kind](directory, entry))
+
+        if self._kind in ENTRY_OF:
+            self._judge.each("%s on %s" % (printable(entry.path, 300), self._where), add)
 
     def _file(self, file: ForeignFile) -> None:
         judge, path = self._judge, file.path
         for rule in judge.indicators.of_path(path):
             judge.named(self._where, path, rule)
         layout = file.layout()
-        self._found |= {path_key(path), *([layout.key] if layout else ())}
+        self._found |= {layout.key} if layout else set()
         if self._base is not None:
-            same = self._is_same(layout)
-            if not same or path_key(path) not in self._known:
-                judge.each("What happened to %s" % printable(path, 300), self._tell, file, same)
-            if same:
+            if self._is_same(layout):
                 return
+            self._differing.add(path)
             self._covered += layout.content if layout else ()
         judge.file(self._where, judge.content(file.size, file.read), lambda: path)
 
@@ -78,12 +91,3 @@ class Other:
     def _is_equal(self, old: Blocks, low: int, high: int) -> bool:
         steps = ((at, min(_STEP, high - at)) for at in range(low, high, _STEP))
         return all(self._volume.read(at, length) == old.read(at, length) for at, length in steps)
-
-    def _tell(self, file: ForeignFile, same: bool) -> None:
-        kind = "changed" if path_key(file.path) in self._known else "new"
-        what = "" if same or kind == "new" else "content"
-        status = file.status()
-        mode, owner = "%04o" % stat.S_IMODE(status.st_mode), (int(status.st_uid or 0), int(status.st_gid or 0))
-        path = printable(file.path)
-        change = Change(self._where.disk, self._where.volume, kind, path, "", what, file.size, mode, *owner)
-        self._judge.emit("change", vars(change))

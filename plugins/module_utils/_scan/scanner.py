@@ -21,6 +21,9 @@ from .journal import Replayed, replay
 from .judge import Judge, Where
 from .lvm import has_label, read_groups
 from .names import Names
+from .ntfs_delta import NtfsDelta
+from .ntfs_index import build as build_ntfs
+from .ntfs_judge import NtfsScan
 from .other import Other
 from .partitions import Extent, find_gaps, find_partitions
 from .physical import Physical, lying_before, match_beside
@@ -200,6 +203,8 @@ class Scanner:
             match_rest(self._judge, where, volume, base.changed, Ranges(), "swap")
         elif kind == "ext":
             self._ext_on_top(where, volume, base)
+        elif kind == "ntfs":
+            self._ntfs_on_top(where, volume, base)
         elif kind in COMPARABLE and base.index is not None and volume.size == base.volume.size:
             self._method = "delta"
             Other(self._judge, where, kind, volume, base).run()
@@ -212,6 +217,8 @@ class Scanner:
         judge = self._judge
         if kind == "ext":
             self._ext(where, volume, key)
+        elif kind == "ntfs":
+            self._ntfs(where, volume, key)
         elif kind in READABLE:
             index = Other(judge, where, kind, volume).run()
             if self.index is not None and kind in COMPARABLE:
@@ -273,6 +280,21 @@ class Scanner:
 
         self._as_it_lies(where, volume, before)
 
+    def _ntfs(self, where: Where, volume: Blocks, key: str) -> None:
+        scan = NtfsScan(self._judge, where, volume, self._remember)
+        scan.run()
+        self._keep_index(where, lambda: build_ntfs(scan.fs), key)
+
+    def _ntfs_on_top(self, where: Where, volume: Blocks, base: Base) -> None:
+        try:
+            delta = NtfsDelta(self._judge, where, volume, base, self._remember)
+        except BadFilesystem as exc:
+            self._judge.note("%s was scanned as a whole: %s." % (str(where).capitalize(), exc))
+            self._ntfs(where, volume, "")
+            return
+        self._method = "delta"
+        delta.run()
+
     def _as_it_lies(self, where: Where, volume: Blocks, judge_it: Callable[[], None]) -> None:
         """The state before the replay. With the flag set the guest will not see it, and half of it may be unwritten."""
         what = "%s before its journal is replayed" % str(where).capitalize()
@@ -304,7 +326,7 @@ class Scanner:
         self._judge.raw(where, volume, Extent(0, 1024), "before the file system")
         self._judge.raw(where, volume, Extent(fs.end, volume.size - fs.end), "behind the file system")
         if view is None:
-            self._keep_index(where, fs, key)
+            self._keep_index(where, lambda: build(fs), key)
             return
 
         def before() -> None:
@@ -314,11 +336,11 @@ class Scanner:
 
         self._as_it_lies(where, volume, before)
 
-    def _keep_index(self, where: Where, fs: Ext4, key: str) -> None:
+    def _keep_index(self, where: Where, build_it: Callable[[], VolumeIndex], key: str) -> None:
         if self.index is None:
             return
         try:
-            self.index[key] = build(fs)
+            self.index[key] = build_it()
         except BadFilesystem as exc:
             self._judge.note("%s has no index, since %s: it is scanned as a whole." % (str(where).capitalize(), exc))
 

@@ -160,6 +160,24 @@ def test_a_leaking_vm_that_stands_still_is_not_to_be_paused() -> None:
         assert any("vms=desk1 state=paused" in line.text for line in summary(story, place(written))) is offered
 
 
+@pytest.mark.parametrize("count", [2, 40])
+def test_live_hosts_are_told_apart_from_the_vms(count: int) -> None:
+    hosts = [
+        entry("scan", "host", f"web{number}", msg=f"{verdict} (9 files)", verdict=verdict)
+        for number, verdict in enumerate(["infected", *["clean"] * (count - 1)])
+    ]
+    written = book(*contained(), *hosts)
+    lines = summary(tell("2026-0142", written.entries), place(written))
+    told = [(line.text, line.tone) for line in lines if line.text.startswith("Live host")]
+    assert told[0] == ("Live host  web0: infected (9 files)", "bad")
+    if count > 5:
+        assert told[1] == ("Live hosts 39 more, 0 of them not clean", "")
+    else:
+        assert told[1] == ("Live host  web1: clean (9 files)", "good")
+    assert any(line.text.startswith("MISSING    web0: this live host is infected") for line in lines)
+    assert not any(line.text.startswith("web0") for line in lines)
+
+
 def test_numbers_for_people() -> None:
     assert [duration(number) for number in (0.94, 99.9, 128, 7200)] == ["0.9 s", "99.9 s", "2m08s", "120m00s"]
     assert [amount(number) for number in (0, 1023, 1 << 28, 3 << 40)] == ["0 B", "1023 B", "256.0 MiB", "3.0 TiB"]

@@ -40,6 +40,37 @@ def test_a_whole_response_falls_short_of_nothing() -> None:
     ]
 
 
+def test_a_live_host_is_none_of_the_vms_and_its_newest_scan_counts() -> None:
+    def scanned(host: str, verdict: str) -> dict[str, Any]:
+        state = "failed" if verdict == "incomplete" else "done"
+        return entry("scan", "host", host, state, f"{verdict} (9 files)", verdict=verdict)
+
+    entries = book(
+        *contained(),
+        scanned("kvm1", "infected"),
+        scanned("desk1", "infected"),
+        scanned("web1", "clean"),
+        scanned("web2", "incomplete"),
+        entry("scan", "host", "web3", "failed", "Cannot reach it"),
+        scanned("kvm1", "clean"),
+    ).entries
+    story = tell("2026-0142", entries)
+    assert [machine.name for machine in story.machines] == ["desk1"]
+    assert next(phase for phase in story.machines[0].phases if phase.name == "scan").msg == "not run"
+    assert {name: fact.result.get("verdict", "") for name, fact in story.hosts} == {
+        "kvm1": "clean",
+        "desk1": "infected",
+        "web1": "clean",
+        "web2": "incomplete",
+        "web3": "",
+    }
+    assert story.shortfalls == (
+        "desk1: this live host is infected, and no case cuts it off: infected (9 files)",
+        "web2: the scan of this live host is incomplete: incomplete (9 files)",
+        "web3: the scan of this live host failed: Cannot reach it",
+    )
+
+
 def test_silence_is_no_success() -> None:
     (shortfall,) = told(*contained("desk2")).shortfalls
     assert shortfall.startswith("desk1: nothing is recorded about it. It may not be cut off.")

@@ -1,0 +1,381 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NTFS, read record by record: what the master file table holds is read whether or not a directory names it."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .blocks import Blocks
+from .ext4_records import BadFilesystem
+from .ntfs_records import (
+    BITMAP,
+    DATA,
+    ENCRYPTED,
+    LIST,
+    NAME,
+    PACKED,
+    REPARSE,
+    STANDARD,
+    VOLUME,
+    Attribute,
+    Run,
+    attributes,
+    fixed,
+    listed,
+    named,
+    record_of,
+    unpacked,
+)
+
+ROOT = 5
+EXTEND = 11
+FIRST_OF_USERS = 24
+MAX_RECORDS = 1 << 28
+_DEEPEST = 256
+_LIST_LIMIT = 1 << 20
+_UNIT_LIMIT = 1 << 20
+_CHUNK = 1 << 20
+_USED, _DIRECTORY = 1, 2
+_DIRTY, _CHECKING = 1, 0x4000
+_NO_CLIENT, _CLEAN = 0xFFFF, 2
+_AWAKE = (b"wake", b"WAKE", bytes(4))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of the table. `base`: the reference of the record that it continues, 0 if none."""
+
+    number: int
+    sequence: int
+    links: int
+    flags: int
+    base: int
+    attributes: tuple[Attribute, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One content: `value` if it lies in the record, else `runs`. Past `initialized` there are zeros."""
+
+    flags: int
+    size: int
+    initialized: int
+    unit: int
+    value: bytes | None
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """A record and those that continue it (`records`)."""
+
+    number: int
+    sequence: int
+    links: int
+    is_dir: bool
+    records: tuple[int, ...]
+    attributes: tuple[Attribute, ...]
+
+    def of(self, kind: int) -> list[Attribute]:
+        return [one for one in self.attributes if one.type == kind]
+
+    @property
+    def names(self) -> list[tuple[int, bytes]]:
+        """Every directory and name under which it is listed."""
+        return [found for found in (named(one.value or b"") for one in self.of(NAME)) if found]
+
+    @property
+    def streams(self) -> list[bytes]:
+        return sorted({one.name for one in self.of(DATA)})
+
+    @property
+    def content(self) -> tuple[bytes, ...]:
+        """All in the records that says what the content is, but for the bytes of clusters: not times, not names."""
+        return tuple(one.raw for one in self.attributes if one.type not in (STANDARD, NAME))
+
+    @property
+    def standard(self) -> bytes:
+        """Times (created, modified, changed, accessed; 8 bytes each), attributes, and from byte 52 the security id."""
+        return next((one.value or b"" for one in self.of(STANDARD)), b"").ljust(72, b"\0")
+
+    @property
+    def reparse_tag(self) -> int:
+        value = next((one.value or b"" for one in self.of(REPARSE)), b"")
+        return int.from_bytes(value[:4], "little")
+
+
+class Ntfs:
+    def __init__(self, volume: Blocks) -> None:
+        self._volume = volume
+        raw = volume.read(0, 512)
+        if raw[3:11] != b"NTFS    ":
+            raise BadFilesystem("it has no NTFS boot sector")
+        sector, per_cluster = struct.unpack_from("<HB", raw, 11)
+        self.cluster = sector * (1 << (256 - per_cluster) if per_cluster > 128 else per_cluster)
+        sectors, table = struct.unpack_from("<QQ", raw, 40)
+        per_record = struct.unpack_from("<b", raw, 64)[0]
+        self.record_size = 1 << -per_record if per_record < 0 else per_record * self.cluster
+        self.end = sectors * sector
+        self._check(sector)
+        self.clusters = self.end // self.cluster
+        self._serial = raw[72:80]
+        self.table = self._open_table(table)
+        self.count = min(self.table.size, self.table.initialized) // self.record_size
+        if not 0 < self.count <= MAX_RECORDS:
+            raise BadFilesystem("its master file table is of an absurd size")
+        bits = [one for one in self.file(0).of(BITMAP) if not one.name]
+        self.used_bits = self.read(self._joined(bits), 0, (self.count + 7) // 8).ljust((self.count + 7) // 8, b"\0")
+
+    def _check(self, sector: int) -> None:
+        sane = (
+            sector in (512, 1024, 2048, 4096)
+            and 0 < self.cluster <= 2 << 20
+            and self.cluster & (self.cluster - 1) == 0
+            and 1024 <= self.record_size <= 1 << 16
+            and self.record_size & (self.record_size - 1) == 0
+        )
+        if not sane:
+            raise BadFilesystem("its boot sector holds absurd values")
+        if not 0 < self.end <= self._volume.size:
+            raise BadFilesystem("it is larger than its volume")
+
+    def _open_table(self, cluster: int) -> Stream:
+        """The table tells of itself in its first record; if that is too short, in records of its first part."""
+        first = self._parse(0, self._volume.read(cluster * self.cluster, self.record_size))
+        parts = [one for one in first.attributes if one.type == DATA and not one.name]
+        if not parts:
+            raise BadFilesystem("its master file table has no content")
+        self.count = MAX_RECORDS
+        self.table = self._joined(parts, partial=True)
+        table = self.stream(self.file(0), b"")
+        counts = [count for _vcn, lcn, count in table.runs if lcn is not None]
+        if table.value is not None or len(counts) != len(table.runs) or sum(counts) > self.clusters:
+            raise BadFilesystem("its master file table has holes, or is larger than the file system")
+        return table
+
+    def geometry(self) -> tuple[object, ...]:
+        """What must be equal for two states of a file system to be compared record by record."""
+        return self.end, self.cluster, self.record_size, self._serial
+
+    def raw_record(self, number: int) -> bytes:
+        if not 0 <= number < self.count:
+            raise BadFilesystem("a record's number is out of range (%d)" % number)
+        raw = self.read(self.table, number * self.record_size, self.record_size)
+        if len(raw) != self.record_size:
+            raise BadFilesystem("record %d lies outside of the master file table" % number)
+        return raw
+
+    def record(self, number: int) -> Record:
+        return self._parse(number, self.raw_record(number))
+
+    @staticmethod
+    def _parse(number: int, raw: bytes) -> Record:
+        whole = fixed(raw, b"FILE")
+        sequence, links, _at, flags = struct.unpack_from("<4H", whole, 16)
+        base = struct.unpack_from("<Q", whole, 32)[0]
+        return Record(number, sequence, links, flags, base, tuple(attributes(whole)))
+
+    def used_records(self) -> Iterator[int]:
+        """All that are marked as used, by themselves or in the bitmap."""
+        per_read = max(1, _CHUNK // self.record_size)
+        for start in range(0, self.count, per_read):
+            count = min(per_read, self.count - start)
+            raw = self.read(self.table, start * self.record_size, count * self.record_size)
+            for index in range(count):
+                at = index * self.record_size
+                if self._is_used(start + index, raw[at : at + 24]):
+                    yield start + index
+
+    def is_used(self, number: int) -> bool:
+        return 0 <= number < self.count and self._is_used(number, self.raw_record(number)[:24])
+
+    def _is_used(self, number: int, head: bytes) -> bool:
+        marked = self.used_bits[number >> 3] >> (number & 7) & 1
+        return bool(marked or (head[:4] == b"FILE" and head[22] & _USED))
+
+    def file(self, number: int) -> File:
+        head = self.record(number)
+        own = head.sequence << 48 | number
+        found, records = list(head.attributes), [number]
+        wanted = [entry for one in head.attributes if one.type == LIST for entry in listed(self._value(one))]
+        for reference in dict.fromkeys(entry[3] for entry in wanted):
+            other = record_of(reference)
+            if other == number:
+                continue
+            more = self.record(other)
+            if more.base != own or more.sequence != reference >> 48 or not more.flags & _USED:
+                raise BadFilesystem("its list of attributes names record %d, which is not one of its own" % other)
+            records.append(other)
+            found += more.attributes
+        there = {(one.type, one.name, one.first, one.number) for one in found}
+        if any((kind, name, first, own_number) not in there for kind, name, first, _record, own_number in wanted):
+            raise BadFilesystem("its list of attributes names one that is not there")
+        return File(number, head.sequence, head.links, bool(head.flags & _DIRECTORY), tuple(records), tuple(found))
+
+    def base_of(self, number: int) -> int | None:
+        """The record that this one continues, if it does."""
+        reference = struct.unpack_from("<Q", self.raw_record(number), 32)[0]
+        return record_of(reference) if reference else None
+
+    def _value(self, attribute: Attribute) -> bytes:
+        if attribute.size > _LIST_LIMIT:
+            raise BadFilesystem("its list of attributes is of an absurd size")
+        return self.read(self._joined([attribute]), 0, attribute.size)
+
+    def stream(self, file: File, name: bytes, kind: int = DATA) -> Stream:
+        return self._joined([one for one in file.of(kind) if one.name == name])
+
+    def _joined(self, parts: list[Attribute], partial: bool = False) -> Stream:
+        """The parts of one attribute, which may lie in several records."""
+        parts = sorted(parts, key=lambda one: one.first)
+        head = parts[0] if parts else None
+        if head is None or (head.value is not None and len(parts) > 1):
+            raise BadFilesystem("an attribute of it is missing, or there twice")
+        runs: list[Run] = []
+        at = 0
+        for part in parts:
+            if part.first != at or (part.value is not None) != (head.value is not None):
+                raise BadFilesystem("a part of an attribute of it is missing, or there twice")
+            runs += part.runs
+            at = runs[-1][0] + runs[-1][2] if runs else 0
+        if any(lcn is not None and lcn + count > self.clusters for _vcn, lcn, count in runs):
+            raise BadFilesystem("its run list points outside of the file system")
+        if head.value is None and not partial and at * self.cluster < head.size:
+            raise BadFilesystem("its run list is shorter than its size")
+        initialized = min(head.initialized, head.size)
+        return Stream(head.flags, head.size, initialized, head.unit, head.value, tuple(runs))
+
+    def read(self, stream: Stream, offset: int, length: int) -> bytes:
+        length = max(0, min(length, stream.size - offset))
+        if stream.flags & ENCRYPTED:
+            raise BadFilesystem("it is encrypted by the guest")
+        if stream.value is not None:
+            return stream.value[offset : offset + length]
+        known = max(0, min(length, stream.initialized - offset))
+        data = (self._unpacked if stream.flags & PACKED else self._plain)(stream, offset, known)
+        return data.ljust(length, b"\0")
+
+    def _plain(self, stream: Stream, offset: int, length: int) -> bytes:
+        parts, end = [], offset + length
+        index = max(0, bisect_right(stream.runs, (offset // self.cluster + 1,)) - 1)
+        while offset < end and index < len(stream.runs):
+            vcn, lcn, count = stream.runs[index]
+            inside = offset - vcn * self.cluster
+            take = min(end - offset, count * self.cluster - inside)
+            parts.append(bytes(take) if lcn is None else self._volume.read(lcn * self.cluster + inside, take))
+            offset += take
+            index += 1
+        return b"".join(parts)
+
+    def _unpacked(self, stream: Stream, offset: int, length: int) -> bytes:
+        unit = self.cluster << stream.unit if stream.unit < 16 else 0
+        if not stream.unit or not 0 < unit <= _UNIT_LIMIT:
+            raise BadFilesystem("it is packed in units of an absurd size")
+        first, last = offset // unit, -(-(offset + length) // unit)
+        data = b"".join(self._unit(stream, number, 1 << stream.unit) for number in range(first, last))
+        return data[offset - first * unit :][:length]
+
+    def _unit(self, stream: Stream, number: int, clusters: int) -> bytes:
+        """As it is if no cluster is left out; else what there is, unpacked."""
+        parts, left, size = [], clusters, clusters * self.cluster
+        index = max(0, bisect_right(stream.runs, (number * clusters + 1,)) - 1)
+        while left and index < len(stream.runs):
+            vcn, lcn, count = stream.runs[index]
+            inside = number * clusters + clusters - left - vcn
+            take = min(left, count - inside)
+            if lcn is None:
+                break
+            parts.append(self._volume.read((lcn + inside) * self.cluster, take * self.cluster))
+            left -= take
+            index += 1
+        data = b"".join(parts)
+        return data if len(data) == size else unpacked(data, size)
+
+    def stretches(self, stream: Stream) -> list[tuple[int, int]]:
+        """Offset and length of what is not a hole."""
+        if stream.value is not None or stream.flags & (PACKED | ENCRYPTED):
+            return [(0, stream.size)]
+        known = ((vcn * self.cluster, count * self.cluster) for vcn, lcn, count in stream.runs if lcn is not None)
+        return [(at, min(length, stream.initialized - at)) for at, length in known if at < stream.initialized]
+
+    def on_volume(self, stream: Stream) -> list[tuple[int, int]]:
+        """Where the bytes of a stream lie if they are not packed, as (start, end), without what follows its end."""
+        if stream.flags & (PACKED | ENCRYPTED):
+            return []
+        found = []
+        for vcn, lcn, count in stream.runs:
+            length = min(count * self.cluster, stream.initialized - vcn * self.cluster)
+            if lcn is not None and length > 0:
+                found.append((lcn * self.cluster, lcn * self.cluster + length))
+        return found
+
+    def path(self, number: int, name: tuple[int, bytes] | None = None) -> bytes:
+        """Under its first name, or the given one."""
+        parts: list[bytes] = []
+        while number != ROOT and len(parts) < _DEEPEST:
+            try:
+                name = name or next(iter(self.file(number).names), None)
+            except BadFilesystem:
+                name = None
+            if name is None:
+                return b"/".join([b"(no name: record %d)" % number, *reversed(parts)])
+            number, part = name
+            parts.append(part)
+            name = None
+        return b"/" + b"/".join(reversed(parts))
+
+    def doubts(self) -> list[str]:
+        """Why what lies on the disk may not be what the guest will see."""
+        found = []
+        told = self.stream(self.file(3), b"", VOLUME).value or b""
+        flags = struct.unpack_from("<H", told.ljust(12, b"\0"), 10)[0]
+        if flags & (_DIRTY | _CHECKING) or len(told) < 12:
+            found.append("it was not unmounted cleanly")
+        if told[8:9] != b"\3":
+            found.append("it is of a version of NTFS that this reader does not know")
+        if not self._log_is_clean():
+            found.append("its log holds changes that are not yet written. Start and shut the VM down cleanly")
+        if not self._is_mirrored():
+            found.append("its master file table and the copy of it are not the same")
+        return found
+
+    def _is_mirrored(self) -> bool:
+        """But for the place in the log that wrote it, and the marks against torn writes."""
+        copy, size = self.stream(self.file(1), b""), self.record_size
+        try:
+            for number in range(min(copy.size // size, 4, self.count)):
+                first, second = self.raw_record(number), self.read(copy, number * size, size)
+                if fixed(first, b"FILE")[56:] != fixed(second, b"FILE")[56:]:
+                    return False
+        except BadFilesystem:
+            return False
+        return True
+
+    def _log_is_clean(self) -> bool:
+        """By the newer one of its two restart pages. A log that was emptied is all ones."""
+        log = self.stream(self.file(2), b"")
+        if self.read(log, 0, 8192) == b"\xff" * 8192:
+            return True
+        page = struct.unpack_from("<I", self.read(log, 16, 4).ljust(4, b"\0"))[0]
+        found = []
+        for at in (0, page if page in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536) else 4096):
+            raw = self.read(log, at, page or 4096)
+            try:
+                whole = fixed(raw, b"CHKD" if raw[:4] == b"CHKD" else b"RSTR")
+                area = struct.unpack_from("<H", whole, 24)[0]
+                newest, _clients, _free, client, flags = struct.unpack_from("<Q4H", whole, area)
+                found.append((newest, client == _NO_CLIENT or bool(flags & _CLEAN)))
+            except (BadFilesystem, struct.error):
+                continue
+        return bool(found) and max(found)[1]
+
+    def is_asleep(self, file: File, stream: Stream) -> bool:
+        """Is this the file that Windows sleeps in? Then it will not read anew what it holds in memory."""
+        name = next((name.lower() for parent, name in file.names if parent == ROOT), b"")
+        return name == b"hiberfil.sys" and bool(stream.size) and self.read(stream, 0, 4) not in _AWAKE

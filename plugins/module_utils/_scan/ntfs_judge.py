@@ -1,0 +1,147 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Judges the files of an NTFS volume with all their streams, and the volume as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from .blocks import Blocks
+from .judge import Judge, Where
+from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
+from .ntfs_records import EA
+from .partitions import Extent
+from .verdict import printable
+
+# The tables, the log and the map of the volume itself, which no program of the guest can open
+_OWN = frozenset(((0, b""), (1, b""), (2, b""), (6, b"")))
+_BAD_CLUSTERS = 8, b"$Bad"
+_PAGED = frozenset((b"pagefile.sys", b"swapfile.sys", b"hiberfil.sys"))
+# What Windows reads in such a file does not lie in its streams: single instances, images, deduplicated, packed
+_ELSEWHERE = frozenset((0x80000007, 0x80000008, 0x80000013, 0x80000017))
+_MOST_TOLD = 20
+
+
+class NtfsJudge:
+    """`remember`: judge what several states share once."""
+
+    def __init__(self, judge: Judge, where: Where, fs: Ntfs, volume: Blocks, remember: bool) -> None:
+        self._judge, self._where, self._fs, self._volume = judge, where, fs, volume
+        self._remember = remember
+
+    def doubts(self) -> None:
+        told = str(self._where).capitalize()
+
+        def tell() -> None:
+            for doubt in self._fs.doubts():
+                self._judge.reason("%s may look different to the guest: %s." % (told, doubt))
+
+        self._judge.each("The state of %s" % self._where, tell)
+
+    def file(self, file: File) -> list[tuple[int, int]]:
+        """Where on the volume the content lies that was judged, as (start, end)."""
+        judge, covered = self._judge, []
+        what = "Record %d on %s" % (file.number, self._where)
+        for name in file.streams:
+            if not is_own(file, name):
+                judge.each(what, lambda name=name: covered.extend(self._stream(file, name)))
+        for name in sorted({one.name for one in file.of(EA)}):
+            judge.each(what, self._attributes, file, name)
+        if file.reparse_tag in _ELSEWHERE:
+            text = "%s on %s was not read: Windows keeps its content packed, or elsewhere (reparse tag %#x)."
+            judge.reason(text % (printable(self._fs.path(file.number), 300), self._where, file.reparse_tag))
+        self.indicators(file)
+        return covered
+
+    def indicators(self, file: File) -> None:
+        """Of all its names, with those of its streams."""
+        wanted = self._judge.indicators
+        if not (wanted.paths or wanted.names):
+            return
+        for name in file.names:
+            path = self._fs.path(file.number, name)
+            for whole in (path, *(path + b":" + stream for stream in file.streams if stream)):
+                for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape")):
+                    self._judge.named(self._where, whole, rule)
+
+    def _attributes(self, file: File, name: bytes) -> None:
+        stream = self._fs.stream(file, name, EA)
+        self._judge.attributes(self._where, file.number, self._fs.read(stream, 0, stream.size))
+
+    def _stream(self, file: File, name: bytes) -> list[tuple[int, int]]:
+        fs, judge, stream = self._fs, self._judge, self._fs.stream(file, name)
+        if (file.number, name) == _BAD_CLUSTERS:
+            return self._raw(stream, "clusters marked as bad")
+        if not name and fs.is_asleep(file, stream):
+            text = "%s may look different to the guest: Windows sleeps in it. Shut it down fully (shutdown /s /t 0)."
+            judge.reason(text % str(self._where).capitalize())
+        content = judge.content(
+            stream.size, lambda at, length: fs.read(stream, at, length), lambda: fs.stretches(stream)
+        )
+        if not name and not content.is_whole and any(at == ROOT and one.lower() in _PAGED for at, one in file.names):
+            path = printable(fs.path(file.number), 300)
+            judge.note("%s on %s is memory that was written out, and was matched as raw bytes." % (path, self._where))
+            return self._raw(stream, "memory that was written out")
+        suffix = b":" + name if name else b""
+        judge.file(self._where, content, lambda: fs.path(file.number) + suffix, self._key(stream))
+        return fs.on_volume(stream)
+
+    def _raw(self, stream: Stream, label: str) -> list[tuple[int, int]]:
+        stretches = self._fs.on_volume(stream)
+        for start, end in stretches:
+            self._judge.raw(self._where, self._volume, Extent(start, end - start), label)
+        return stretches
+
+    def _key(self, stream: Stream) -> Hashable | None:
+        """Equal for two states of a stream only if its content is the same."""
+        if not self._remember or stream.value is not None:
+            return None
+        size = self._fs.cluster
+        places = [
+            (vcn, *place)
+            for vcn, lcn, count in stream.runs
+            if lcn is not None
+            for place in self._volume.places(lcn * size, count * size)
+        ]
+        return stream.flags, stream.size, stream.initialized, stream.unit, size, tuple(places)
+
+
+def is_own(file: File, name: bytes) -> bool:
+    """Does this stream serve the file system itself? Free records and journals are not read, like free blocks."""
+    return (file.number, name) in _OWN or (name == b"$J" and (EXTEND, b"$UsnJrnl") in file.names)
+
+
+class NtfsScan:
+    """The volume as a whole: every record in use, whether or not a directory names it."""
+
+    def __init__(self, judge: Judge, where: Where, volume: Blocks, remember: bool) -> None:
+        self._judge, self._where, self._volume = judge, where, volume
+        self.fs = Ntfs(volume)
+        self._files = NtfsJudge(judge, where, self.fs, volume, remember)
+        self._continuing: set[int] = set()
+        self._reached: set[int] = set()
+
+    def run(self) -> None:
+        judge, where, fs = self._judge, self._where, self.fs
+        self._files.doubts()
+        judge.emit("expect", {"bytes": fs.end})
+        for number in fs.used_records():
+            judge.each("Record %d on %s" % (number, where), self._record, number)
+        lost = sorted(self._continuing - self._reached)
+        for number in lost[:_MOST_TOLD]:
+            tell_lost(judge, where, number)
+        judge.raw(where, self._volume, Extent(fs.end, self._volume.size - fs.end), "behind the file system")
+
+    def _record(self, number: int) -> None:
+        if self.fs.base_of(number) is not None:
+            self._continuing.add(number)
+            return
+        file = self.fs.file(number)
+        self._reached.update(file.records)
+        self._files.file(file)
+
+
+def tell_lost(judge: Judge, where: Where, number: int) -> None:
+    judge.reason("Record %d on %s was not read: it continues a file that does not list it." % (number, where))
