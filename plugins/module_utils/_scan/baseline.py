@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import compress
 
 from .ext4 import Ext4
 from .ext4_records import BadFilesystem
@@ -68,7 +69,7 @@ class VolumeIndex:
             yield self.parents[index], self.names[start : self.name_ends[index]]
 
     def children_of(self, directories: set[int]) -> Iterator[int]:
-        return (child for child, parent in zip(self.children, self.parents) if parent in directories)
+        return compress(self.children, map(directories.__contains__, self.parents))
 
 
 def build(fs: Ext4) -> VolumeIndex:

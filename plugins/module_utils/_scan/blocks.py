@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -41,6 +42,9 @@ class Blocks:
         """Where these bytes lie. What comes from the layer `stop` is told as a place in it."""
         yield length, self, offset
 
+    def expect(self, offset: int, length: int) -> None:
+        """These bytes will be read soon: who can fetch them meanwhile begins."""
+
 
 class Raw(Blocks):
     def __init__(self, fd: int) -> None:
@@ -51,11 +55,22 @@ class Raw(Blocks):
         return pread(self._fd, offset, length).ljust(length, b"\0")
 
     def places(self, offset: int, length: int, stop: Blocks | None = None) -> Iterator[Place]:
-        inside = max(0, min(length, self.size - offset))
-        if inside:
-            yield inside, identity(self._fd), offset
-        if length > inside:
-            yield length - inside, None, 0
+        end = min(offset + length, self.size)
+        at = offset
+        while at < end:
+            first, last = stretch_of_data(self._fd, at, end)
+            if first > at:
+                yield first - at, None, 0
+            if last > first:
+                yield last - first, identity(self._fd), first
+            at = last
+        if at < offset + length:
+            yield offset + length - at, None, 0
+
+    def expect(self, offset: int, length: int) -> None:
+        for size, file, host in self.places(offset, length):
+            if file is not None:
+                os.posix_fadvise(self._fd, host, size, os.POSIX_FADV_WILLNEED)
 
 
 class Slice(Blocks):
@@ -74,6 +89,9 @@ class Slice(Blocks):
             yield from self._source.places(self._start + offset, inside, stop)
         if length > inside:
             yield length - inside, None, 0
+
+    def expect(self, offset: int, length: int) -> None:
+        self._source.expect(self._start + offset, max(0, min(length, self.size - offset)))
 
 
 class OfFile(Blocks):
@@ -138,6 +156,16 @@ def pread(fd: int, offset: int, length: int) -> bytes:
         parts.append(data)
         done += len(data)
     return b"".join(parts)
+
+
+def stretch_of_data(fd: int, start: int, end: int) -> tuple[int, int]:
+    """Where data begins and ends again in [start, end), as the host's file system knows it: the rest are zeros."""
+    try:
+        first = min(os.lseek(fd, start, os.SEEK_DATA), end)
+        return first, min(os.lseek(fd, first, os.SEEK_HOLE), end) if first < end else end
+    except OSError as exc:
+        # ENXIO: no data follows. What knows no holes has data everywhere.
+        return (end, end) if exc.errno == errno.ENXIO else (start, end)
 
 
 def identity(fd: int) -> Hashable:

@@ -106,12 +106,13 @@ class ExtDelta:
         size = self._new.inode_size
         ours = self._volume.read(table + low * size, (high - low) * size)
         theirs = self._old.raw(table + low * size, (high - low) * size)
-        return {
-            first + low + index
-            for index in range(high - low)
-            if ours[index * size : (index + 1) * size] != theirs[index * size : (index + 1) * size]
-            and first + low + index <= self._new.inodes_count
-        }
+        found = set()
+        for number, at in zip(range(first + low, self._new.inodes_count + 1), range(0, len(ours), size)):
+            if ours[at : at + size] != theirs[at : at + size]:
+                found.add(number)
+                self._new.keep(number, ours[at : at + size])
+                self._old.keep(number, theirs[at : at + size])
+        return found
 
     def _is_same(self, pair: Pair) -> bool:
         return (

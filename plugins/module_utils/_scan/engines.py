@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Callable, Protocol
 
 WINDOW = 16 << 20
@@ -23,6 +24,7 @@ SELF_TEST = "vmward_self_test"
 MARKER = b"VMWARD-INERT-" + b"SAMPLE"
 HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
 _PROVEN = 1 << 20
+_BESIDE = 1 << 18
 _CLAMD_MOST = (1 << 31) - 1
 _LIMIT = "Heuristics.Limits.Exceeded"
 
@@ -66,15 +68,32 @@ class Content:
         self._read = read
         self._bytes: bytes | None = None
         self._digest = b""
+        self._hashing: Thread | None = None
 
     def digest(self) -> bytes:
         """SHA-256 of the whole."""
+        if self._hashing is not None:
+            self._hashing.join()
+            self._hashing = None
         if not self._digest:
-            digest = hashlib.sha256()
-            for part in self.stream():
-                digest.update(part)
-            self._digest = digest.digest()
+            self._hash()
         return self._digest
+
+    def _hash(self) -> None:
+        digest = hashlib.sha256()
+        for part in self.stream():
+            digest.update(part)
+        self._digest = digest.digest()
+
+    def hash_beside(self) -> None:
+        """Begin with the digest while the engines look: it is wanted afterwards, and another core may have time."""
+        if self.is_whole and self.size >= _BESIDE and not self._digest:
+            self.whole()
+            self._hashing = Thread(target=self._hash, daemon=True)
+            try:
+                self._hashing.start()
+            except RuntimeError:  # no room for a thread
+                self._hashing = None
 
     def whole(self) -> bytes:
         if self._bytes is None:

@@ -17,6 +17,7 @@ from .ext4_records import BadFilesystem, attribute, entries_in
 MAX_INODES = 1 << 28
 MAX_DIRECTORY = 1 << 30
 ROOT = 2
+_KEPT = 32 << 20
 _INLINE, _NEEDS_RECOVERY, _64BIT = 0x8000, 0x4, 0x80
 # filetype, recover, extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, largedir, inline_data, encrypt, casefold
 _KNOWN = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
@@ -110,6 +111,12 @@ class Ext4:
         self.block_size = 1024 << log_size
         self.end = self.blocks_count * self.block_size
         self.groups = self._read_groups()
+        # user and group quota, journal, project quota, orphan file
+        numbers = [struct.unpack_from("<I", raw, at)[0] for at in (576, 580, 224, 620, 644)]
+        self._internal = frozenset(number for number in numbers if number)
+        self._bitmaps: dict[int, bytes] = {}
+        self._kept: dict[int, bytes] = {}
+        self._room = _KEPT
 
     def _check(self, log_size: int) -> None:
         if self._incompat & ~_KNOWN:
@@ -180,7 +187,7 @@ class Ext4:
             (self.inodes_per_group, self.inode_size, self._first_inode, self._descriptor_size),
             (self._compat, self._incompat & ~passing, self._ro_compat & ~_ORPHAN_PRESENT),
             self._raw[104:120],  # UUID
-            self._internal(),
+            self._internal,
             [group[:2] for group in self.groups],
         )
 
@@ -202,9 +209,17 @@ class Ext4:
         """One inode, if it is among the used ones."""
         group, index = divmod(number - 1, self.inodes_per_group)
         at, flags = self.groups[group][0], self.groups[group][2]
-        marked = not flags & 1 and self._source.read(at * self.block_size + index // 8, 1)[0] >> (index & 7) & 1
+        if group not in self._bitmaps:
+            self._bitmaps[group] = self._source.read(at * self.block_size, (self.inodes_per_group + 7) // 8)
+        marked = not flags & 1 and self._bitmaps[group][index // 8] >> (index & 7) & 1
         inode = self.inode(number)
         return inode if marked or (inode.mode and inode.links) else None
+
+    def keep(self, number: int, raw: bytes) -> None:
+        """The bytes of an inode, read already: it is not read again."""
+        if self._room >= len(raw):
+            self._room -= len(raw)
+            self._kept[number] = raw
 
     def _used_in(self, raw: bytes, bitmap: bytes, first: int, start: int, count: int) -> Iterator[Inode]:
         size = self.inode_size
@@ -218,6 +233,8 @@ class Ext4:
     def inode(self, number: int) -> Inode:
         if not 1 <= number <= self.inodes_count:
             raise BadFilesystem("an inode number is out of range (%d)" % number)
+        if number in self._kept:
+            return self._parse(number, self._kept[number])
         group, index = divmod(number - 1, self.inodes_per_group)
         at = self.groups[group][1] * self.block_size + index * self.inode_size
         return self._parse(number, self._source.read(at, self.inode_size))
@@ -237,12 +254,7 @@ class Ext4:
 
     def is_reserved(self, number: int) -> bool:
         """The file system's own inodes: journal, resize and the like (the root is none of them)."""
-        return number != ROOT and (number < self._first_inode or number in self._internal())
-
-    def _internal(self) -> frozenset[int]:
-        # user and group quota, journal, project quota, orphan file
-        numbers = [struct.unpack_from("<I", self._raw, at)[0] for at in (576, 580, 224, 620, 644)]
-        return frozenset(number for number in numbers if number)
+        return number != ROOT and (number < self._first_inode or number in self._internal)
 
     def is_inline(self, inode: Inode) -> bool:
         return bool(inode.flags & _F_INLINE and self._incompat & _INLINE)

@@ -108,12 +108,13 @@ def check_directory(request: Request) -> None:
         raise BadInput(why)
 
 
-def scan(request: Request) -> dict[str, Any]:
-    """One state of the disks, each in a child of its own. One that dies leaves its own disk incomplete, no other."""
+def scan(request: Request, rules: Any = None) -> dict[str, Any]:
+    """One state of the disks, each in a child of its own. One that dies leaves its own disk incomplete, no other.
+    `rules`: what `compiled` made of the request's, by a caller that scans more than once."""
     check_directory(request)
     with opened(request.disks) as (disks, _layers):
         groups = together(disks, request.limits, request.children)
-        rules = _rules(request) if len(groups) > 1 else None
+        rules = _rules(request) if rules is None and len(groups) > 1 else rules
         parts = [
             Part(layers_of_all(group), lambda emit, group=group: _prepare_scan(request, group, emit, rules))  # type: ignore[misc]
             for group in groups

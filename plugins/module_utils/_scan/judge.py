@@ -21,6 +21,7 @@ from .partitions import BadPartitionTable, Extent
 from .verdict import Finding, printable
 
 Emit = Callable[[str, dict[str, Any]], None]
+DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
 _BATCH = 500
@@ -48,7 +49,7 @@ class Judgement:
 
 
 class Judge:
-    """`known`: SHA-256 of contents that these engines with these rules found clean, or None to remember nothing."""
+    """`known`: keys of contents that these engines with these rules found clean, or None to remember nothing."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Judge:
         self._max_file_size = max_file_size
         self.indicators = indicators
         self._known = known
+        self._sizes = {key[DIGEST:] for key in known or ()}
         self._fresh: list[str] = []
         self._remembered: dict[Hashable, Judgement] = {}
         self._named: set[tuple[Where, bytes | str, str]] = set()
@@ -182,19 +184,24 @@ class Judge:
     def _is_known(self, content: Content) -> bool:
         if self._known is None or not content.is_whole:
             return False
-        return content.digest() in self._known
+        # Of a size that none of them has it can't be known, so that its hash need not be waited for
+        return _size_of(content) in self._sizes and _key_of(content) in self._known
 
     def _ask(self, content: Content, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
         self.bytes += content.size if content.is_whole else 0
         if content.size <= _HASHED:
             hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_content(content.stream)]
+        if self._known is not None:
+            content.hash_beside()
         for engine in self.engines:
             found, gap = engine.scan(content)
             hits += [(engine.name, hit) for hit in found]
             gaps += [gap] if gap else []
         if self._known is not None and content.is_whole and not hits and not gaps:
-            self._known.add(content.digest())
-            self._fresh.append(content.digest().hex())
+            key = _key_of(content)
+            self._known.add(key)
+            self._sizes.add(key[DIGEST:])
+            self._fresh.append(key.hex())
             if len(self._fresh) >= _BATCH:
                 self.flush()
 
@@ -261,5 +268,14 @@ class Judge:
     def flush(self) -> None:
         """Tell which contents were found clean."""
         if self._fresh:
-            self.emit("judged", {"sha256": self._fresh})
+            self.emit("judged", {"keys": self._fresh})
             self._fresh = []
+
+
+def _key_of(content: Content) -> bytes:
+    """SHA-256 and size."""
+    return content.digest() + _size_of(content)
+
+
+def _size_of(content: Content) -> bytes:
+    return content.size.to_bytes(KEY - DIGEST, "big")

@@ -23,6 +23,7 @@ from typing import Any
 
 from .baseline import FORMAT
 from .chain import Layer
+from .judge import KEY
 
 READER = 2  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_CONTENTS = 64 << 20
@@ -121,20 +122,20 @@ class Known:
         return path
 
     def contents(self, bound: str) -> set[bytes]:
-        """SHA-256 of all contents that this binding found clean."""
+        """The keys of all contents that this binding found clean."""
         try:
             with open(self._contents_path(bound), "rb") as file:
                 raw = file.read(_MOST_CONTENTS)
         except OSError:
             return set()
-        return {raw[at : at + 32] for at in range(0, len(raw) - len(raw) % 32, 32)}
+        return {raw[at : at + KEY] for at in range(0, len(raw) - len(raw) % KEY, KEY)}
 
     def add_contents(self, bound: str, fresh: Sequence[bytes]) -> None:
         if not fresh:
             return
         with self.locked("contents"):
             everything = self.contents(bound) | set(fresh)
-            if len(everything) * 32 > _MOST_CONTENTS:
+            if len(everything) * KEY > _MOST_CONTENTS:
                 everything = set(fresh)  # start again rather than grow for ever
             self._replace(self._contents_path(bound), b"".join(sorted(everything)))
             self._forget_others(bound)

@@ -13,6 +13,7 @@ from base64 import b64decode
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .judge import KEY
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
 
 
@@ -140,7 +141,10 @@ class Listener:
         self.binding = str(body["sha256"])
 
     def _judged(self, body: dict[str, Any]) -> None:
-        self.fresh += [bytes.fromhex(digest)[:32] for digest in body["sha256"]]
+        keys = [bytes.fromhex(key) for key in body["keys"]]
+        if any(len(key) != KEY for key in keys):
+            raise ValueError("no key of a content")
+        self.fresh += keys
 
     def _index(self, body: dict[str, Any]) -> None:
         self.index += b64decode(str(body["data"]), validate=True)

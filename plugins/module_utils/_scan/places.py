@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from .blocks import Blocks
 
 GRAIN = 4096
 _CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
+_AHEAD = 32 << 20  # how much is fetched before it is compared
 
 
 class Ranges:
@@ -93,12 +96,50 @@ def differing(new: Blocks, old: Blocks, stretches: Iterable[tuple[int, int]]) ->
 
 
 def _unequal(new: Blocks, old: Blocks, stretches: Ranges) -> Iterator[tuple[int, int]]:
+    for at, size in _announced(new, old, _steps(stretches)):
+        ours, is_hole = new.read(at, size), _is_hole(old, at, size)
+        if is_hole and _ZEROS[:GRAIN] not in ours:
+            yield at, at + size
+            continue
+        theirs = _ZEROS[:size] if is_hole else old.read(at, size)
+        if ours != theirs:
+            yield from _blocks(ours, theirs, at)
+
+
+def _steps(stretches: Ranges) -> Iterator[tuple[int, int]]:
     for start, end in stretches:
         for at in range(start - start % GRAIN, end, _CHUNK):
-            size = min(_CHUNK, end - at)
-            ours, theirs = new.read(at, size), old.read(at, size)
-            if ours == theirs:
-                continue
-            for step in range(0, size, GRAIN):
-                if ours[step : step + GRAIN] != theirs[step : step + GRAIN]:
-                    yield at + step, at + min(step + GRAIN, size)
+            yield at, min(_CHUNK, end - at)
+
+
+def _announced(new: Blocks, old: Blocks, steps: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The same steps, each told to both disks well before it comes: no host guesses what lies scattered."""
+    waiting: deque[tuple[int, int]] = deque()
+    ahead = 0
+    for step in steps:
+        new.expect(*step)
+        old.expect(*step)
+        waiting.append(step)
+        ahead += step[1]
+        while ahead > _AHEAD:
+            ahead -= waiting[0][1]
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _is_hole(disk: Blocks, at: int, size: int) -> bool:
+    return sum(length for length, file, _host in disk.places(at, size) if file is None) == size
+
+
+def _blocks(ours: bytes, theirs: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """Those that differ, neighbours joined."""
+    first = -1
+    for step in range(0, len(ours), GRAIN):
+        if ours[step : step + GRAIN] != theirs[step : step + GRAIN]:
+            if first < 0:
+                first = step
+        elif first >= 0:
+            yield at + first, at + step
+            first = -1
+    if first >= 0:
+        yield at + first, at + len(ours)

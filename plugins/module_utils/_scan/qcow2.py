@@ -146,6 +146,15 @@ class Qcow2(Blocks):
                 yield run.length, None, 0
             at += run.length
 
+    def expect(self, offset: int, length: int) -> None:
+        at = offset
+        for run in self.runs(offset, length):
+            if run.kind == "data":
+                os.posix_fadvise(self._fd, run.host, run.length, os.POSIX_FADV_WILLNEED)
+            elif run.kind == "backing" and self._backing is not None:
+                self._backing.expect(at, run.length)
+            at += run.length
+
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """The stretches of [offset, offset + length), neighbours merged."""
         last: Run | None = None
@@ -176,12 +185,9 @@ class Qcow2(Blocks):
                 yield from self._subcluster_pieces(table[index], table[index + 1], within, step)
             else:
                 index = (offset >> self._cluster_bits) % self._per_table
-                if not table[index]:
-                    empty = index + 1
-                    asked = index - (offset - within - end >> self._cluster_bits)
-                    while empty < min(asked, self._per_table) and not table[empty]:
-                        empty += 1
-                    step = min((empty - index << self._cluster_bits) - within, end - offset)
+                asked = index - (offset - within - end >> self._cluster_bits)
+                count = _alike(table, index, min(asked, self._per_table), self._cluster)
+                step = min((count << self._cluster_bits) - within, end - offset)
                 yield self._piece(table[index], within, step)
             offset += step
         if length > inside:
@@ -251,6 +257,18 @@ class Qcow2(Blocks):
         if offset + length > self._file_size:
             raise UnreadableImage("it is truncated: a table at %#x lies past its end" % offset)
         return pread(self._fd, offset, length)
+
+
+def _alike(table: array[int], index: int, end: int, cluster: int) -> int:
+    """How many entries follow each other there: none of them set, or of data that lies in one piece."""
+    entry = table[index]
+    step = cluster if entry & _OFFSET and not entry & (1 << 62 | 1) else 0
+    if entry and not step:
+        return 1
+    at = index + 1
+    while at < end and table[at] == entry + step * (at - index):
+        at += 1
+    return at - index
 
 
 def _table(raw: bytes) -> array[int]:
