@@ -55,7 +55,9 @@ class CheckpointVerbs:
 
 
 def names_of_ours(domain: Any) -> tuple[str, ...]:
-    """Checkpoints that scans made; none where libvirt knows no checkpoints."""
+    """Checkpoints that scans made; none where libvirt, or its Python library, knows no checkpoints (before 5.6)."""
+    if not hasattr(domain, "listAllCheckpoints"):
+        return ()
     try:
         names = [one.getName() for one in domain.listAllCheckpoints(0)]
     except libvirt.libvirtError as exc:
