@@ -22,6 +22,8 @@ from ._errors import Unsupported, VmwardError
 from ._model import Collector, Isolation, IsolationNote, Vm, VmRef
 
 FROZEN_SOCKET = "nbd"  # the name of the socket on which frozen disks are served
+OUR_CHECKPOINTS = "vmward-scan-"  # begins the name of every checkpoint that a scan leaves
+FROZEN_SINCE = "qemu:dirty-bitmap:backup-"  # and, before a disk's id, of what tells what was written to it
 
 
 class Capability(Enum):
@@ -46,6 +48,7 @@ class Capability(Enum):
     DISK_EXPORT_LIVE = "disk export of a running VM"
     DISK_EXPORT_STOPPED = "disk export of a stopped VM"
     DISK_FREEZE = "frozen view of a running VM's disks"
+    CHECKPOINT = "what was written to a VM's disks since a checkpoint"
     GUEST_RUN = "read-only commands through the guest agent"
 
 
@@ -236,17 +239,31 @@ class Evidence(ABC):
         """How ``submit_disk_export`` does it, for the image's certificate."""
         return "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
 
-    def submit_freeze_disks(self, vm: Vm, disk_ids: Sequence[str], directory: str) -> Pending:
+    def submit_freeze_disks(
+        self, vm: Vm, disk_ids: Sequence[str], directory: str, checkpoint: str = "", since: str = ""
+    ) -> Pending:
         """Serve these disks of a VM that is on as they are now, all of one moment, while the guest goes on writing.
 
         Read only, by NBD on the socket ``FROZEN_SOCKET`` in the directory, each disk under its id. The directory is
         made; what serves from it or from one beside it already is of a dead run, and ends first.
+
+        With ``CHECKPOINT``: leave a ``checkpoint`` of that very moment; and tell, in the context
+        ``FROZEN_SINCE`` + the disk's id, what was written ``since`` an earlier one, which fails if that is not known
+        for certain.
         """
         raise Unsupported(f"Cannot freeze the disks of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
 
     def submit_thaw_disks(self, vm: Vm, directory: str) -> Pending:
         """End what is served from this directory, and remove it; nothing to do is done."""
         raise Unsupported(f"Cannot freeze the disks of {vm.ref.name}: {vm.ref.hypervisor} cannot do it.")
+
+    def checkpoints(self, vm: Vm) -> tuple[str, ...]:
+        """The checkpoints that scans left on a VM, in the order of their names. Those of others are not told."""
+        return ()
+
+    def submit_remove_checkpoints(self, vm: Vm, names: Sequence[str]) -> Pending:
+        """Remove these, which are told by ``checkpoints``, from a VM that is on, with all that was remembered since."""
+        raise Unsupported(f"Cannot remove checkpoints of {vm.ref.name}: {vm.ref.hypervisor} has none.")
 
     def tools(self) -> dict[str, str]:
         """The programs that make the evidence, with their versions, for its certificate."""

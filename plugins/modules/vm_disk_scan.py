@@ -18,7 +18,7 @@ description:
     The guest runs on and can write.
   - All disks are read as they were at one moment, RV(frozen_at), as after a power cut. QEMU serves them read only on
     a UNIX socket, by libvirt's backup job in pull mode; nothing is copied, the VM's images, chain, wiring and
-    definition are not changed, and its chain is read back afterwards.
+    definition are not changed (but for a O(checkpoint), if asked for), and its chain is read back afterwards.
   - What the guest overwrites meanwhile is kept in O(scratch), which goes with the job. If that directory fills up,
     writes of the guest fail. So room for all that the disks hold must be free, see O(free_space_factor).
   - While it runs the VM can be isolated, paused and powered off, but neither be exported nor get a snapshot. A VM
@@ -41,7 +41,7 @@ attributes:
       - Nothing is frozen and nothing is read, so the verdict is V(incomplete). Whether it could be done is checked.
   diff_mode:
     support: none
-    description: There is nothing that changes.
+    description: Nothing changes but the checkpoint, which RV(checkpoint) tells.
   platform:
     support: full
     platforms: linux
@@ -78,12 +78,35 @@ options:
       - Directory in which M(vmward.remediation.golden_index) keeps what it knows of golden images. Only root may
         write to it.
     type: path
+  checkpoint:
+    description:
+      - With V(keep), a complete scan that finds nothing leaves a checkpoint on the VM, named C(vmward-scan-) and the
+        time in nanoseconds. QEMU then remembers, in a dirty bitmap in each image, what the guest writes, also over
+        stops and starts. The next scan with V(keep) reads only that. It needs O(index_directory), where what was found
+        is kept.
+      - At most one of these stays, that of the last such scan. A scan that is V(infected) or V(incomplete) leaves it,
+        and adds none, so that what it found is found by the next one too.
+      - Whatever is doubtful leads to a scan of everything, and RV(checkpoint.why) says what it is. No record or no
+        checkpoint, one that a crash of QEMU or of the host left unfinished, a later one by a scan that did not end,
+        other rules, engines or limits, another disk, size or chain, or an image below that was touched.
+      - It asks for a persistent VM whose images are qcow2 of version 3.
+      - QEMU does not revert images with dirty bitmaps. So before vmward takes a snapshot of the VM or reverts it, it
+        removes this checkpoint. Of a VM that is off, QEMU is started for that without running the guest. By hand,
+        use V(remove), or C(virsh checkpoint-delete) while the VM is on.
+      - V(remove) removes it first and scans as V(none), which neither uses nor removes one. Checkpoints of others are
+        never touched.
+    type: str
+    choices: [none, keep, remove]
+    default: none
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.scan
   - vmward.remediation.scan.files
 seealso:
   - module: vmward.remediation.disk_scan
+  - name: Checkpoints of libvirt
+    description: What remembers writes.
+    link: https://libvirt.org/formatcheckpoint.html
   - name: Backup jobs of libvirt
     description: The mechanism.
     link: https://libvirt.org/formatbackup.html
@@ -102,6 +125,17 @@ EXAMPLES = r"""
     index_directory: /var/lib/vmward/index
   delegate_to: kvm1
   become: true
+
+- name: Scan what desk1 wrote since its last clean scan
+  vmward.remediation.vm_disk_scan:
+    hypervisors: "{{ vmward_hypervisors }}"
+    vm: desk1
+    rules:
+      - /etc/vmward/rules
+    index_directory: /var/lib/vmward/index
+    checkpoint: keep
+  delegate_to: kvm1
+  become: true
 """
 
 RETURN = r"""
@@ -109,6 +143,14 @@ frozen_at:
   description: The moment of which the disks were read (UTC, RFC 3339). Empty in check mode.
   type: str
   returned: success
+checkpoint:
+  description: With O(checkpoint=keep), what was relied on and what is left; otherwise all are empty.
+  type: dict
+  returned: success
+  contains:
+    since: {description: "Only what was written since this one was read; empty if everything was.", type: str}
+    why: {description: Why everything was read., type: str}
+    kept: {description: "The checkpoint that the VM has now, from which the next scan goes on.", type: str}
 msg:
   description: The result in one line.
   type: str
@@ -189,19 +231,21 @@ volumes:
     type: {description: What it holds., type: str, sample: ext}
     read: {description: Whether all of it was read and judged., type: bool}
     method:
-      description: V(full), V(delta) (what differs from a clean base), or V(same) (nothing differs from it).
+      description:
+        - V(full), V(delta) (what differs from a clean base, or was written since the last clean scan), or V(same)
+          (nothing does, or was).
       type: str
 bases:
-  description: For each disk, whether it was scanned on top of an indexed base.
+  description: For each disk, whether it was scanned on top of an indexed base, or since a checkpoint.
   type: list
   elements: dict
   returned: success
   contains:
     disk: {description: Name of the disk., type: str}
-    base: {description: Path of the base's top layer., type: str}
+    base: {description: "Path of the base's top layer, or name of the checkpoint.", type: str}
     used: {description: Whether only what differs from it was scanned., type: bool}
     why: {description: "Why not, if not.", type: str}
-    indexed: {description: "When it was indexed, in seconds since 1970.", type: int}
+    indexed: {description: "When it was indexed or scanned, in seconds since 1970.", type: int}
 changes:
   description:
     - What happened to the files of the base, at most 2000. Empty when a disk was scanned as a whole.
@@ -222,7 +266,8 @@ changes:
         - What changed, separated by commas. V(content), V(mode), V(setuid), V(owner), V(capability), V(attributes),
           V(disk),
           V(mtime_kept) (new content, old modification time) or V(mtime_forged) (new content, and no time tells of
-          it).
+          it). Since a checkpoint contents cannot be compared, so that V(content) is told from size, map and
+          modification time, and the last two are not told.
       type: str
     size: {description: Size in bytes., type: int}
     mode: {description: "Permissions in octal; empty on NTFS and FAT, which have none.", type: str}
@@ -287,6 +332,7 @@ ARGUMENTS = {
     "scratch": {"type": "path", "default": "/var/lib/vmward/scratch"},
     "free_space_factor": {"type": "float", "default": 1.0},
     "index_directory": {"type": "path"},
+    "checkpoint": {"type": "str", "choices": ["none", "keep", "remove"], "default": "none"},
     **file_spec(),
 }
 
@@ -305,7 +351,7 @@ def whole(params: dict[str, Any], check: bool) -> dict[str, Any]:
         vm = the_vm(hypervisor, params["vm"])
         if check:
             return not_scanned(hypervisor, vm, params["disks"], terms)
-        return scan_live(hypervisor, vm, params["disks"], request, terms)
+        return scan_live(hypervisor, vm, params["disks"], request, terms, params["checkpoint"])
     finally:
         hypervisor.close()
 
@@ -323,7 +369,7 @@ def main() -> None:
         result = attempt("scan %s" % module.params["vm"], whole, module.params, module.check_mode)
     except VmwardError as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=False, msg=in_one_line(result), **result)
+    module.exit_json(msg=in_one_line(result), **result)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ description:
   - Removes none of a VM that a case holds, since it may be evidence or the way back.
   - On libvirt a snapshot of a stopped VM, and one with memory, lies inside the qcow2 file; one of a running VM's
     disks is an external overlay.
+  - On libvirt the checkpoint that a scan of the running VM left (see M(vmward.remediation.vm_disk_scan)) is removed
+    first, since libvirt and QEMU refuse otherwise. Of a stopped VM, QEMU is started for that without running the guest.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch

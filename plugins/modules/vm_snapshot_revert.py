@@ -17,6 +17,8 @@ description:
     else, and the VM stays off (with O(memory), paused).
   - libvirt reverts external snapshots from version 9.9.0 on; on earlier ones they are refused before anything is
     touched.
+  - On libvirt the checkpoint that a scan of the running VM left (see M(vmward.remediation.vm_disk_scan)) is removed
+    first, since libvirt and QEMU refuse otherwise. Of a stopped VM, QEMU is started for that without running the guest.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.hypervisors.batch

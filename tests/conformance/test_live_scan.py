@@ -130,7 +130,11 @@ def machine_in(world: World, tmp_path: Path) -> Iterator[Machine]:
     domain = world.conn.lookupByUUIDString(VM_ID)
     if domain.isActive():
         domain.destroy()
-    domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+    domain.undefineFlags(
+        libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    )
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -29,7 +29,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     Request,
     scan,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.nbd import Nbd, connect
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.nbd import Nbd, connect, written
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
@@ -39,9 +39,9 @@ MB = disks.MB
 
 
 @contextmanager
-def served(image: Path, kind: str, place: Path) -> Iterator[Path]:
+def served(image: Path, kind: str, place: Path, *options: str) -> Iterator[Path]:
     path = place / "nbd.sock"
-    command = ["qemu-nbd", "-r", "-t", "-e", "4", "-f", kind, "-x", "vda", "-k", str(path), str(image)]
+    command = ["qemu-nbd", "-r", "-t", "-e", "4", "-f", kind, "-x", "vda", "-k", str(path), *options, str(image)]
     server = subprocess.Popen(command)
     try:
         while not path.exists():
@@ -121,6 +121,19 @@ def test_only_what_differs_from_the_golden_image_is_judged(golden: Path, tmp_pat
     with served(top, "qcow2", tmp_path) as path:
         same = look(path, str(known), base)
     assert (same["verdict"], [volume["method"] for volume in same["volumes"]]) == ("clean", ["same"])
+
+
+def test_what_was_written_is_told_by_a_dirty_bitmap(golden: Path, tmp_path: Path) -> None:
+    image = disks.qcow2(tmp_path / "d.qcow2", golden)
+    disks.run("qemu-img", "bitmap", "--add", image, "b")
+    for at, length in ((MB + 4096, 512), (MB + 65535, 2), (64 * MB - 1024, 1024)):
+        disks.qemu_write(image, at, length, 7)
+    disks.run("qemu-img", "bitmap", "--disable", image, "b")
+    with served(image, "qcow2", tmp_path, "-B", "b") as path:
+        told = written(str(path), "vda", "qemu:dirty-bitmap:b")
+        assert told == [(MB, MB + 131072), (64 * MB - 65536, 64 * MB)]
+        with pytest.raises(UnreadableImage, match="does not tell what was written"):
+            written(str(path), "vda", "qemu:dirty-bitmap:other")
 
 
 def test_what_is_not_served_is_refused(golden: Path, tmp_path: Path) -> None:

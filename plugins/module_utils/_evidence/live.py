@@ -17,10 +17,13 @@ from .._errors import NotFound, NotVerified, Refused, Unsupported, VmwardError
 from .._hypervisor import FROZEN_SOCKET, Capability, Detail, Hypervisor, Pending
 from .._model import ON, Disk, Vm
 from .._scan.job import BadInput, DiskRequest, LayerSpec, Request, scan
+from .._scan.known import Former
 from .._scan.verdict import Tally
 from . import space
 from .scratch import Scratch
+from .since import Course, forget
 
+NO_CHECKPOINT = {"since": "", "why": "", "kept": ""}
 END = 90.0  # seconds that QEMU may take to end the view, past the deadline
 
 
@@ -36,15 +39,47 @@ class Terms:
         return max(1.0, self.end - time.monotonic())
 
 
-def scan_live(hypervisor: Hypervisor, vm: Vm, names: Sequence[str], request: Request, terms: Terms) -> dict[str, Any]:
-    """``request`` without its disks. Raises before anything is touched where it cannot be done."""
+def scan_live(
+    hypervisor: Hypervisor, vm: Vm, names: Sequence[str], request: Request, terms: Terms, checkpoint: str = "none"
+) -> dict[str, Any]:
+    """``request`` without its disks. Raises before anything is touched where it cannot be done.
+
+    Checkpoints of scans are left alone (``none``), used and made (``keep``), or removed first (``remove``).
+    """
     disks = _checked(hypervisor, vm, names, terms)
+    if checkpoint == "keep" and not request.directory:
+        raise Refused(
+            f"Cannot keep a checkpoint of {vm.ref.name}: nothing tells where its record is to lie. Name an "
+            "index_directory."
+        )
     terms.scratch.prepare()
-    with terms.scratch.alone_on(vm.ref.id, terms.left()), _frozen(hypervisor, vm, disks, terms) as directory:
+    with terms.scratch.alone_on(vm.ref.id, terms.left()):
+        gone = checkpoint == "remove" and forget(hypervisor, vm, request.directory)
+        if checkpoint == "keep":
+            return _since(hypervisor, vm, disks, request, terms)
+        result = _read(hypervisor, vm, disks, request, terms, None)
+    return {**result, "checkpoint": NO_CHECKPOINT, "changed": gone}
+
+
+def _since(hypervisor: Hypervisor, vm: Vm, disks: Sequence[Disk], request: Request, terms: Terms) -> dict[str, Any]:
+    """What was written since the last clean scan, if that is known for certain; else everything."""
+    course, before = Course(hypervisor, vm, disks, request.directory), hypervisor.checkpoints(vm)
+    try:
+        result = _read(hypervisor, vm, disks, replace(request, records=course.records), terms, course)
+        course.end(result)
+    finally:
+        course.tidy()
+    return {**result, "checkpoint": course.told(result["bases"]), "changed": hypervisor.checkpoints(vm) != before}
+
+
+def _read(
+    hypervisor: Hypervisor, vm: Vm, disks: Sequence[Disk], request: Request, terms: Terms, course: Course | None
+) -> dict[str, Any]:
+    with _frozen(hypervisor, vm, disks, terms, course) as directory:
         at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        limits = replace(request.limits, deadline=terms.left())
+        served = tuple(_served(disk, directory, course.former(disk) if course else None) for disk in disks)
         try:
-            result = scan(replace(request, disks=tuple(_served(disk, directory) for disk in disks), limits=limits))
+            result = scan(replace(request, disks=served, limits=replace(request.limits, deadline=terms.left())))
         except BadInput as exc:
             raise Refused(str(exc)) from exc
     _require_as_before(hypervisor, vm)
@@ -56,7 +91,8 @@ def not_scanned(hypervisor: Hypervisor, vm: Vm, names: Sequence[str], terms: Ter
     disks = _checked(hypervisor, vm, names, terms)
     tally = Tally()
     tally.add_reason("Check mode: nothing was frozen and nothing was read of %s." % ", ".join(one.id for one in disks))
-    return {**tally.as_result(), "disks": [], "seconds": 0.0, "cpu_seconds": 0.0, "frozen_at": ""}
+    told = {"disks": [], "seconds": 0.0, "cpu_seconds": 0.0, "frozen_at": "", "checkpoint": NO_CHECKPOINT}
+    return {**tally.as_result(), **told, "changed": False}
 
 
 def _checked(hypervisor: Hypervisor, vm: Vm, names: Sequence[str], terms: Terms) -> list[Disk]:
@@ -81,11 +117,20 @@ def _checked(hypervisor: Hypervisor, vm: Vm, names: Sequence[str], terms: Terms)
 
 
 @contextlib.contextmanager
-def _frozen(hypervisor: Hypervisor, vm: Vm, disks: Sequence[Disk], terms: Terms) -> Iterator[str]:
+def _frozen(
+    hypervisor: Hypervisor, vm: Vm, disks: Sequence[Disk], terms: Terms, course: Course | None
+) -> Iterator[str]:
     """Whatever happens within, the view ends. A run that is killed here leaves it to the next one on this VM."""
-    directory = terms.scratch.file(vm.ref.id, "frozen")
+    directory, ids = terms.scratch.file(vm.ref.id, "frozen"), [disk.id for disk in disks]
+
+    def freeze(checkpoint: str, since: str) -> None:
+        _await(hypervisor, hypervisor.submit_freeze_disks(vm, ids, directory, checkpoint, since), terms.left())
+
     try:
-        _await(hypervisor, hypervisor.submit_freeze_disks(vm, [disk.id for disk in disks], directory), terms.left())
+        if course is None:
+            freeze("", "")
+        else:
+            course.begin(freeze)
         yield directory
     finally:
         _await(hypervisor, hypervisor.submit_thaw_disks(vm, directory), END)
@@ -97,10 +142,11 @@ def _await(hypervisor: Hypervisor, pending: Pending, seconds: float) -> None:
             raise error
 
 
-def _served(disk: Disk, directory: str) -> DiskRequest:
+def _served(disk: Disk, directory: str, former: Former | None) -> DiskRequest:
     """The disk as QEMU serves it, to be compared with the base of its chain, which nobody writes to."""
     base = tuple(LayerSpec(layer.path, layer.format) for layer in disk.layers[1:][-1:])
-    return DiskRequest(disk.id, (LayerSpec(os.path.join(directory, FROZEN_SOCKET), "nbd", disk.id),), "", base)
+    layer = LayerSpec(os.path.join(directory, FROZEN_SOCKET), "nbd", disk.id)
+    return DiskRequest(disk.id, (layer,), "", base, former)
 
 
 def _require_as_before(hypervisor: Hypervisor, vm: Vm) -> None:

@@ -41,7 +41,7 @@ class FakeHypervisor(Hypervisor):
 
     def capabilities(self) -> frozenset[Capability]:
         lacks = self.state.read().get("lacks", [])
-        lacks = [*lacks, Capability.DISK_FREEZE.name]  # there is no QEMU to serve them
+        lacks = [*lacks, Capability.DISK_FREEZE.name, Capability.CHECKPOINT.name]  # there is no QEMU to serve them
         return frozenset(capability for capability in Capability if capability.name not in lacks)
 
     def refs(self) -> tuple[VmRef, ...]:

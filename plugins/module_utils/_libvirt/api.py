@@ -18,6 +18,7 @@ from .._hypervisor import Capability, Detail, Hypervisor, Pending, done
 from .._model import IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from .._wait import poll_all
 from . import xml
+from .checkpoints import CheckpointVerbs
 from .connection import Connection, libvirt
 from .evidence import EvidenceVerbs
 from .frozen import FrozenVerbs
@@ -30,7 +31,7 @@ QUIESCE_SINCE = 1_002_011  # libvirt 1.2.11: it tells whether a guest's agent is
 REVERT_EXTERNAL_SINCE = 9_009_000  # libvirt 9.9.0: reverting external snapshots; before, they can only be taken
 
 
-class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Hypervisor):
+class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, CheckpointVerbs, Hypervisor):
     """One libvirt URI, local or remote."""
 
     def __init__(self, name: str, uri: str, connect_timeout: float = 15) -> None:
@@ -165,6 +166,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Hyp
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if external else 0
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE if external and quiesce else 0
         what = f"take snapshot {name} of"
+        self.clear_checkpoints(vm)
         self.link.domain(vm.ref, what, lambda d: d.snapshotCreateXML(xml.text_of(root), flags), repeat=False)
         return done(vm.ref, what)
 
@@ -183,6 +185,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Hyp
             if not memory and domain.isActive():
                 domain.destroy()
 
+        self.clear_checkpoints(vm, discard=True)
         self.link.domain(vm.ref, f"revert to {snapshot_id}", revert)
         return done(vm.ref, "revert")
 

@@ -22,6 +22,7 @@ from .._errors import NotFound, NotVerified, Refused, VmwardError
 from .._hypervisor import FROZEN_SOCKET, Pending
 from .._model import Vm
 from . import xml
+from .checkpoints import checkpoint_xml
 from .connection import Connection, libvirt
 
 _MOST = 107  # bytes of the path of a UNIX socket
@@ -32,7 +33,9 @@ class FrozenVerbs:
 
     link: Connection
 
-    def submit_freeze_disks(self, vm: Vm, disk_ids: Sequence[str], directory: str) -> Pending:
+    def submit_freeze_disks(
+        self, vm: Vm, disk_ids: Sequence[str], directory: str, checkpoint: str = "", since: str = ""
+    ) -> Pending:
         what, begun = "freeze the disks of", False
         socket = os.path.join(directory, FROZEN_SOCKET)
         if len(os.fsencode(socket)) > _MOST:
@@ -41,7 +44,8 @@ class FrozenVerbs:
         def begin(domain: Any) -> None:
             root = xml.parse(domain.XMLDesc(0))
             made_for(qemu_user(root), directory)
-            domain.backupBegin(pull_xml(root, disk_ids, directory), None, 0)
+            kept = checkpoint_xml(root, disk_ids, checkpoint) if checkpoint else None
+            domain.backupBegin(pull_xml(root, disk_ids, directory, since), kept, 0)
 
         def poll() -> bool:
             nonlocal begun
@@ -142,9 +146,14 @@ def made_for(user: tuple[int, int], directory: str) -> None:
     os.chown(directory, *user)
 
 
-def pull_xml(domain: ET.Element, disk_ids: Sequence[str], directory: str) -> str:
-    """A pull backup of these disks, served on a socket in the directory; every other disk is left out by name."""
+def pull_xml(domain: ET.Element, disk_ids: Sequence[str], directory: str, since: str = "") -> str:
+    """A pull backup of these disks, served on a socket in the directory; every other disk is left out by name.
+
+    All of a disk is served. With a checkpoint, what was written since is told too.
+    """
     root = ET.Element("domainbackup", {"mode": "pull"})
+    if since:
+        ET.SubElement(root, "incremental").text = since
     ET.SubElement(root, "server", {"transport": "unix", "socket": os.path.join(directory, FROZEN_SOCKET)})
     disks = ET.SubElement(root, "disks")
     for target in domain.iterfind("./devices/disk/target"):

@@ -21,6 +21,7 @@ from .._errors import NotVerified, Refused, TaskFailed, Unsupported
 from .._hypervisor import Pending, done
 from .._model import Disk, Layer, Vm, VmRef
 from . import xml
+from .checkpoints import forget
 from .connection import Connection, libvirt
 
 FORMATS = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "qed")
@@ -95,6 +96,7 @@ class ImageVerbs:
             domain = conn.lookupByUUIDString(vm.ref.id)
             for snapshot in domain.listAllSnapshots(0):
                 snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+            forget(domain)
             root = xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
             old: list[str] = []
             for disk in writable(vm):

@@ -25,6 +25,7 @@ SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}")
 LACKS = {
     Capability.SUSPEND,
     Capability.DISK_FREEZE,
+    Capability.CHECKPOINT,
     Capability.COLLECTORS,
     Capability.ISOLATE_SUSPENDED,
     Capability.DISK_RESET,

@@ -15,14 +15,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
+from typing import Any
 
-from .ext4 import Ext4
+from .ext4 import Ext4, Inode
 from .ext4_records import BadFilesystem
 from .places import Ranges
 
 FORMAT = 3
-_ARRAYS = ("starts", "counts", "owners", "acls", "acl_owners", "children", "parents", "name_ends")
-_TEXTS = ("names", "contents", "listing")
+PART = 32 << 10  # bytes of a packed index in one message
+_ROWS = ("starts", "counts", "owners", "acls", "acl_owners", "children", "parents", "name_ends")
+_ARRAYS = (*_ROWS, "known_starts", "known_ends", "kept_at", "replayed_starts", "replayed_ends")
+_BYTES = ("names", "contents", "listing", "kept")
 
 
 def _numbers() -> array[int]:
@@ -31,7 +34,10 @@ def _numbers() -> array[int]:
 
 @dataclass
 class VolumeIndex:
-    """One volume of a base: of ext and NTFS, arrays by block, by block, and by inode of the child; of others, keys."""
+    """One volume of a base: of ext and NTFS, arrays by block, by block, and by inode of the child; of others, keys.
+
+    The last part is filled only where the volume itself cannot be read again: see `former`.
+    """
 
     starts: array[int] = field(default_factory=_numbers)
     counts: array[int] = field(default_factory=_numbers)
@@ -44,6 +50,13 @@ class VolumeIndex:
     names: bytes = b""
     contents: bytes = b""
     listing: bytes = b""
+    kind: str = ""
+    known_starts: array[int] = field(default_factory=_numbers)
+    known_ends: array[int] = field(default_factory=_numbers)
+    kept_at: array[int] = field(default_factory=_numbers)
+    kept: bytes = b""
+    replayed_starts: array[int] = field(default_factory=_numbers)
+    replayed_ends: array[int] = field(default_factory=_numbers)
 
     def touched(self, changed: Ranges, block_size: int) -> tuple[set[int], set[int]]:
         """The inodes that own a changed block as content or map, and those that own one as attributes."""
@@ -72,11 +85,16 @@ class VolumeIndex:
         return compress(self.children, map(directories.__contains__, self.parents))
 
 
-def build(fs: Ext4) -> VolumeIndex:
+def build(fs: Ext4, before: VolumeIndex | None = None, again: frozenset[int] = frozenset()) -> VolumeIndex:
+    """Of all inodes; or of those of `again`, all others being as `before` has them."""
     blocks: list[tuple[int, int, int]] = []
     acls: list[tuple[int, int]] = []
     entries: list[tuple[int, int, bytes]] = []
-    for inode in fs.used_inodes():
+    inodes: Iterable[Inode] = fs.used_inodes()
+    if before is not None:
+        blocks, acls, entries = _rows_without(before, again)
+        inodes = (inode for inode in map(fs.used, sorted(again)) if inode is not None)
+    for inode in inodes:
         if fs.is_reserved(inode.number):
             continue
         if inode.acl:
@@ -89,6 +107,26 @@ def build(fs: Ext4) -> VolumeIndex:
             blocks += [(block, 1, inode.number) for block in nodes]
         if inode.is_dir:
             entries += [(number, inode.number, name) for number, name in fs.entries(inode)]
+    return _in_order(blocks, acls, entries)
+
+
+def _rows_without(
+    index: VolumeIndex, gone: frozenset[int]
+) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]], list[tuple[int, int, bytes]]]:
+    """The rows of an index, but for those that these inodes made."""
+    blocks = [row for row in zip(index.starts, index.counts, index.owners) if row[2] not in gone]
+    acls = [row for row in zip(index.acls, index.acl_owners) if row[1] not in gone]
+    entries, start = [], 0
+    for child, parent, end in zip(index.children, index.parents, index.name_ends):
+        if parent not in gone:
+            entries.append((child, parent, index.names[start:end]))
+        start = end
+    return blocks, acls, entries
+
+
+def _in_order(
+    blocks: list[tuple[int, int, int]], acls: list[tuple[int, int]], entries: list[tuple[int, int, bytes]]
+) -> VolumeIndex:
     blocks.sort()
     for one, other in zip(blocks, blocks[1:]):
         if one[0] + one[1] > other[0]:
@@ -119,7 +157,8 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
         "volumes": [
             {
                 "key": key,
-                **{name: len(getattr(one, name)) for name in (*_ARRAYS, *_TEXTS)},
+                "kind": one.kind,
+                **{name: len(getattr(one, name)) for name in (*_ARRAYS, *_BYTES)},
             }
             for key, one in volumes.items()
         ],
@@ -130,7 +169,7 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
     for one in volumes.values():
         for name in _ARRAYS:
             yield packer.compress(_little(getattr(one, name)).tobytes())
-        for name in _TEXTS:
+        for name in _BYTES:
             yield packer.compress(getattr(one, name))
     yield packer.flush()
 
@@ -143,13 +182,15 @@ def unpack(data: bytes) -> dict[str, VolumeIndex]:
         raise ValueError("the index is of another version")
     volumes = {}
     for entry in head["volumes"]:
-        one = volumes[entry["key"]] = VolumeIndex()
+        fields: dict[str, Any] = {"kind": str(entry["kind"])}
         for name in _ARRAYS:
-            setattr(one, name, _little(array("Q", raw[at : at + 8 * entry[name]])))
+            values = array("Q", raw[at : at + 8 * entry[name]])
+            fields[name] = _little(values)
             at += 8 * entry[name]
-        for name in _TEXTS:
-            setattr(one, name, raw[at : at + entry[name]])
+        for name in _BYTES:
+            fields[name] = raw[at : at + entry[name]]
             at += entry[name]
+        volumes[entry["key"]] = VolumeIndex(**fields)
     return volumes
 
 

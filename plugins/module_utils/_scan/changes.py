@@ -30,12 +30,14 @@ class Pair:
 
 
 def tell_changes(
-    judge: Judge, where: Where, pairs: Sequence[Pair], old: Ext4, new: Ext4, names: NamesOnTop, touched: set[int]
+    judge: Judge, where: Where, pairs: Sequence[Pair], old: Ext4, new: Ext4, names: NamesOnTop, touched: set[int] | None
 ) -> None:
+    """`touched`: inodes one of whose blocks differs; None if former contents can't be read, so that it isn't known."""
     for pair in pairs:
         if not new.is_reserved(pair.number) and pair.number != ROOT:
             what = "What happened to inode %d of %s" % (pair.number, where)
-            judge.each(what, _tell_pair, judge.emit, where, pair, old, new, names, pair.number in touched)
+            is_touched = None if touched is None else pair.number in touched
+            judge.each(what, _tell_pair, judge.emit, where, pair, old, new, names, is_touched)
     told = {pair.number for pair in pairs}
     for number in sorted(set(names.touched()) - told):
         kind, path, former = _names(names, number)
@@ -43,7 +45,9 @@ def tell_changes(
             _tell(judge.emit, where, kind, path, former, [], None)
 
 
-def _tell_pair(emit: Emit, where: Where, pair: Pair, old: Ext4, new: Ext4, names: NamesOnTop, touched: bool) -> None:
+def _tell_pair(
+    emit: Emit, where: Where, pair: Pair, old: Ext4, new: Ext4, names: NamesOnTop, touched: bool | None
+) -> None:
     was = pair.old if pair.old and pair.old.mode else None
     now = pair.new if pair.new and pair.new.mode else None
     if was and now and was.generation == now.generation and stat.S_IFMT(was.mode) == stat.S_IFMT(now.mode):
@@ -70,9 +74,12 @@ def _names(names: NamesOnTop, number: int) -> tuple[str, bytes, bytes]:
     return ("renamed" if before - after else "linked"), names.path(number), names.old_path(number)
 
 
-def _what(old: Ext4, new: Ext4, was: Inode, now: Inode, touched: bool) -> list[str]:
+def _what(old: Ext4, new: Ext4, was: Inode, now: Inode, touched: bool | None) -> list[str]:
     what = []
-    if not now.is_dir and (touched or was.content[:4] != now.content[:4]) and _content_differs(old, new, was, now):
+    if touched is None:
+        if not now.is_dir and (was.content[:4] != now.content[:4] or was.modified != now.modified):
+            what.append("content")
+    elif not now.is_dir and (touched or was.content[:4] != now.content[:4]) and _content_differs(old, new, was, now):
         what.append("content")
         if was.times == now.times:
             what.append("mtime_forged")
@@ -84,7 +91,7 @@ def _what(old: Ext4, new: Ext4, was: Inode, now: Inode, touched: bool) -> list[s
         what.append("setuid")
     if was.owner != now.owner:
         what.append("owner")
-    if (was.acl, was.extra) != (now.acl, now.extra) or touched:
+    if (was.acl, was.extra) != (now.acl, now.extra) or touched is not False:
         if _capability(old, was) != _capability(new, now):
             what.append("capability")
         elif (was.acl, was.extra) != (now.acl, now.extra) and not now.is_dir and "content" not in what:

@@ -31,11 +31,15 @@ _REASONS = 50
 
 @dataclass(frozen=True)
 class Base:
-    """A volume as it was in the base, what is known of it, and where the volume of now differs from it."""
+    """A volume as it was in the base, what is known of it, and where the volume of now differs from it.
+
+    Not `is_comparable`: of the volume as it was only metadata can be read, and `changed` is where it was written to.
+    """
 
     volume: Blocks
     index: VolumeIndex | None
     changed: Ranges
+    is_comparable: bool = True
 
 
 class ExtDelta:
@@ -44,9 +48,10 @@ class ExtDelta:
             raise BadFilesystem("its base has no index")
         self._judge, self._where, self._volume = judge, where, volume
         self._new, self._old = Ext4(volume), old
-        self._changed = base.changed
+        self._changed, self._is_comparable = base.changed, base.is_comparable
         self._names = NamesOnTop(self._new, base.index)
         self._touched, self._attributes = base.index.touched(base.changed, old.block_size)
+        self.again: frozenset[int] = frozenset()  # the inodes that are not known to be the base's
         self._judged: set[int] = set()
         self._covered: list[tuple[int, int]] = []
         self._wanted = judge.indicators.names_as_bytes
@@ -57,7 +62,8 @@ class ExtDelta:
         """Judge all that could differ, and give what the judged files cover."""
         for doubt in self._new.doubts():
             self._judge.reason("%s may look different to the guest: %s." % (str(self._where).capitalize(), doubt))
-        pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self._candidates())]
+        self.again = frozenset(self._candidates())
+        pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self.again)]
         self._read_directories(pairs)
         for pair in pairs:
             self._judge.each("Inode %d on %s" % (pair.number, self._where), self._inode, pair)
@@ -70,7 +76,8 @@ class ExtDelta:
             self._judge.reason("A directory of %s was not read: %s." % (self._where, problem))
         look_for_paths(self._judge, self._where, self._new)
         if report:
-            tell_changes(self._judge, self._where, pairs, self._old, self._new, self._names, self._touched)
+            touched = self._touched if self._is_comparable else None
+            tell_changes(self._judge, self._where, pairs, self._old, self._new, self._names, touched)
         return Ranges(self._covered)
 
     def _candidates(self) -> set[int]:

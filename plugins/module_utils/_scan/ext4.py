@@ -166,6 +166,11 @@ class Ext4:
         return found
 
     @property
+    def descriptors_end(self) -> int:
+        """The first byte behind the superblock and the descriptors of all groups."""
+        return (1024 // self.block_size + 1) * self.block_size + len(self.groups) * self._descriptor_size
+
+    @property
     def journal_inode(self) -> int:
         number: int = struct.unpack_from("<I", self._raw, 224)[0]
         return number if self._compat & 4 else 0

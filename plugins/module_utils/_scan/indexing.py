@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Callable
 
-from .baseline import chunks, pack
+from .baseline import PART, chunks, pack
 from .chain import Layer
 from .job import Request, check_directory, confined, opened, outcome, prepare, spent
 from .judge import Emit
 from .known import Base, Known, fingerprint, state_of
 from .scanner import DiskSpec, Scanner
-
-_PART = 32 << 10
 
 
 def index(request: Request, dry: bool = False) -> dict[str, Any]:
@@ -81,7 +79,7 @@ def _prepare(
             return
         scanner = Scanner(prepared.judge, indexing=True)
         scanner.run([replace(disk, snapshot="") for disk in disks])
-        for part in chunks(pack(scanner.index or {}), _PART):
+        for part in chunks(pack(scanner.index or {}), PART):
             emit("index", {"data": b64encode(part).decode()})
         emit("finished", {})
 

@@ -6,28 +6,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import stat
-import struct
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
-from .baseline import unpack
+from .baseline import PART, chunks, pack, unpack
 from .blocks import UnreadableImage
 from .chain import Layer
+from .claim import claimed
 from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .groups import each_disk, merged, together, worst
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
-from .known import Base, Known, binding, state_of
+from .known import Base, Former, Known, Records, binding, find_base, state_of
 from .listen import Listener, Progress
-from .nbd import connect
+from .nbd import connect, written
 from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
@@ -40,9 +39,6 @@ _SILENT = (
     "clamd does not say when an archive exceeds its limits, so that what such a one holds was not judged. "
     "Set AlertExceedsMax yes in clamd.conf and restart clamd."
 )
-_FLOCK = struct.Struct("hhqqi4x")
-# QEMU marks a right that it holds by a shared lock on byte 100 + right, and one it denies to others on 200 + right
-_QEMU_HOLDS_WRITE, _QEMU_HOLDS_RESIZE, _QEMU_DENIES_WRITE = 101, 103, 201
 
 
 class BadInput(Exception):
@@ -66,6 +62,7 @@ class DiskRequest:
     layers: tuple[LayerSpec, ...]
     snapshot: str = ""
     clone_of: tuple[LayerSpec, ...] = ()
+    former: Former | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,7 @@ class Request:
     clamd_database: str = ""
     several: bool = False  # several states of the same disks share most of their contents
     at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
+    records: Records | None = None  # filled by the scan
 
     @property
     def children(self) -> int:
@@ -124,6 +122,9 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     for group, (listener, ended) in zip(groups, told):
         outcome(listener.tally, ended, " of disk %s" % ", ".join(disk.name for disk in group) if told[1:] else "")
         tallies.append(listener.tally)
+        if request.records is not None:
+            request.records.binding = listener.binding
+            request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
     ended = Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
     return {**merged(tallies).as_result(), **spent(ended), "disks": each_disk(groups, tallies)}
 
@@ -151,7 +152,11 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit, rules
 
     def work(emit: Emit) -> None:
         if prepared.is_trusted(emit):
-            Scanner(prepared.judge).run(unpacked(on_top))
+            scanner = Scanner(prepared.judge, recording=request.records is not None)
+            scanner.run(unpacked(on_top))
+            for name, index in (scanner.records or {}).items():
+                for part in chunks(pack(index), PART):
+                    emit("record", {"disk": name, "data": b64encode(part).decode()})
             emit("finished", {})
 
     return work
@@ -271,11 +276,19 @@ class OnTop:
 def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], emit: Emit) -> list[OnTop]:
     """Each disk with the base that it may be scanned on top of."""
     looked: dict[tuple[object, ...], tuple[Base | None, Sequence[Layer], str]] = {}
+    formers = {printable(disk.name, 64): disk.former for disk in request.disks}
     found, told = [], set()
-    for disk in disks:
+    for disk, former in ((disk, formers.get(disk.name)) for disk in disks):
+        if former is not None:
+            why = "" if former.binding == prepared.binding else "it was scanned with other rules, engines or limits"
+            emit("base", vars(BaseUse(disk.name, former.name, not why, why, former.at)))
+            if not why:
+                found.append(OnTop(disk, (), former.body))
+                continue
         key = (disk.layers, bool(disk.snapshot), disk.clone_of)
         if key not in looked:
-            looked[key] = _find_base(request, prepared.binding, disk)
+            parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
+            looked[key] = find_base(request.directory, prepared.binding, [*parts, disk.clone_of])
         base, layers, why = looked[key]
         use = BaseUse(
             disk.name,
@@ -295,28 +308,6 @@ def unpacked(disks: Sequence[OnTop]) -> list[DiskSpec]:
     """In the child: an index was written by one that read hostile disks."""
     indexes = {id(one.body): unpack(one.body) for one in {id(one.body): one for one in disks}.values() if one.body}
     return [replace(one.disk, base=one.base, index=indexes[id(one.body)]) if one.body else one.disk for one in disks]
-
-
-def _find_base(request: Request, bound: str, disk: DiskSpec) -> tuple[Base | None, Sequence[Layer], str]:
-    """The longest part of the chain that is indexed; and why it can't be relied on, if it can't."""
-    if not request.directory:
-        return None, (), "no directory of indexes was given"
-    if not bound:
-        return None, (), "the engines' signatures can't be identified"
-    known = Known(request.directory)
-    parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
-    for layers in [*parts, disk.clone_of]:
-        base = known.base(layers) if layers else None
-        if base is None:
-            continue
-        if not base.is_of(layers):
-            return base, layers, "the base was changed since it was indexed"
-        if base.binding != bound:
-            return base, layers, "the base was indexed with other rules, engines or limits"
-        if base.verdict != "clean":
-            return base, layers, "the base is not clean, but %s" % base.verdict
-        return base, layers, ""
-    return None, (), "no base of it is indexed"
 
 
 def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
@@ -359,6 +350,7 @@ def opened(disks: Sequence[DiskRequest]) -> Iterator[tuple[list[DiskSpec], list[
                 tuple(layers[spec] for spec in disk.layers),
                 disk.snapshot,
                 tuple(layers[spec] for spec in disk.clone_of),
+                written=_written(disk),
             )
             for disk in disks
         ]
@@ -374,26 +366,22 @@ def _connected(name: str, spec: LayerSpec, stack: ExitStack) -> Layer:
     return Layer(spec.path, spec.format, fd, size)
 
 
+def _written(disk: DiskRequest) -> tuple[tuple[int, int], ...]:
+    if disk.former is None:
+        return ()
+    try:
+        return tuple(written(disk.layers[0].path, disk.layers[0].export, disk.former.context))
+    except UnreadableImage as exc:
+        raise BadInput("Cannot learn what was written to disk %s: %s." % (disk.name, exc)) from exc
+
+
 def _open(name: str, path: str, stack: ExitStack) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
         raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, exc.strerror)) from exc
     stack.callback(os.close, fd)
-    _claim(path, fd)
+    why = claimed(path, fd)
+    if why:
+        raise BadInput(why)
     return fd
-
-
-def _claim(path: str, fd: int) -> None:
-    """Refuse what a running VM writes to, and keep a VM from starting on it while we read (a base may stay in use)."""
-    mode = os.fstat(fd).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        raise BadInput("Cannot read %s: it is neither a file nor a block device." % path)
-    for byte in (_QEMU_HOLDS_WRITE, _QEMU_HOLDS_RESIZE):
-        probe = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
-        if _FLOCK.unpack(probe)[0] != fcntl.F_UNLCK:
-            raise BadInput(
-                "Cannot read %s: it is in use by a running VM. Stop the VM, or scan it as it runs: "
-                "vm_disk_scan, or scan_live of the role scan." % path
-            )
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _QEMU_DENIES_WRITE, 1, 0))

@@ -17,8 +17,8 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from .baseline import FORMAT
@@ -58,6 +58,25 @@ class Base:
         # Nothing tells when a block device was written to
         devices = any(stat.S_ISBLK(os.fstat(layer.fd).st_mode) for layer in layers)
         return not devices and bool(self.head["states"] == [state_of(layer) for layer in layers])
+
+
+@dataclass(frozen=True)
+class Former:
+    """What an earlier scan kept of a disk that it found clean, and who tells what was written to it since."""
+
+    name: str
+    at: int  # seconds since 1970
+    binding: str
+    body: bytes
+    context: str  # of NBD: a dirty bitmap
+
+
+@dataclass
+class Records:
+    """Of a scan that was asked for them: by disk, what a later one must know, bound to the rules and engines."""
+
+    binding: str = ""
+    bodies: dict[str, bytes] = field(default_factory=dict)
 
 
 def binding(engines: Sequence[dict[str, Any]], extra: Sequence[Any]) -> str:
@@ -121,6 +140,35 @@ class Known:
         self._replace(path, json.dumps(full).encode() + b"\n" + body)
         return path
 
+    def record(self, vm_id: str) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+        """What the last clean scan of a running VM left: its head, and by disk what `Former` wants."""
+        try:
+            with open(self._record_path(vm_id), "rb") as file:
+                head = json.loads(file.readline(_MOST_HEAD))
+                body = file.read()
+            if hashlib.sha256(body).hexdigest() != head["body_sha256"] or head["vm"] != vm_id:
+                return None
+            bodies, at = {}, 0
+            for name, size in head["sizes"].items():
+                bodies[name] = body[at : at + size]
+                at += size
+            return head, bodies
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def keep_record(self, vm_id: str, head: dict[str, Any], bodies: dict[str, bytes]) -> None:
+        body = b"".join(bodies.values())
+        sizes = {name: len(one) for name, one in bodies.items()}
+        full = {**head, "vm": vm_id, "sizes": sizes, "body_sha256": hashlib.sha256(body).hexdigest()}
+        self._replace(self._record_path(vm_id), json.dumps(full).encode() + b"\n" + body)
+
+    def forget_record(self, vm_id: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._record_path(vm_id))
+
+    def _record_path(self, vm_id: str) -> str:
+        return os.path.join(self._directory, hashlib.sha256(vm_id.encode()).hexdigest()[:32] + ".checkpoint")
+
     def contents(self, bound: str) -> set[bytes]:
         """The keys of all contents that this binding found clean."""
         try:
@@ -153,7 +201,7 @@ class Known:
 
     def _replace(self, path: str, content: bytes) -> None:
         draft = "%s.%d" % (path, os.getpid())
-        with open(draft, "wb") as file:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -176,3 +224,24 @@ class Known:
         with open(os.path.join(self._directory, what + ".lock"), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def find_base(directory: str, bound: str, parts: Sequence[Sequence[Layer]]) -> tuple[Base | None, Sequence[Layer], str]:
+    """The first of these parts of a chain that is indexed; and why it can't be relied on, if it can't."""
+    if not directory:
+        return None, (), "no directory of indexes was given"
+    if not bound:
+        return None, (), "the engines' signatures can't be identified"
+    known = Known(directory)
+    for layers in parts:
+        base = known.base(layers) if layers else None
+        if base is None:
+            continue
+        if not base.is_of(layers):
+            return base, layers, "the base was changed since it was indexed"
+        if base.binding != bound:
+            return base, layers, "the base was indexed with other rules, engines or limits"
+        if base.verdict != "clean":
+            return base, layers, "the base is not clean, but %s" % base.verdict
+        return base, layers, ""
+    return None, (), "no base of it is indexed"

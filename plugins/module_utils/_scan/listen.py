@@ -86,6 +86,7 @@ class Listener:
         self.points: list[tuple[str, Tally]] = []
         self.fresh: list[bytes] = []
         self.index = bytearray()
+        self.records: dict[str, bytearray] = {}
         self.is_current = False
 
     def tallies(self) -> list[Tally]:
@@ -148,6 +149,12 @@ class Listener:
 
     def _index(self, body: dict[str, Any]) -> None:
         self.index += b64decode(str(body["data"]), validate=True)
+
+    def _record(self, body: dict[str, Any]) -> None:
+        name = str(body["disk"])
+        if name not in self.records and len(self.records) >= 256:
+            raise ValueError("more disks than a VM has")
+        self.records.setdefault(name, bytearray()).extend(b64decode(str(body["data"]), validate=True))
 
     def _current(self, body: dict[str, Any]) -> None:
         self.is_current = True

@@ -28,16 +28,17 @@ _ZERO = 2  # of base:allocation: reads as zeros
 _ALLOCATION = b"base:allocation"
 _MOST = 16 << 20  # bytes asked for at once
 _SPAN = 1 << 30  # bytes whose allocation is asked for at once
+_MOST_PARTS = 1 << 22
 _SMALL, _AHEAD, _KEPT = 64 << 10, 256 << 10, 64  # of small reads: parts of the disk that are kept
 
 
-def connect(path: str, export: str) -> tuple[int, int]:
-    """A descriptor that is ready for `Nbd`, and the size of the export."""
+def connect(path: str, export: str, context: bytes = _ALLOCATION) -> tuple[int, int]:
+    """A descriptor that is ready for `Nbd`, and the size of the export. Of its blocks the `context` will be told."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _be_patient(link, PATIENCE)
         link.connect(path)
-        size = _agree(link.fileno(), export.encode())
+        size = _agree(link.fileno(), export.encode(), context)
         _be_patient(link, 0)  # the scan has a deadline of its own
         return link.detach(), size
     except (OSError, struct.error) as exc:
@@ -46,21 +47,49 @@ def connect(path: str, export: str) -> tuple[int, int]:
         link.close()
 
 
+def written(path: str, export: str, context: str) -> list[tuple[int, int]]:
+    """Where a dirty bitmap says that the disk was written to, as (start, end)."""
+    fd, size = connect(path, export, context.encode())
+    link = socket.socket(fileno=fd)
+    try:
+        _be_patient(link, PATIENCE)
+        return _dirty(Nbd(fd, size))
+    except (OSError, struct.error) as exc:
+        raise UnreadableImage("%s: %s" % (path, exc)) from exc
+    finally:
+        link.close()
+
+
+def _dirty(disk: Nbd) -> list[tuple[int, int]]:
+    """What is not plainly said to be clean is dirty."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < disk.size:
+        for length, flags in disk.status(at, min(_SPAN, disk.size - at)):
+            if flags:
+                found.append((at, at + length))
+            at += length
+        if len(found) > _MOST_PARTS:
+            raise UnreadableImage("the server tells of more parts than can be kept")
+    return found
+
+
 def _be_patient(link: socket.socket, seconds: int) -> None:
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         link.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
 
-def _agree(fd: int, export: bytes) -> int:
+def _agree(fd: int, export: bytes, context: bytes) -> int:
     magic, options, flags = struct.unpack(">8s8sH", _receive(fd, 18))
     if magic != _GREETING or options != _OPTION or not flags & 1:
         raise UnreadableImage("it does not speak NBD")
     _send(fd, struct.pack(">I", 3 if flags & 2 else 1))
     name = struct.pack(">I", len(export)) + export
     _ask(fd, _STRUCTURED, b"")
-    query = struct.pack(">II", 1, len(_ALLOCATION)) + _ALLOCATION
-    if not any(answer[4:] == _ALLOCATION for kind, answer in _ask(fd, _META, name + query) if kind == _CONTEXT):
-        raise UnreadableImage("the server does not tell what is allocated")
+    query = struct.pack(">II", 1, len(context)) + context
+    if not any(answer[4:] == context for kind, answer in _ask(fd, _META, name + query) if kind == _CONTEXT):
+        what = "is allocated" if context == _ALLOCATION else "was written"
+        raise UnreadableImage("the server does not tell what %s" % what)
     told = _ask(fd, _GO, name + struct.pack(">H", 0))
     sizes = [struct.unpack_from(">Q", answer, 2)[0] for kind, answer in told if kind == _INFO and answer[:2] == b"\0\0"]
     if not sizes or not 0 < sizes[0] <= MAX_DISK:
@@ -165,13 +194,15 @@ class Nbd(Blocks):
         """Holes are zeros; of everything else it is not known in which layer it lies."""
         at, end = offset, min(offset + length, self.size)
         while at < end:
-            for size, is_zero in self._allocation(at, min(_SPAN, end - at)):
+            for size, flags in self.status(at, min(_SPAN, end - at)):
+                is_zero = bool(flags & _ZERO)
                 yield size, None if is_zero else self, 0 if is_zero else at
                 at += size
         if offset + length > at:
             yield offset + length - at, None, 0
 
-    def _allocation(self, offset: int, length: int) -> list[tuple[int, bool]]:
+    def status(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Lengths and flags, in the context agreed on, from `offset` on: at least one, `length` in all at most."""
         self._request(_STATUS, offset, length)
         found, left = [], length
         for kind, part in self._chunks():
@@ -179,8 +210,8 @@ class Nbd(Blocks):
                 raise UnreadableImage("the server answers nonsense")
             for size, flags in struct.iter_unpack(">II", part[4:]):
                 if left and size:
-                    found.append((min(size, left), bool(flags & _ZERO)))
+                    found.append((min(size, left), flags))
                     left -= found[-1][0]
         if not found:
-            raise UnreadableImage("the server does not tell what is allocated")
+            raise UnreadableImage("the server tells nothing of its blocks")
         return found

@@ -7,20 +7,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from .baseline import VolumeIndex, build
 from .blocks import Blocks, Slice
 from .chain import Layer, open_chain
-from .delta import Base, ExtDelta, judge_ext_file, look_for_paths, match_rest
-from .ext4 import ROOT, Ext4, Inode
+from .delta import Base, ExtDelta, match_rest
+from .ext4 import Ext4
+from .ext4_judge import judge_files
 from .ext4_records import BadFilesystem
 from .foreign import COMPARABLE, READABLE, identify
+from .former import Below, kind_of, remember, volume_key
 from .journal import Replayed, replay
 from .judge import Judge, Where
 from .lvm import has_label, read_groups
-from .names import Names
 from .ntfs_delta import NtfsDelta
 from .ntfs_index import build as build_ntfs
 from .ntfs_judge import NtfsScan
@@ -30,7 +31,6 @@ from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
 from .verdict import Change, Volume, printable
 
-_REASONS_PER_VOLUME = 50
 _PARTITIONS_AT = 446
 
 # Name of the disk, and the layers of its base
@@ -39,7 +39,10 @@ BaseKey = tuple[str, tuple[Layer, ...]]
 
 @dataclass(frozen=True)
 class DiskSpec:
-    """`clone_of`: what the disk is a full copy of. `base` was found clean, and `index` is what is known of it."""
+    """`clone_of`: what the disk is a full copy of. `base` was found clean, and `index` is what is known of it.
+
+    `written`: where the disk was written to since an earlier scan found it clean; the index is then of that scan.
+    """
 
     name: str
     layers: tuple[Layer, ...]
@@ -47,6 +50,16 @@ class DiskSpec:
     clone_of: tuple[Layer, ...] = ()
     base: tuple[Layer, ...] = ()
     index: dict[str, VolumeIndex] | None = None
+    written: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass
+class Read:
+    """How an ext volume was read: as its journal makes it, and which inodes may differ from those of its base."""
+
+    view: Replayed | None = None
+    base: Base | None = None
+    again: frozenset[int] | None = None
 
 
 @dataclass
@@ -58,12 +71,17 @@ class Seen:
 
 
 class Scanner:
-    """`indexing`: keep what a later scan on top must know. `remember`: judge what several states share once."""
+    """`indexing`: keep what a later scan on top must know. `remember`: judge what several states share once.
 
-    def __init__(self, judge: Judge, indexing: bool = False, remember: bool = False) -> None:
+    `records`: by disk, what a later scan of the very same disk must know, once this one is found clean.
+    """
+
+    def __init__(self, judge: Judge, indexing: bool = False, remember: bool = False, recording: bool = False) -> None:
         self._judge = judge
         self._remember = remember
         self.index: dict[str, VolumeIndex] | None = {} if indexing else None
+        self.records: dict[str, dict[str, VolumeIndex]] | None = {} if recording else None
+        self._read = Read()
         self._physical: list[Physical] = []
         self._bases: dict[BaseKey, Blocks] = {}
         self._before: dict[BaseKey, Seen] = {}
@@ -81,7 +99,11 @@ class Scanner:
     def _disk(self, spec: DiskSpec) -> None:
         if spec.index is None:
             disk = self.disks[spec.name] = open_chain(spec.layers, spec.snapshot)
-            self._parts_of(spec.name, disk, None, Ranges(), {})
+            self._parts_of(spec.name, disk, None)
+            return
+        if not spec.base:
+            disk = self.disks[spec.name] = open_chain(spec.layers)
+            self._parts_of(spec.name, disk, Below(None, Ranges(spec.written), spec.index))
             return
         key = spec.name, spec.base
         if key not in self._bases:
@@ -94,7 +116,7 @@ class Scanner:
             disk = open_chain(spec.layers, spec.snapshot)
         self.disks[spec.name] = disk
         changed = self._changed(key, disk, old)
-        self._parts_of(spec.name, disk, old, changed, spec.index)
+        self._parts_of(spec.name, disk, Below(old, changed, spec.index))
 
     def _changed(self, key: BaseKey, disk: Blocks, old: Blocks) -> Ranges:
         """Compare with the base only what lies elsewhere than in the state that was scanned before."""
@@ -110,20 +132,18 @@ class Scanner:
             self._before[key] = Seen(disk, changed)
         return changed
 
-    def _parts_of(
-        self, name: str, disk: Blocks, old: Blocks | None, changed: Ranges, index: dict[str, VolumeIndex]
-    ) -> None:
+    def _parts_of(self, name: str, disk: Blocks, below: Below | None) -> None:
+        if self.records is not None:
+            self.records[name] = {}
         parts = self._parts(name, disk)
-        former = self._compare_tables(name, disk, old, parts)
+        former = self._compare_tables(name, disk, below, parts)
+        index = below.index if below is not None else {}
         for number, part in enumerate(parts):
             volume = disk if part == Extent(0, disk.size) else Slice(disk, part.start, part.size)
-            base = None
-            if old is not None and part in former:
-                key = volume_key("", part.start, part.size)
-                base = Base(Slice(old, part.start, part.size), index.get(key), changed.part(part.start, part.size))
+            base = below.base(part) if below is not None and part in former else None
             self._volume(Where(name, number + 1), volume, part.start, base, index)
         gaps = find_gaps(parts, disk.size)
-        self._gaps(name, disk, gaps, changed if old is not None else None)
+        self._gaps(name, disk, gaps, below.changed if below is not None else None)
 
     def _parts(self, name: str, disk: Blocks) -> list[Extent]:
         kind, parts = identify(disk), find_partitions(disk)
@@ -131,14 +151,15 @@ class Scanner:
             self._judge.reason("Disk %s holds a partition table and a file system (%s) in one place." % (name, kind))
         return parts or [Extent(0, disk.size)]
 
-    def _compare_tables(self, name: str, disk: Blocks, old: Blocks | None, parts: list[Extent]) -> list[Extent]:
-        if old is None:
+    def _compare_tables(self, name: str, disk: Blocks, below: Below | None, parts: list[Extent]) -> list[Extent]:
+        if below is None:
             return []
-        former = find_partitions(old) or [Extent(0, old.size)]
+        former, old = below.parts(), below.disk
         for part in sorted(set(parts) ^ set(former), key=lambda part: part.start):
             what = "new" if part in parts else "deleted"
             self._change(name, 0, what, "partition at byte %d" % part.start, part.size)
-        if parts != [Extent(0, disk.size)] and disk.read(0, _PARTITIONS_AT) != old.read(0, _PARTITIONS_AT):
+        has_table = parts != [Extent(0, disk.size)]
+        if old is not None and has_table and disk.read(0, _PARTITIONS_AT) != old.read(0, _PARTITIONS_AT):
             self._change(name, 0, "changed", "boot sector", _PARTITIONS_AT)
         return former
 
@@ -174,7 +195,7 @@ class Scanner:
     ) -> None:
         kind = "unknown"
         before = self._judge.reasons
-        self._method = "full"
+        self._method, self._read = "full", Read()
 
         def scan() -> None:
             nonlocal kind
@@ -182,30 +203,44 @@ class Scanner:
             if kind != "lvm" and has_label(volume):
                 self._judge.reason("%s holds a file system (%s) and a label of LVM." % (str(where).capitalize(), kind))
             if kind == "lvm" and not label:
-                self._method = "full" if base is None else "delta" if base.changed else "same"
-                self._physical.append(Physical(where, volume, base, index))
-            elif base is not None and identify(base.volume) == kind:
+                old = base if base is not None and base.is_comparable else None
+                self._method = "full" if old is None else "delta" if old.changed else "same"
+                self._physical.append(Physical(where, volume, old, index))
+            elif base is not None and kind_of(base.volume) == kind:
                 kind = self._on_top(where, volume, kind, base)
             else:
                 kind = self._by_kind(where, volume, kind, volume_key(label, start, volume.size))
 
         read = self._judge.guard(str(where).capitalize(), scan) and self._judge.reasons == before
+        if self.records is not None and read and not label:
+            key = volume_key("", start, volume.size)
+            self._judge.guard("What to remember of %s" % where, self._record, where.disk, key, kind, volume)
         told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
         self._judge.emit("volume", vars(told))
+
+    def _record(self, disk: str, key: str, kind: str, volume: Blocks) -> None:
+        read = self._read
+        try:
+            index = remember(kind, volume, read.view, read.base, read.again)
+        except BadFilesystem as exc:
+            self._judge.note("A later scan will read a volume of disk %s as a whole, since %s." % (disk, exc))
+            index = VolumeIndex(kind=kind)
+        if self.records is not None:
+            self.records[disk][key] = index
 
     def _on_top(self, where: Where, volume: Blocks, kind: str, base: Base) -> str:
         """Only what differs from a base that is clean under the same rules."""
         if not base.changed and volume.size == base.volume.size:
-            self._method = "same"
+            self._method, self._read = "same", Read(None, base, frozenset())
             return "empty" if kind == "unknown" else kind
         if kind == "swap":
             self._method = "delta"
             match_rest(self._judge, where, volume, base.changed, Ranges(), "swap")
         elif kind == "ext":
             self._ext_on_top(where, volume, base)
-        elif kind == "ntfs":
+        elif kind == "ntfs" and base.is_comparable:
             self._ntfs_on_top(where, volume, base)
-        elif kind in COMPARABLE and base.index is not None and volume.size == base.volume.size:
+        elif kind in COMPARABLE and base.is_comparable and volume.size == base.volume.size:
             self._method = "delta"
             Other(self._judge, where, kind, volume, base).run()
         else:
@@ -268,11 +303,14 @@ class Scanner:
         if view is None:
             covered = delta.run(report=True)
             match_rest(self._judge, where, volume, base.changed, covered, label)
+            self._read = Read(None, base, delta.again)
             return
         written = Ranges((start, start + length) for start, length in view.stretches())
-        fresh = differing(view, base.volume, view.stretches())
-        whole = Base(base.volume, base.index, base.changed.minus(written).plus(fresh))
-        covered = ExtDelta(self._judge, where, view, old, whole).run(report=True)
+        fresh = written if not base.is_comparable else differing(view, base.volume, view.stretches())
+        whole = replace(base, changed=base.changed.minus(written).plus(fresh))
+        seen = ExtDelta(self._judge, where, view, old, whole)
+        covered = seen.run(report=True)
+        self._read = Read(view, whole, seen.again)
         match_rest(self._judge, where, view, whole.changed, covered, label)
 
         def before() -> None:
@@ -308,7 +346,8 @@ class Scanner:
     def _replayed(self, where: Where, volume: Blocks, fs: Ext4) -> Replayed | None:
         """What the guest will see after its next mount. A journal that can't be replayed makes the scan incomplete."""
         try:
-            return replay(volume, fs)
+            self._read.view = replay(volume, fs)
+            return self._read.view
         except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
             self._judge.reason(
                 "%s may look different to the guest: its journal holds changes that can't be read (%s). "
@@ -322,7 +361,7 @@ class Scanner:
         fs = Ext4(seen)
         for doubt in fs.doubts():
             self._judge.reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
-        self._ext_files(where, seen, fs)
+        judge_files(self._judge, where, seen, fs, self._remember)
         self._judge.raw(where, volume, Extent(0, 1024), "before the file system")
         self._judge.raw(where, volume, Extent(fs.end, volume.size - fs.end), "behind the file system")
         if view is None:
@@ -343,45 +382,3 @@ class Scanner:
             self.index[key] = build_it()
         except BadFilesystem as exc:
             self._judge.note("%s has no index, since %s: it is scanned as a whole." % (str(where).capitalize(), exc))
-
-    def _ext_files(self, where: Where, volume: Blocks, fs: Ext4) -> None:
-        judge = self._judge
-        judge.emit("expect", {"bytes": max(0, fs.blocks_count - fs.free_blocks) * fs.block_size})
-        names = Names(fs, judge.indicators.names_as_bytes)
-        seen: set[int] = set()
-        for inode in fs.used_inodes():
-            if inode.mode:
-                seen.add(inode.number)
-            if inode.is_odd:
-                judge.reason("Inode %d on %s was not read: it is damaged." % (inode.number, where))
-            if inode.is_file and not fs.is_reserved(inode.number):
-                self._ext_file(where, volume, fs, names, inode)
-            if inode.acl:
-                judge.each("Inode %d on %s" % (inode.number, where), self._attributes, where, fs, inode)
-        listed = names.listed()
-        for number in sorted(listed - seen):
-            # A directory names it, but it looks free: the kernel would refuse it, e2fsck may revive it.
-            inode = fs.inode(number)
-            if inode.is_file:
-                self._ext_file(where, volume, fs, names, inode)
-            else:
-                judge.reason("Inode %d on %s was not read: a directory names it, but it is free." % (number, where))
-        for problem in names.problems[:_REASONS_PER_VOLUME]:
-            judge.reason("A directory of %s was not read: %s." % (where, problem))
-        for path in names.found():
-            judge.named(where, path, "ioc_name")
-        look_for_paths(judge, where, fs)
-        hidden = [number for number in seen - listed if number != ROOT and not fs.is_reserved(number)]
-        if hidden:
-            judge.note("%d files of %s have no name in any directory; they were scanned." % (len(hidden), where))
-
-    def _ext_file(self, where: Where, volume: Blocks, fs: Ext4, names: Names, inode: Inode) -> None:
-        judge_ext_file(self._judge, where, fs, volume, inode, names.path, self._remember)
-
-    def _attributes(self, where: Where, fs: Ext4, inode: Inode) -> None:
-        self._judge.attributes(where, inode.number, fs.xattr_block(inode))
-
-
-def volume_key(label: str, start: int, size: int) -> str:
-    """What an index calls a volume."""
-    return "%s@%d+%d" % (label, start, size)

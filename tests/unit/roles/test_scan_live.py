@@ -49,7 +49,7 @@ def test_only_what_is_on_and_asked_for_is_read_as_it_runs(power: str, asked: dic
 
 def test_both_ways_are_told_the_same() -> None:
     images, live = (yaml.safe_load((ROLE / f"tasks/{name}.yml").read_text())[0] for name in ("images", "live"))
-    own = {"hypervisors", "only", "vm", "scratch", "free_space_factor"}
+    own = {"hypervisors", "only", "vm", "scratch", "free_space_factor", "checkpoint"}
     of_images, of_live = images["vmward.remediation.disk_scan"], live["vmward.remediation.vm_disk_scan"]
     assert {key: of_images[key] for key in of_images if key != "disks"} == {
         key: of_live[key] for key in of_live if key not in own

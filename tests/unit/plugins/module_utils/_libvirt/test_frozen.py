@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.scratch import remove
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.checkpoints import checkpoint_xml
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.frozen import (
     made_for,
     pull_xml,
@@ -31,6 +32,15 @@ def test_only_the_disks_asked_for_are_served() -> None:
         '<domainbackup mode="pull"><server transport="unix" socket="/scratch/x.frozen/nbd" /><disks>'
         '<disk name="vda" backup="no" /><disk name="vdb" backup="yes" type="file"><driver type="qcow2" />'
         '<scratch file="/scratch/x.frozen-vdb" /></disk></disks></domainbackup>'
+    )
+
+
+def test_what_was_written_is_asked_for_and_a_checkpoint_left() -> None:
+    asked = pull_xml(DOMAIN, ["vdb"], "/scratch/x.frozen", "vmward-scan-1")
+    assert asked.startswith('<domainbackup mode="pull"><incremental>vmward-scan-1</incremental><server ')
+    assert checkpoint_xml(DOMAIN, ["vdb"], "vmward-scan-2") == (
+        '<domaincheckpoint><name>vmward-scan-2</name><disks><disk name="vda" checkpoint="no" />'
+        '<disk name="vdb" checkpoint="bitmap" /></disks></domaincheckpoint>'
     )
 
 
