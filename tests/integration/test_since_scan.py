@@ -178,3 +178,14 @@ def test_what_was_not_kept_is_never_made_up(parted: tuple[Path, Clean], tmp_path
     tally, _record = clean.look(now, {**clean.record, key: VolumeIndex(kind="ext")}, clean.written(now))
     assert methods(tally)[0] == "full"
     assert tally.verdict().value == "clean"
+
+
+def test_ntfs_is_read_as_a_whole_once_something_in_it_was_written(tmp_path: Path) -> None:
+    image = tmp_path / "ntfs.img"
+    image.write_bytes(bytes(16 * MB))
+    disks.run("mkntfs", "-q", "-F", "-s", "512", image)
+    clean = Clean(image)
+    assert methods(clean.since(image)[0]) == ["same"]
+    disks.write_at(image, 15 * MB, b"x")
+    tally, _record = clean.since(image)
+    assert (methods(tally), tally.files) == (["full"], clean.tally.files)
