@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import struct
 import time
+import zlib
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from .partitions import BadPartitionTable, Extent
 from .verdict import Finding, printable
 
 Emit = Callable[[str, dict[str, Any]], None]
-DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size
+DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size and beginning
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
 _BATCH = 500
@@ -68,7 +70,7 @@ class Judge:
         self._max_file_size = max_file_size
         self.indicators = indicators
         self._known = known
-        self._sizes = {key[DIGEST:] for key in known or ()}
+        self._looks = {key[DIGEST:] for key in known or ()}
         self._fresh: list[str] = []
         self._remembered: dict[Hashable, Judgement] = {}
         self._named: set[tuple[Where, bytes | str, str]] = set()
@@ -184,8 +186,8 @@ class Judge:
     def _is_known(self, content: Content) -> bool:
         if self._known is None or not content.is_whole:
             return False
-        # Of a size that none of them has it can't be known, so that its hash need not be waited for
-        return _size_of(content) in self._sizes and _key_of(content) in self._known
+        # Of a size and beginning that none of them has it can't be known, so that its hash need not be waited for
+        return _look_of(content) in self._looks and _key_of(content) in self._known
 
     def _ask(self, content: Content, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
         self.bytes += content.size if content.is_whole else 0
@@ -200,7 +202,7 @@ class Judge:
         if self._known is not None and content.is_whole and not hits and not gaps:
             key = _key_of(content)
             self._known.add(key)
-            self._sizes.add(key[DIGEST:])
+            self._looks.add(key[DIGEST:])
             self._fresh.append(key.hex())
             if len(self._fresh) >= _BATCH:
                 self.flush()
@@ -273,9 +275,9 @@ class Judge:
 
 
 def _key_of(content: Content) -> bytes:
-    """SHA-256 and size."""
-    return content.digest() + _size_of(content)
+    """SHA-256, then what tells most others apart without it."""
+    return content.digest() + _look_of(content)
 
 
-def _size_of(content: Content) -> bytes:
-    return content.size.to_bytes(KEY - DIGEST, "big")
+def _look_of(content: Content) -> bytes:
+    return struct.pack(">II", content.size & 0xFFFFFFFF, zlib.crc32(content.whole()[:4096]))
