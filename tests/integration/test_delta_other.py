@@ -10,8 +10,7 @@ import os
 import random
 import shutil
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,25 +22,11 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
 MARKER = disks.MARKER
-
-
-@contextmanager
-def mounted(image: Path) -> Iterator[Path]:
-    """As a guest would have it; without the right to mount, or the kernel's driver, there is no such test."""
-    point = image.with_suffix(".mount")
-    point.mkdir(exist_ok=True)
-    try:
-        disks.run("mount", "-o", "loop,noatime", image, point)
-    except RuntimeError as exc:
-        pytest.skip(f"nothing can be mounted here: {exc}")
-    try:
-        yield point
-    finally:
-        disks.run("umount", point)
 
 
 def fill(root: Path) -> None:

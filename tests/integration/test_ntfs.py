@@ -11,8 +11,7 @@ import os
 import random
 import shutil
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,27 +30,12 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
 MARKER = disks.MARKER
 COMPRESSED = struct.pack("<I", 0x800)
-
-
-@contextmanager
-def mounted(image: Path) -> Iterator[Path]:
-    """As a guest would have it, by ntfs-3g in user space."""
-    point = image.with_suffix(".mount")
-    point.mkdir(exist_ok=True)
-    try:
-        disks.run("ntfs-3g", "-o", "noatime,streams_interface=windows,compression", image, point)
-    except RuntimeError as exc:
-        pytest.skip(f"nothing can be mounted here: {exc}")
-    try:
-        yield point
-    finally:
-        disks.run("umount", point)
-        disks.run("sync")
 
 
 def text(length: int) -> bytes:
@@ -94,7 +78,7 @@ class Golden:
         self.image.write_bytes(b"")
         os.truncate(self.image, 40 * MB)
         disks.run("mkntfs", "-q", "-F", "-s", "512", self.image)
-        with mounted(self.image) as root:
+        with mounted_ntfs(self.image) as root:
             fill(root)
         self.direct = Direct(self.image)
 
@@ -113,7 +97,7 @@ class Golden:
 
     def after(self, change: Callable[[Path], object]) -> tuple[Tally, Tally]:
         image = self.copy()
-        with mounted(image) as root:
+        with mounted_ntfs(image) as root:
             change(root)
         return self.both(image)
 
@@ -173,7 +157,7 @@ def test_all_files_and_streams_are_read_as_another_reader_reads_them(golden: Gol
     }
     assert len(ours) > 300
     assert ours == theirs
-    with mounted(golden.image) as root:
+    with mounted_ntfs(golden.image) as root:
         seen = {"/" + str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
         assert set(seen) == {path for path in ours if not path.startswith("/$") and ":" not in path}
         for path, place in seen.items():
@@ -297,12 +281,12 @@ def test_a_sample_in_free_clusters_is_an_indicator(golden: Golden) -> None:
 def test_a_file_that_no_directory_names_is_read(golden: Golden) -> None:
     """Its record is in use, and the directory's entries know nothing of it."""
     image = golden.copy()
-    with mounted(image) as root:
+    with mounted_ntfs(image) as root:
         (root / "hidden").write_bytes(MARKER)
     number = record_of(opened(image), b"hidden")
     at = at_of(opened(image), number)
     kept = image.read_bytes()[at : at + 1024]
-    with mounted(image) as root:
+    with mounted_ntfs(image) as root:
         (root / "hidden").unlink()
     disks.write_at(image, at, kept)
     whole, delta = golden.both(image)
@@ -359,17 +343,17 @@ def test_a_log_that_is_not_at_its_end_is_told(golden: Golden, client: int, flags
 @pytest.mark.parametrize("head", [b"HIBR", b"hibr"])
 def test_a_windows_that_sleeps_is_told(golden: Golden, head: bytes) -> None:
     image = golden.copy()
-    with mounted(image) as root:
+    with mounted_ntfs(image) as root:
         (root / "Hiberfil.sys").write_bytes(bytes(8192))
     assert clean(golden.both(image)[1])
-    with mounted(image) as root:
+    with mounted_ntfs(image) as root:
         (root / "Hiberfil.sys").write_bytes(head + bytes(8192))
     told(golden, image, "Windows sleeps in it")
 
 
 def test_content_that_windows_keeps_packed_elsewhere_is_told(golden: Golden) -> None:
     image = golden.copy()
-    with mounted(image) as root:
+    with mounted_ntfs(image) as root:
         (root / "compact").write_bytes(b"x")
         try:
             os.setxattr(
@@ -507,7 +491,7 @@ def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: Golden) -> Non
     chance, infected = random.Random(4), 0
     for round_ in range(25):
         image = golden.copy()
-        with mounted(image) as root:
+        with mounted_ntfs(image) as root:
             for number in range(chance.randint(1, 6)):
                 at_random(chance, root, number)
         if round_ % 3 == 0:
@@ -542,7 +526,7 @@ def test_confined_on_a_known_golden_image(golden: Golden) -> None:
     asked = Request((DiskRequest("vda", base),), RULES, "", ("yara",), 0, "", Limits(60, 512 * MB, 60), directory=known)
     assert index(asked)["verdict"] == "clean"
     image = golden.copy()
-    with mounted(image) as root:
+    with mounted_ntfs(image) as root:
         (root / "etc/evil").write_bytes(MARKER)
     result = scan(replace(asked, disks=(DiskRequest("vda", (LayerSpec(str(image), "raw"),), clone_of=base),)))
     assert (result["verdict"], result["volumes"][0]["method"]) == ("infected", "delta")

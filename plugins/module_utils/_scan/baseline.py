@@ -107,7 +107,7 @@ def build(fs: Ext4, before: VolumeIndex | None = None, again: frozenset[int] = f
             blocks += [(block, 1, inode.number) for block in nodes]
         if inode.is_dir:
             entries += [(number, inode.number, name) for number, name in fs.entries(inode)]
-    return _in_order(blocks, acls, entries)
+    return in_order(blocks, acls, entries)
 
 
 def _rows_without(
@@ -124,9 +124,10 @@ def _rows_without(
     return blocks, acls, entries
 
 
-def _in_order(
+def in_order(
     blocks: list[tuple[int, int, int]], acls: list[tuple[int, int]], entries: list[tuple[int, int, bytes]]
 ) -> VolumeIndex:
+    """An index of (start, count, owner), of (block, owner), and of (child, parent, name)."""
     blocks.sort()
     for one, other in zip(blocks, blocks[1:]):
         if one[0] + one[1] > other[0]:

@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 
-from .baseline import VolumeIndex
-from .ext4_records import BadFilesystem
+from .baseline import VolumeIndex, in_order
 from .ntfs import File, Ntfs
 from .ntfs_records import DATA
 
@@ -25,24 +23,7 @@ def build(fs: Ntfs) -> VolumeIndex:
         file = fs.file(number)
         blocks += [(lcn, count, number) for lcn, count in _clusters(file)]
         entries += [(number, parent, name) for parent, name in file.names]
-    blocks.sort()
-    for one, other in zip(blocks, blocks[1:]):
-        if one[0] + one[1] > other[0]:
-            raise BadFilesystem("two of its files claim the same cluster")
-    entries.sort(key=lambda entry: entry[:2])
-    ends, at = [], 0
-    for _child, _parent, name in entries:
-        at += len(name)
-        ends.append(at)
-    return VolumeIndex(
-        starts=array("Q", (row[0] for row in blocks)),
-        counts=array("Q", (row[1] for row in blocks)),
-        owners=array("Q", (row[2] for row in blocks)),
-        children=array("Q", (row[0] for row in entries)),
-        parents=array("Q", (row[1] for row in entries)),
-        name_ends=array("Q", ends),
-        names=b"".join(row[2] for row in entries),
-    )
+    return in_order(blocks, [], entries)
 
 
 def _clusters(file: File) -> Iterator[tuple[int, int]]:

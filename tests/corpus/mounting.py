@@ -1,0 +1,50 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Images mounted as a guest would have them, to be filled and changed by a file system's own driver."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmward.remediation.tests.corpus import disks
+
+
+@contextmanager
+def mounted(image: Path) -> Iterator[Path]:
+    """By the kernel. Without the right to mount, or its driver, there is no such test."""
+    point = image.with_suffix(".mount")
+    point.mkdir(exist_ok=True)
+    try:
+        disks.run("mount", "-o", "loop,noatime", image, point)
+    except RuntimeError as exc:
+        pytest.skip(f"nothing can be mounted here: {exc}")
+    try:
+        yield point
+    finally:
+        disks.run("umount", point)
+
+
+@contextmanager
+def mounted_ntfs(image: Path) -> Iterator[Path]:
+    """By ntfs-3g in user space, which goes on writing after the unmount: its end is waited for."""
+    point = image.with_suffix(".mount")
+    point.mkdir(exist_ok=True)
+    options = "no_detach,noatime,streams_interface=windows,compression"
+    driver = subprocess.Popen(["ntfs-3g", "-o", options, str(image), str(point)], stderr=subprocess.PIPE)
+    while not point.is_mount():
+        if driver.poll() is not None:
+            pytest.skip(f"nothing can be mounted here: {driver.communicate()[1].decode()}")
+        time.sleep(0.02)
+    try:
+        yield point
+    finally:
+        disks.run("umount", point)
+        driver.communicate()
