@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Callable
 
 from ._errors import Unsupported, VmwardError
-from ._model import Collector, Isolation, IsolationNote, Vm, VmRef
+from ._model import ON, Collector, Isolation, IsolationNote, Vm, VmRef
 
 FROZEN_SOCKET = "nbd"  # the name of the socket on which frozen disks are served
 OUR_CHECKPOINTS = "vmward-scan-"  # begins the name of every checkpoint that a scan leaves
@@ -235,9 +235,9 @@ class Evidence(ABC):
         Works on a running or paused VM (from a frozen point) and on a stopped one.
         """
 
-    def export_method(self, live: bool) -> str:
+    def export_method(self, vm: Vm) -> str:
         """How ``submit_disk_export`` does it, for the image's certificate."""
-        return "backup job of the hypervisor" if live else "conversion of the stopped VM's images"
+        return "backup job of the hypervisor" if vm.power in ON else "conversion of the stopped VM's images"
 
     def submit_freeze_disks(
         self, vm: Vm, disk_ids: Sequence[str], directory: str, checkpoint: str = "", since: str = ""

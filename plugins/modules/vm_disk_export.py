@@ -16,8 +16,9 @@ description:
   - A running or paused VM is read through the hypervisor's backup job, at the moment at which the job begins. A
     stopped VM's images are converted with the formats that the hypervisor states, none is probed, and QEMU's locks
     keep the VM from starting meanwhile.
-  - On Proxmox VE a running or paused VM is read from a snapshot within its qcow2 image, which is removed once the copy
-    is whole. On other storages stop the VM first.
+  - On Proxmox VE a running or paused VM whose disks are all qcow2 images is read from a snapshot within them, which is
+    removed once the copy is whole. On other storages the disk is taken from the stream of a backup (C(vzdump)) on the
+    VM's node, for which the task needs root there; a disk that backups leave out (C(backup=0)) is refused.
   - The disks of a running VM are each of their own moment. Pause it first to have one moment for all.
   - Size, time and free space are looked at first. The image is then read exactly once, for its hash and the copy
     together, and goes straight to the evidence host.
@@ -54,6 +55,9 @@ seealso:
   - name: Backup jobs of libvirt
     description: The mechanism for a running VM on libvirt.
     link: https://libvirt.org/formatbackup.html
+  - name: Backup and restore of Proxmox VE
+    description: The mechanism on Proxmox VE where no snapshot can be read.
+    link: https://pve.proxmox.com/pve-docs/vzdump.1.html
   - name: Export leases of vSphere
     description: The mechanism on vSphere, on a snapshot of a VM that is not stopped.
     link: https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.HttpNfcLease.html

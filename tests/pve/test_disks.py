@@ -161,26 +161,6 @@ def test_a_copy_that_cannot_begin_names_the_frozen_point(guest: Guest, monkeypat
         guest.export()
 
 
-@pytest.mark.parametrize("how", ["raw", "chain"])
-def test_where_no_frozen_point_can_be_read_nothing_is_touched(guest: Guest, how: str) -> None:
-    guest.start()
-    if how == "raw":
-        guest.bench.pve.vm(int(guest.id)).config[DISK] = (
-            f"local:{guest.id}/vm-{guest.id}-disk-0.qcow2,format=raw,size=16M"
-        )
-        guest.bench.pve.storages["local"]["volumes"][f"{guest.id}/vm-{guest.id}-disk-0.qcow2"] = {
-            "content": "images", "format": "raw", "size": 16 << 20, "used": 1, "ctime": 1, "vmid": int(guest.id)
-        }  # fmt: skip
-    else:
-        guest.bench.pve.storages["local"]["snapshot-as-volume-chain"] = 1
-    guest.bench.hypervisor = guest.bench.connect()
-    with pytest.raises(
-        Unsupported, match=r"Nothing was touched. Stop the VM \(vm_power\) and run again, or run vzdump"
-    ):
-        guest.export()
-    assert guest.bench.pve.vm(int(guest.id)).snapshots == {}
-
-
 @pytest.mark.parametrize(
     ("script", "error", "part"),
     [

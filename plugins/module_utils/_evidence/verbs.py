@@ -95,10 +95,9 @@ def settled_or_lying(task: Task, items: list[Item], lying: Sequence[str]) -> dic
 def export_disks(task: Task) -> dict[str, Any]:
     """Disks as stand-alone images."""
     vm, hypervisor = task.vm, task.hypervisor
-    live = vm.power in ON
-    require(hypervisor, vm, Capability.DISK_EXPORT_LIVE if live else Capability.DISK_EXPORT_STOPPED)
+    require(hypervisor, vm, Capability.DISK_EXPORT_LIVE if vm.power in ON else Capability.DISK_EXPORT_STOPPED)
     disks = chosen(vm, task.params["disks"])
-    method = hypervisor.export_method(live)
+    method = hypervisor.export_method(vm)
     every = all(disk.read_only or disk in disks for disk in vm.disks)
     result = settled(task, [disk_item(hypervisor, vm, disk, method) for disk in disks], "disks" if every else "")
     if vm.power is PowerState.RUNNING and len(result["taken"]) > 1:

@@ -22,11 +22,12 @@ from typing import Any, Callable
 
 from .._errors import NotFound, NotVerified, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
-from .._model import Disk, Layer, PowerState, Vm, VmRef, printable
+from .._model import ON, Disk, Layer, PowerState, Vm, VmRef, printable
 from .._qemu_img import Conversion
 from .._wait import poll_all
-from . import rights
+from . import convert, rights
 from .connection import Rejected
+from .vzdump import Extraction
 from .work import Work
 
 Copied = dict[str, tuple[int, int]]  # bytes done and in all, by VM
@@ -42,7 +43,7 @@ class EvidenceVerbs(Work):
     """The Evidence part of the contract."""
 
     _copied: Mapping[str, tuple[int, int]] = MappingProxyType({})
-    _converting: Conversion | None = None
+    _converting: Conversion | Extraction | None = None
     _kept: Mapping[str, str] = MappingProxyType({})  # where what was frozen is kept, by VM, until its copy is done
     _whole: Mapping[str, str] = MappingProxyType({})  # the snapshot that is being removed, by VM: its copy is whole
     tidying = TIDYING
@@ -180,21 +181,20 @@ class EvidenceVerbs(Work):
         return {"proxmox-ve": str(self.link.call("ask the version", None, "get", "version").get("version", "unknown"))}
 
     def submit_disk_export(self, vm: Vm, disk_id: str, path: str) -> Pending:
-        """Of a running VM from a snapshot of its own, removed once the copy is whole; of another as it lies there."""
+        """Of a running VM from a snapshot of its own or out of a backup's stream; of another as it lies there."""
         disk = next((one for one in vm.disks if one.id == disk_id), None)
         if disk is None:
             there = ", ".join(one.id for one in vm.disks) or "none"
             raise NotFound(f"Cannot export disk {disk_id} of {vm.ref.name}: it has no such disk (there are: {there}).")
         what = f"export disk {disk_id} of"
-        live = vm.power in (PowerState.RUNNING, PowerState.PAUSED)
         self._kept = {vm.ref.id: ""}
-        if live:
-            self._require_frozen_point(vm, disk)
         self._on_its_node(vm.ref, what)
+        if vm.power in ON and not self._has_frozen_points(vm):
+            return self._backed_up(vm, what, disk, path)
         found = replace(
             disk, allocated=0, layers=tuple(Layer(source_of(layer.path), layer.format) for layer in disk.layers)
         )
-        return (self._export_live if live else self._converted)(vm.ref, what, found, path)
+        return (self._export_live if vm.power in ON else self._converted)(vm.ref, what, found, path)
 
     def _converted(self, vm: VmRef, what: str, disk: Disk, path: str, snapshot: str = "") -> Pending:
         kept = f" The frozen point is kept in snapshot {snapshot} of the VM" if snapshot else ""
@@ -226,20 +226,32 @@ class EvidenceVerbs(Work):
             lambda: self._let_go(vm, what, name),
         )
 
-    def _require_frozen_point(self, vm: Vm, disk: Disk) -> None:
-        """Only a snapshot within a qcow2 image can be read on every node alike while the VM runs."""
-        top, storage = disk.layers[0], disk.layers[0].path.partition(":")[0]
-        chained = self.storage(storage).get("snapshot-as-volume-chain", 0)
-        if top.format != "qcow2" or str(chained) == "1":
-            raise Unsupported(
-                f"Cannot export disk {disk.id} of {vm.ref.name} while it is {vm.power.value}: a frozen point is read "
-                f"from snapshots within qcow2 images only, and {printable(top.path)} has none. Nothing was touched. "
-                "Stop the VM (vm_power) and run again, or run vzdump on its node and keep the archive as evidence."
-            )
+    def _has_frozen_points(self, vm: Vm) -> bool:
+        """Only snapshots within qcow2 images can be read while the VM runs; one covers all disks of the VM or fails."""
+        written = [disk.layers[0] for disk in vm.disks if not disk.read_only]
+        chained = {place: self.storage(place) for place in {layer.path.partition(":")[0] for layer in written}}
+        return all(layer.format == "qcow2" for layer in written) and not any(
+            str(row.get("snapshot-as-volume-chain", 0)) == "1" for row in chained.values()
+        )
 
-    def export_method(self, live: bool) -> str:
-        frozen = "snapshot by the hypervisor, converted by qemu-img on the VM's node"
-        return frozen if live else "conversion of the stopped VM's volumes by qemu-img on its node"
+    def _backed_up(self, vm: Vm, what: str, disk: Disk, path: str) -> Pending:
+        """A backup leaves CD drives out, and the disks that its configuration says."""
+        told = convert.fields(str(self.at(vm.ref, what, "get", "/config", current=1).get(disk.id, "")))
+        if told.get("media") == "cdrom" or told.get("backup", "1").lower() in ("0", "no", "off", "false"):
+            raise Unsupported(
+                f"Cannot {what} {vm.ref.name} ({vm.ref.id}) while it is {vm.power.value}: where no snapshot can be "
+                "read vzdump does it, and this disk is left out of backups (backup=0, or a CD drive). Nothing was "
+                "touched. Include it in backups, or stop the VM (vm_power), then run again."
+            )
+        made = self._converting = Extraction(vm.ref, disk, path)
+        return Pending(vm.ref, what, made.poll, task=f"process {made.vzdump.pid}", abort=made.abort)
+
+    def export_method(self, vm: Vm) -> str:
+        if vm.power not in ON:
+            return "conversion of the stopped VM's volumes by qemu-img on its node"
+        if self._has_frozen_points(vm):
+            return "snapshot by the hypervisor, converted by qemu-img on the VM's node"
+        return "backup by the hypervisor (vzdump), from which vma took the disk on the VM's node"
 
     def progress(self, vm: Vm) -> tuple[int, int]:
         if self._converting:
@@ -294,8 +306,8 @@ def source_of(volume: str) -> str:
     if not found.startswith("/"):
         raise Unsupported(
             f"Cannot read volume {printable(volume)}: its storage gives it neither as a file nor as a device "
-            f"({printable(found, 60)}). Map it on this node (RBD: krbd), or run vzdump and keep the archive as "
-            "evidence."
+            f"({printable(found, 60)}). Map it on this node (RBD: krbd), or bring the VM to paused (vm_power), "
+            "isolated, then run again."
         )
     if not os.path.exists(found):
         raise NotFound(

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from .._errors import NotFound, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import Pending
-from .._model import Disk, PowerState, Vm, printable
+from .._model import ON, Disk, PowerState, Vm, printable
 from . import convert, qcow2, vmdk
 from .download import Download
 from .steps import DISK, Steps, Waiting, Work
@@ -51,8 +51,8 @@ class DiskExport(Work):
             run = Steps(self.on_snapshot(vm, DISK, lambda taken: self._leased(vm, disk, taken.ExportSnapshot, path)))
         return Pending(vm.ref, f"export disk {disk_id} of", run, abort=run.abort)
 
-    def export_method(self, live: bool) -> str:
-        return "export lease of the hypervisor, on a snapshot" if live else "export lease of the hypervisor"
+    def export_method(self, vm: Vm) -> str:
+        return "export lease of the hypervisor" + (", on a snapshot" if vm.power in ON else "")
 
     def _leased(self, vm: Vm, disk: Disk, begin: Callable[[], Any], path: str) -> Waiting:
         what = f"export disk {disk.id} of"
