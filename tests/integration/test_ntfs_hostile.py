@@ -1,0 +1,128 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NTFS whose records were written to mislead: whoever hides a sample in it never gets `clean`."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus import ntfs_records as made
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+
+MARKER = disks.MARKER
+# What the reader takes for a file, and a driver would not hand out
+DATA, FREE, RECORD = 0x80, 3000, 16
+
+
+class Volume:
+    def __init__(self, place: Path) -> None:
+        if not shutil.which("mkntfs"):
+            pytest.skip("mkntfs is not installed")
+        self.place, self.golden = place, made.volume(place / "golden.img")
+        self.direct = Direct(self.golden)
+
+    def copy(self) -> Path:
+        return Path(shutil.copy(self.golden, self.place / "changed.img"))
+
+    def both(self, image: Path) -> tuple[Tally, Tally]:
+        """As a whole and by the difference, neither of which may be clean alone."""
+        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
+        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
+        assert (whole.verdict().value == "clean") == (delta.verdict().value == "clean"), (whole.reasons, delta.reasons)
+        return whole, delta
+
+    def holding(self, *attributes: bytes, more: bytes = b"", content: bytes = MARKER, at: int = FREE) -> Path:
+        """A record with these attributes, perhaps one that continues it, and content in a free cluster."""
+        image = self.copy()
+        disks.write_at(image, at * made.CLUSTER, content)
+        made.put(image, RECORD, made.record(RECORD, made.standard(), *attributes))
+        if more:
+            made.put(image, RECORD + 1, made.record(RECORD + 1, more, base=RECORD | 1 << 48))
+        return image
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
+    return Volume(tmp_path_factory.mktemp("ntfs"))
+
+
+def told(tallies: tuple[Tally, Tally], reason: str) -> None:
+    for tally in tallies:
+        assert tally.verdict().value != "clean"
+        assert reason in " ".join(tally.reasons), tally.reasons
+
+
+def test_a_file_written_by_hand_is_found(volume: Volume) -> None:
+    """What the other tests stand on."""
+    image = volume.holding(made.name("evil.exe"), made.outside(DATA, [(FREE, 1)], 4096, 2))
+    for tally in volume.both(image):
+        assert [finding.path for finding in tally.findings] == ["/evil.exe"]
+
+
+# --- another file system in the same place ---------------------------------------------------------------------------
+
+
+def with_decoy(image: Path, place: Path) -> None:
+    """An empty ext whose superblock and descriptors lie in the boot file, all else in free clusters."""
+    decoy, size = place / "decoy.img", 4096
+    decoy.write_bytes(b"")
+    with decoy.open("r+b") as file:
+        file.truncate(image.stat().st_size)
+    options = "-b 4096 -I 128 -N 16 -O none,sparse_super,filetype -m 0 -r 1".split()
+    disks.run("mke2fs", "-q", "-F", *options, decoy)
+    raw = decoy.read_bytes()
+    block, inodes, table = struct.unpack_from("<III", raw, size)
+    length = struct.unpack_from("<I", raw, 1024 + 40)[0] * 128
+    inode_table = bytearray(raw[table * size :][:length])
+    fresh = 3704
+    for at in range(0, length, 128):
+        is_directory = struct.unpack_from("<H", inode_table, at)[0] >> 12 == 4
+        for field in range(at + 40, at + 88, 4) if is_directory else ():
+            place_of = struct.unpack_from("<I", inode_table, field)[0]
+            if place_of:
+                disks.write_at(image, fresh * size, raw[place_of * size :][:size])
+                struct.pack_into("<I", inode_table, field, fresh)
+                fresh += 1
+    descriptors = struct.pack("<III", 3700, 3701, 3702) + raw[size + 12 : 2 * size]
+    for at, data in ((3700, raw[block * size :][:size]), (3701, raw[inodes * size :][:size]), (3702, inode_table)):
+        disks.write_at(image, at * size, bytes(data))
+    disks.write_at(image, 1024, raw[1024:2048])
+    disks.write_at(image, size, descriptors)
+
+
+def test_a_decoy_of_another_file_system_is_told(volume: Volume) -> None:
+    image = volume.holding(made.name("evil.exe"), made.outside(DATA, [(FREE, 1)], 4096, 2))
+    with_decoy(image, volume.place)
+    with image.open("rb") as file:
+        assert identify(Raw(file.fileno())) == "ext"
+        assert marks(Raw(file.fileno())) == ["ext", "ntfs"]
+    told(volume.both(image), "several file systems (ext, ntfs)")
+
+
+@pytest.mark.parametrize(
+    ("at", "mark", "kind"),
+    [
+        (65600, b"_BHRfS_M", "btrfs"),
+        (1024, b"\x10\x20\xf5\xf2", "f2fs"),
+        (32768, b"JFS1", "jfs"),
+        (65588, b"ReIsEr2Fs", "reiserfs"),
+        (11, struct.pack("<HBHBHHB", 512, 8, 1, 2, 512, 0, 0xF8), "fat"),
+        (512, b"LABELONE", "lvm"),
+    ],
+)
+def test_every_mark_counts(volume: Volume, at: int, mark: bytes, kind: str) -> None:
+    image = volume.copy()
+    disks.write_at(image, at, mark)
+    with image.open("rb") as file:
+        assert kind in marks(Raw(file.fileno()))
+    told(volume.both(image), "several file systems (")
