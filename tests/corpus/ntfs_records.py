@@ -48,7 +48,8 @@ def at_of(fs: Ntfs, number: int) -> int:
 
 def record(number: int, *attributes: bytes, base: int = 0, sequence: int = 1) -> bytes:
     body = b"".join(attributes) + struct.pack("<II", 0xFFFFFFFF, 0)
-    head = struct.pack("<4sHHQHHHHIIQHHI", b"FILE", 48, SIZE // 512 + 1, 0, sequence, 1, 56, 1, 56 + len(body), SIZE, base, 99, 0, number)  # fmt: skip
+    head = struct.pack("<4sHHQHHHH", b"FILE", 48, SIZE // 512 + 1, 0, sequence, 1, 56, 1)
+    head += struct.pack("<IIQHHI", 56 + len(body), SIZE, base, 99, 0, number)
     raw, mark = bytearray(head.ljust(56, b"\0") + body.ljust(SIZE - 56, b"\0")), b"\7\0"
     raw[48:50] = mark
     for sector in range(1, SIZE // 512 + 1):
@@ -68,7 +69,15 @@ def resident(kind: int, value: bytes, number: int, name: str = "") -> bytes:
 
 
 def outside(
-    kind: int, runs: Runs, size: int, number: int, *, flags: int = 0, unit: int = 0, initialized: int = -1, first: int = 0
+    kind: int,
+    runs: Runs,
+    size: int,
+    number: int,
+    *,
+    flags: int = 0,
+    unit: int = 0,
+    initialized: int = -1,
+    first: int = 0,
 ) -> bytes:
     listed, before, count = b"", 0, 0
     for cluster, length in runs:

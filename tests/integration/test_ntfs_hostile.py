@@ -78,8 +78,8 @@ def with_decoy(image: Path, place: Path) -> None:
     decoy.write_bytes(b"")
     with decoy.open("r+b") as file:
         file.truncate(image.stat().st_size)
-    options = "-b 4096 -I 128 -N 16 -O none,sparse_super,filetype -m 0 -r 1".split()
-    disks.run("mke2fs", "-q", "-F", *options, decoy)
+    features = "none,sparse_super,filetype"
+    disks.run("mke2fs", "-q", "-F", "-b", "4096", "-I", "128", "-N", "16", "-m", "0", "-r", "1", "-O", features, decoy)
     raw = decoy.read_bytes()
     block, inodes, table = struct.unpack_from("<III", raw, size)
     length = struct.unpack_from("<I", raw, 1024 + 40)[0] * 128
@@ -126,3 +126,38 @@ def test_every_mark_counts(volume: Volume, at: int, mark: bytes, kind: str) -> N
     with image.open("rb") as file:
         assert kind in marks(Raw(file.fileno()))
     told(volume.both(image), "several file systems (")
+
+
+# --- what a file is made of ------------------------------------------------------------------------------------------
+
+LISTED = made.entry(0x10, RECORD, 0) + made.entry(0x30, RECORD, 1)
+PART = made.outside(DATA, [(FREE, 1)], 4096, 2)
+LISTS_IT = made.resident(0x20, LISTED + made.entry(DATA, RECORD + 1, 2), 5)
+
+
+def test_a_listed_part_is_read(volume: Volume) -> None:
+    for tally in volume.both(volume.holding(LISTS_IT, made.name("evil.exe"), more=PART)):
+        assert [finding.path for finding in tally.findings] == ["/evil.exe"]
+
+
+@pytest.mark.parametrize("runs", [[], [(FREE + 50, 1)]], ids=["no runs", "another content"])
+def test_an_attribute_that_the_list_leaves_out_is_told(volume: Volume, runs: made.Runs) -> None:
+    """Windows reads the listed one."""
+    hiding = made.outside(DATA, runs, 4096 * len(runs), 7)
+    told(volume.both(volume.holding(LISTS_IT, made.name("evil.exe"), hiding, more=PART)), "or leaves one out")
+
+
+def test_an_empty_part_beside_another_is_told(volume: Volume) -> None:
+    both = made.resident(0x20, LISTED + made.entry(DATA, RECORD, 7) + made.entry(DATA, RECORD + 1, 2), 5)
+    image = volume.holding(both, made.name("evil.exe"), made.outside(DATA, [], 0, 7), more=PART)
+    told(volume.both(image), "missing, or there twice")
+
+
+def test_two_lists_are_told(volume: Volume) -> None:
+    image = volume.holding(LISTS_IT, made.resident(0x20, b"", 6), made.name("evil.exe"), more=PART)
+    told(volume.both(image), "or leaves one out")
+
+
+def test_a_part_without_a_list_is_told(volume: Volume) -> None:
+    second = made.outside(DATA, [(FREE + 1, 1)], 0, 3, first=1)
+    told(volume.both(volume.holding(made.name("evil.exe"), PART, second)), "or leaves one out")

@@ -26,6 +26,7 @@ from .ntfs_records import (
     Attribute,
     Run,
     attributes,
+    check_list,
     fixed,
     listed,
     named,
@@ -202,7 +203,7 @@ class Ntfs:
     def file(self, number: int) -> File:
         head = self.record(number)
         own = head.sequence << 48 | number
-        found, records = list(head.attributes), [number]
+        there, records = [(number, one) for one in head.attributes], [number]
         wanted = [entry for one in head.attributes if one.type == LIST for entry in listed(self._value(one))]
         for reference in dict.fromkeys(entry[3] for entry in wanted):
             other = record_of(reference)
@@ -212,11 +213,10 @@ class Ntfs:
             if more.base != own or more.sequence != reference >> 48 or not more.flags & _USED:
                 raise BadFilesystem("its list of attributes names record %d, which is not one of its own" % other)
             records.append(other)
-            found += more.attributes
-        there = {(one.type, one.name, one.first, one.number) for one in found}
-        if any((kind, name, first, own_number) not in there for kind, name, first, _record, own_number in wanted):
-            raise BadFilesystem("its list of attributes names one that is not there")
-        return File(number, head.sequence, head.links, bool(head.flags & _DIRECTORY), tuple(records), tuple(found))
+            there += [(other, one) for one in more.attributes]
+        check_list(number, wanted, there)
+        found = tuple(one for _record, one in there)
+        return File(number, head.sequence, head.links, bool(head.flags & _DIRECTORY), tuple(records), found)
 
     def base_of(self, number: int) -> int | None:
         """The record that this one continues, if it does."""
@@ -240,7 +240,8 @@ class Ntfs:
         runs: list[Run] = []
         at = 0
         for part in parts:
-            if part.first != at or (part.value is not None) != (head.value is not None):
+            is_empty = len(parts) > 1 and not part.runs
+            if part.first != at or is_empty or (part.value is not None) != (head.value is not None):
                 raise BadFilesystem("a part of an attribute of it is missing, or there twice")
             runs += part.runs
             at = runs[-1][0] + runs[-1][2] if runs else 0
