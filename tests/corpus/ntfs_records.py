@@ -78,6 +78,7 @@ def outside(
     unit: int = 0,
     initialized: int = -1,
     first: int = 0,
+    name: str = "",
 ) -> bytes:
     listed, before, count = b"", 0, 0
     for cluster, length in runs:
@@ -87,9 +88,11 @@ def outside(
         else:
             listed += b"\x48" + struct.pack("<qi", length, cluster - before)
             before = cluster
-    body = _whole(struct.pack("<qqHHI", first, first + count - 1, 72, unit, 0) + bytes(32) + listed + b"\0")
+    encoded = _whole(name.encode("utf-16-le"))
+    at = 72 + len(encoded)
+    body = _whole(struct.pack("<qqHHI", first, first + count - 1, at, unit, 0) + bytes(32) + encoded + listed + b"\0")
     sizes = struct.pack("<QQQ", count * CLUSTER, size, size if initialized < 0 else initialized)
-    head = struct.pack("<IIBBHHH", kind, 16 + len(body), 1, 0, 64, flags, number)
+    head = struct.pack("<IIBBHHH", kind, 16 + len(body), 1, len(name), 72, flags, number)
     return head + body[:24] + sizes + body[48:]
 
 

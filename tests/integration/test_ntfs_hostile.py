@@ -161,3 +161,74 @@ def test_two_lists_are_told(volume: Volume) -> None:
 def test_a_part_without_a_list_is_told(volume: Volume) -> None:
     second = made.outside(DATA, [(FREE + 1, 1)], 0, 3, first=1)
     told(volume.both(volume.holding(made.name("evil.exe"), PART, second)), "or leaves one out")
+
+
+# --- memory that was written out -------------------------------------------------------------------------------------
+
+LARGE = 70_000  # clusters, more than is ever judged as a whole
+STORED = struct.pack("<H", 0x3000 | 4095) + MARKER.ljust(4094, b"\0")  # LZNT1, as it is
+
+
+@pytest.mark.parametrize("flags", [1, 0x4000], ids=["packed", "encrypted"])
+@pytest.mark.parametrize("name", ["pagefile.sys", "other.sys"])
+def test_a_swap_file_that_is_packed_or_encrypted_is_judged_as_any_file(volume: Volume, name: str, flags: int) -> None:
+    size = LARGE * made.CLUSTER
+    content = made.outside(DATA, [(FREE, 2), (None, 14), (None, LARGE)], size, 2, flags=flags, unit=4)
+    whole, delta = volume.both(volume.holding(made.name(name), content, content=STORED))
+    if flags == 1:
+        assert [finding.path for finding in whole.findings] == ["/" + name]
+    else:
+        told((whole, delta), "encrypted by the guest")
+
+
+def test_a_match_across_two_fragments_of_a_swap_file_is_seen(volume: Volume) -> None:
+    size, half = LARGE * made.CLUSTER, len(MARKER) // 2
+    runs: made.Runs = [(FREE, 1), (FREE + 10, 1), (None, LARGE - 2)]
+    image = volume.holding(made.name("pagefile.sys"), made.outside(DATA, runs, size, 2), content=bytes(4096))
+    disks.write_at(image, FREE * 4096 + 4096 - half, MARKER[:half])
+    disks.write_at(image, (FREE + 10) * 4096, MARKER[half:])
+    for tally in volume.both(image):
+        assert [(one.path, one.offset) for one in tally.indicators] == [("(memory that was written out)", 4096 - half)]
+        assert "matched as raw bytes" in " ".join(tally.notes)
+
+
+def test_a_swap_file_under_another_name_is_judged_as_any_file(tmp_path: Path) -> None:
+    """As the base's, it was matched as raw bytes only."""
+    base = Volume(tmp_path)
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2)
+    base.golden = base.holding(made.name("swapfile.sys"), content).rename(tmp_path / "base.img")
+    disks.write_at(base.golden, FREE * made.CLUSTER, bytes(4096))
+    base.direct = Direct(base.golden)
+    image = base.holding(made.name("evil.exe"), content, content=bytes(4096))
+    told(base.both(image), "in parts only")
+
+
+def test_clusters_marked_as_bad_are_matched(volume: Volume) -> None:
+    image = volume.copy()
+    fs = made.opened(image)
+    bad = next(one for one in fs.file(8).attributes if one.name == b"$Bad")
+    size, clusters = bad.size, bad.runs[0][2]
+    runs: made.Runs = [(None, FREE), (FREE, 1), (None, clusters - FREE - 1)]
+    others = [one.raw for one in fs.file(8).attributes if one.name != b"$Bad"]
+    new = made.outside(DATA, runs, size, bad.number, initialized=0, name="$Bad")
+    made.put(image, 8, made.record(8, *others, new, sequence=8))
+    disks.write_at(image, FREE * made.CLUSTER, MARKER)
+    whole = volume.direct.look(image, False)
+    assert [(one.path, one.offset) for one in whole.indicators] == [("(clusters marked as bad)", FREE * made.CLUSTER)]
+
+
+# --- what Windows reads elsewhere ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_resident", [True, False])
+def test_a_reparse_point_is_seen_wherever_it_lies(volume: Volume, is_resident: bool) -> None:
+    tag = struct.pack("<IHH", 0x80000017, 16, 0) + bytes(16)
+    point = made.resident(0xC0, tag, 4) if is_resident else made.outside(0xC0, [(FREE, 1)], 24, 4)
+    image = volume.holding(made.name("compact.exe"), made.outside(DATA, [(None, 1)], 4096, 2), point, content=tag)
+    told(volume.both(image), "keeps its content packed")
+
+
+def test_a_reparse_point_that_cannot_be_read_is_told(volume: Volume) -> None:
+    point = made.resident(0xC0, bytes(24), 4)
+    image = volume.holding(made.name("two"), made.outside(DATA, [(None, 1)], 4096, 2), point, point)
+    told(volume.both(image), "there twice")

@@ -20,7 +20,7 @@ from .ext4_records import BadFilesystem
 from .judge import Judge, Where
 from .ntfs import File, Ntfs
 from .ntfs_changes import NtfsPair, tell_changes
-from .ntfs_judge import NtfsJudge, tell_lost
+from .ntfs_judge import NtfsJudge, is_paged, tell_lost
 from .ntfs_records import Run
 from .places import Ranges
 
@@ -95,7 +95,7 @@ class NtfsDelta:
         self._lose(number, was, now)
         if was or now:
             self._pairs.append(NtfsPair(number, was, now, number in self._touched))
-        if now and (was is None or was.content != now.content or number in self._touched):
+        if now and (was is None or _differ(was, now) or number in self._touched):
             self._covered += self._files.file(now)
         elif now:
             self._files.indicators(now)
@@ -117,6 +117,11 @@ class NtfsDelta:
                 what = "Record %d on %s" % (child, self._where)
                 self._judge.each(what, lambda child=child: self._files.indicators(self._new.file(child)))
             start = end
+
+
+def _differ(was: File, now: File) -> bool:
+    """In content, or in how it is judged."""
+    return was.content != now.content or is_paged(was) != is_paged(now)
 
 
 def _file(fs: Ntfs, number: int) -> File | None:

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from .blocks import Blocks
 from .judge import Judge, Where
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
-from .ntfs_records import EA
+from .ntfs_records import EA, ENCRYPTED, PACKED
 from .partitions import Extent
 from .verdict import printable
 
@@ -73,26 +73,30 @@ class NtfsJudge:
     def _stream(self, file: File, name: bytes) -> list[tuple[int, int]]:
         fs, judge, stream = self._fs, self._judge, self._fs.stream(file, name)
         if (file.number, name) == _BAD_CLUSTERS:
-            return self._raw(stream, "clusters marked as bad")
+            return self._bad(stream)
         if not name and fs.is_asleep(file, stream):
             text = "%s may look different to the guest: Windows sleeps in it. Shut it down fully (shutdown /s /t 0)."
             judge.reason(text % str(self._where).capitalize())
         content = judge.content(
             stream.size, lambda at, length: fs.read(stream, at, length), lambda: fs.stretches(stream)
         )
-        if not name and not content.is_whole and any(at == ROOT and one.lower() in _PAGED for at, one in file.names):
+        is_plain = not stream.flags & (PACKED | ENCRYPTED)
+        if not name and not content.is_whole and is_plain and is_paged(file):
             path = printable(fs.path(file.number), 300)
             judge.note("%s on %s is memory that was written out, and was matched as raw bytes." % (path, self._where))
-            return self._raw(stream, "memory that was written out")
+            judge.parts(self._where, content, "memory that was written out")
+            return fs.on_volume(stream)
         suffix = b":" + name if name else b""
         judge.file(self._where, content, lambda: fs.path(file.number) + suffix, self._key(stream))
         return fs.on_volume(stream)
 
-    def _raw(self, stream: Stream, label: str) -> list[tuple[int, int]]:
-        stretches = self._fs.on_volume(stream)
-        for start, end in stretches:
-            self._judge.raw(self._where, self._volume, Extent(start, end - start), label)
-        return stretches
+    def _bad(self, stream: Stream) -> list[tuple[int, int]]:
+        """The clusters that no file may use. The stream is as large as the volume, and no byte of it is initialized."""
+        size = self._fs.cluster
+        places = [(lcn * size, (lcn + count) * size) for _vcn, lcn, count in stream.runs if lcn is not None]
+        for start, end in places:
+            self._judge.raw(self._where, self._volume, Extent(start, end - start), "clusters marked as bad")
+        return places
 
     def _key(self, stream: Stream) -> Hashable | None:
         """Equal for two states of a stream only if its content is the same."""
@@ -111,6 +115,11 @@ class NtfsJudge:
 def is_own(file: File, name: bytes) -> bool:
     """Does this stream serve the file system itself? Free records and journals are not read, like free blocks."""
     return (file.number, name) in _OWN or (name == b"$J" and (EXTEND, b"$UsnJrnl") in file.names)
+
+
+def is_paged(file: File) -> bool:
+    """Is it memory that Windows wrote out, by its name?"""
+    return any(parent == ROOT and name.lower() in _PAGED for parent, name in file.names)
 
 
 class NtfsScan:
