@@ -105,11 +105,6 @@ class File:
         """Times (created, modified, changed, accessed; 8 bytes each), attributes, and from byte 52 the security id."""
         return next((one.value or b"" for one in self.of(STANDARD)), b"").ljust(72, b"\0")
 
-    @property
-    def reparse_tag(self) -> int:
-        value = next((one.value or b"" for one in self.of(REPARSE)), b"")
-        return int.from_bytes(value[:4], "little")
-
 
 class Ntfs:
     def __init__(self, volume: Blocks) -> None:
@@ -251,6 +246,12 @@ class Ntfs:
             raise BadFilesystem("its run list is shorter than its size")
         initialized = min(head.initialized, head.size)
         return Stream(head.flags, head.size, initialized, head.unit, head.value, tuple(runs))
+
+    def reparse_tag(self, file: File) -> int:
+        """Who is to be asked for the content in place of the streams; 0 if nobody."""
+        if not file.of(REPARSE):
+            return 0
+        return int.from_bytes(self.read(self.stream(file, b"", REPARSE), 0, 4), "little")
 
     def read(self, stream: Stream, offset: int, length: int) -> bytes:
         length = max(0, min(length, stream.size - offset))

@@ -49,9 +49,7 @@ class NtfsJudge:
                 judge.each(what, lambda name=name: covered.extend(self._stream(file, name)))
         for name in sorted({one.name for one in file.of(EA)}):
             judge.each(what, self._attributes, file, name)
-        if file.reparse_tag in _ELSEWHERE:
-            text = "%s on %s was not read: Windows keeps its content packed, or elsewhere (reparse tag %#x)."
-            judge.reason(text % (printable(self._fs.path(file.number), 300), self._where, file.reparse_tag))
+        judge.each(what, self._reparse, file)
         self.indicators(file)
         return covered
 
@@ -65,6 +63,12 @@ class NtfsJudge:
             for whole in (path, *(path + b":" + stream for stream in file.streams if stream)):
                 for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape")):
                     self._judge.named(self._where, whole, rule)
+
+    def _reparse(self, file: File) -> None:
+        tag = self._fs.reparse_tag(file)
+        if tag in _ELSEWHERE:
+            text = "%s on %s was not read: Windows keeps its content packed, or elsewhere (reparse tag %#x)."
+            self._judge.reason(text % (printable(self._fs.path(file.number), 300), self._where, tag))
 
     def _attributes(self, file: File, name: bytes) -> None:
         stream = self._fs.stream(file, name, EA)
