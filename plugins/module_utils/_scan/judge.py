@@ -252,7 +252,10 @@ class Judge:
         """Extended attributes of an inode."""
         content = Content(len(block), lambda _at, _length: block, WINDOW)
         for engine in self._raw_engines:
-            for hit in engine.scan(content)[0]:
+            hits, gap = engine.scan(content)
+            if gap:
+                self.reason("Attributes of inode %d on %s: %s." % (number, where, gap))
+            for hit in hits:
                 path = "(attributes of inode %d)" % number
                 self._indicator(where, path, engine.name, hit.rule, len(block), hit.offset)
 
