@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus import ntfs_records as made
@@ -232,3 +235,65 @@ def test_a_reparse_point_that_cannot_be_read_is_told(volume: Volume) -> None:
     point = made.resident(0xC0, bytes(24), 4)
     image = volume.holding(made.name("two"), made.outside(DATA, [(None, 1)], 4096, 2), point, point)
     told(volume.both(image), "there twice")
+
+
+# --- what would take forever -----------------------------------------------------------------------------------------
+
+
+def stream_of(volume: Volume, *attributes: bytes, content: bytes = b"") -> tuple[Ntfs, Stream]:
+    fs = made.opened(volume.holding(made.name("large"), *attributes, content=content))
+    return fs, fs.stream(fs.file(RECORD), b"")
+
+
+@pytest.mark.parametrize("flags", [0, 1], ids=["plain", "packed"])
+def test_holes_are_not_read(volume: Volume, flags: int) -> None:
+    """16 TiB, of which a few clusters are there and fewer are initialized."""
+    runs: made.Runs = [(None, 64), (FREE, 2), (None, 1 << 32), (FREE + 2, 1)]
+    size = (sum(count for _lcn, count in runs)) * made.CLUSTER
+    for initialized, known in ((size, 2), (70 * made.CLUSTER, 1), (0, 0)):
+        fs, stream = stream_of(volume, made.outside(DATA, runs, size, 2, flags=flags, unit=4, initialized=initialized))
+        assert len(fs.stretches(stream)) == known
+        assert sum(length for _at, length in fs.stretches(stream)) <= known * 16 * made.CLUSTER
+
+
+def test_what_is_packed_behind_a_great_hole_is_found(volume: Volume) -> None:
+    runs: made.Runs = [(None, 1 << 32), (FREE, 2), (None, 14)]
+    content = made.outside(DATA, runs, ((1 << 32) + 16) * made.CLUSTER, 2, flags=1, unit=4)
+    whole, _delta = volume.both(volume.holding(made.name("evil.exe"), content, content=STORED))
+    assert [finding.path for finding in whole.findings] == ["/evil.exe"]
+
+
+def test_a_list_that_windows_would_refuse_is_told(volume: Volume) -> None:
+    size = (1 << 18) + 32
+    image = volume.holding(made.outside(0x20, [(FREE, 65)], size, 5), made.name("evil.exe"), content=bytes(size))
+    told(volume.both(image), "list of attributes is of an absurd size")
+
+
+def test_the_parts_of_thousands_of_streams_are_looked_for_once(volume: Volume) -> None:
+    class Counted(tuple[Attribute, ...]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[Attribute]:
+            Counted.walks += 1
+            return super().__iter__()
+
+    fs = made.opened(volume.golden)
+    streams = Counted(Attribute(DATA, b"s%d" % number, 0, number, b"", b"x", 0, 1, 1) for number in range(2000))
+    file = File(RECORD, 1, 1, False, (RECORD,), streams)
+    assert [fs.stream(file, name).value for name in file.streams] == [b"x"] * 2000
+    assert Counted.walks == 1
+
+
+def test_a_directory_is_read_once_for_the_paths_below(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = volume.holding(made.name("directory"))
+    fs, read = made.opened(image), list[int]()
+    record = fs.record
+
+    def noted(number: int) -> Record:
+        read.append(number)
+        return record(number)
+
+    monkeypatch.setattr(fs, "record", noted)
+    for number in range(100):
+        assert fs.path(17, (RECORD, b"%d" % number)) == b"/directory/%d" % number
+    assert read == [RECORD]

@@ -10,6 +10,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from .blocks import Blocks
 from .ext4_records import BadFilesystem
@@ -22,7 +23,6 @@ from .ntfs_records import (
     PACKED,
     REPARSE,
     STANDARD,
-    VOLUME,
     Attribute,
     Run,
     attributes,
@@ -39,13 +39,11 @@ EXTEND = 11
 FIRST_OF_USERS = 24
 MAX_RECORDS = 1 << 28
 _DEEPEST = 256
-_LIST_LIMIT = 1 << 20
+_LIST_LIMIT = 1 << 18  # Windows' own: learn.microsoft.com, The Four Stages of NTFS File Growth, Part 2
+_MOST_PLACES = 1 << 16
 _UNIT_LIMIT = 1 << 20
 _CHUNK = 1 << 20
 _USED, _DIRECTORY = 1, 2
-_DIRTY, _CHECKING = 1, 0x4000
-_NO_CLIENT, _CLEAN = 0xFFFF, 2
-_AWAKE = (b"wake", b"WAKE", bytes(4))
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,14 @@ class File:
     records: tuple[int, ...]
     attributes: tuple[Attribute, ...]
 
+    @cached_property
+    def parts(self) -> dict[tuple[int, bytes], list[Attribute]]:
+        """Those of each attribute, by its type and name: there may be thousands, and each is asked for."""
+        found: dict[tuple[int, bytes], list[Attribute]] = {}
+        for one in self.attributes:
+            found.setdefault((one.type, one.name), []).append(one)
+        return found
+
     def of(self, kind: int) -> list[Attribute]:
         return [one for one in self.attributes if one.type == kind]
 
@@ -93,7 +99,7 @@ class File:
 
     @property
     def streams(self) -> list[bytes]:
-        return sorted({one.name for one in self.of(DATA)})
+        return sorted(name for kind, name in self.parts if kind == DATA)
 
     @property
     def content(self) -> tuple[bytes, ...]:
@@ -109,6 +115,7 @@ class File:
 class Ntfs:
     def __init__(self, volume: Blocks) -> None:
         self._volume = volume
+        self._places: dict[int, tuple[int, bytes] | None] = {}
         raw = volume.read(0, 512)
         if raw[3:11] != b"NTFS    ":
             raise BadFilesystem("it has no NTFS boot sector")
@@ -224,7 +231,7 @@ class Ntfs:
         return self.read(self._joined([attribute]), 0, attribute.size)
 
     def stream(self, file: File, name: bytes, kind: int = DATA) -> Stream:
-        return self._joined([one for one in file.of(kind) if one.name == name])
+        return self._joined(file.parts.get((kind, name), []))
 
     def _joined(self, parts: list[Attribute], partial: bool = False) -> Stream:
         """The parts of one attribute, which may lie in several records."""
@@ -300,11 +307,16 @@ class Ntfs:
         return data if len(data) == size else unpacked(data, size)
 
     def stretches(self, stream: Stream) -> list[tuple[int, int]]:
-        """Offset and length of what is not a hole."""
-        if stream.value is not None or stream.flags & (PACKED | ENCRYPTED):
+        """Offset and length of what is not a hole; of a packed stream, of units that hold a cluster."""
+        if stream.value is not None or stream.flags & ENCRYPTED:
             return [(0, stream.size)]
-        known = ((vcn * self.cluster, count * self.cluster) for vcn, lcn, count in stream.runs if lcn is not None)
-        return [(at, min(length, stream.initialized - at)) for at, length in known if at < stream.initialized]
+        unit = 1 << stream.unit if stream.flags & PACKED else 1
+        end, found = min(stream.initialized, stream.size), []
+        for vcn, lcn, count in stream.runs:
+            at, behind = vcn // unit * unit * self.cluster, -(-(vcn + count) // unit) * unit * self.cluster
+            if lcn is not None and at < end:
+                found.append((at, min(behind, end) - at))
+        return found
 
     def on_volume(self, stream: Stream) -> list[tuple[int, int]]:
         """Where the bytes of a stream lie if they are not packed, as (start, end), without what follows its end."""
@@ -321,10 +333,7 @@ class Ntfs:
         """Under its first name, or the given one."""
         parts: list[bytes] = []
         while number != ROOT and len(parts) < _DEEPEST:
-            try:
-                name = name or next(iter(self.file(number).names), None)
-            except BadFilesystem:
-                name = None
+            name = name or self._place(number)
             if name is None:
                 return b"/".join([b"(no name: record %d)" % number, *reversed(parts)])
             number, part = name
@@ -332,52 +341,13 @@ class Ntfs:
             name = None
         return b"/" + b"/".join(reversed(parts))
 
-    def doubts(self) -> list[str]:
-        """Why what lies on the disk may not be what the guest will see."""
-        found = []
-        told = self.stream(self.file(3), b"", VOLUME).value or b""
-        flags = struct.unpack_from("<H", told.ljust(12, b"\0"), 10)[0]
-        if flags & (_DIRTY | _CHECKING) or len(told) < 12:
-            found.append("it was not unmounted cleanly")
-        if told[8:9] != b"\3":
-            found.append("it is of a version of NTFS that this reader does not know")
-        if not self._log_is_clean():
-            found.append("its log holds changes that are not yet written. Start and shut the VM down cleanly")
-        if not self._is_mirrored():
-            found.append("its master file table and the copy of it are not the same")
-        return found
-
-    def _is_mirrored(self) -> bool:
-        """But for the place in the log that wrote it, and the marks against torn writes."""
-        copy, size = self.stream(self.file(1), b""), self.record_size
-        try:
-            for number in range(min(copy.size // size, 4, self.count)):
-                first, second = self.raw_record(number), self.read(copy, number * size, size)
-                if fixed(first, b"FILE")[56:] != fixed(second, b"FILE")[56:]:
-                    return False
-        except BadFilesystem:
-            return False
-        return True
-
-    def _log_is_clean(self) -> bool:
-        """By the newer one of its two restart pages. A log that was emptied is all ones."""
-        log = self.stream(self.file(2), b"")
-        if self.read(log, 0, 8192) == b"\xff" * 8192:
-            return True
-        page = struct.unpack_from("<I", self.read(log, 16, 4).ljust(4, b"\0"))[0]
-        found = []
-        for at in (0, page if page in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536) else 4096):
-            raw = self.read(log, at, page or 4096)
+    def _place(self, number: int) -> tuple[int, bytes] | None:
+        """Under which directory and name the record is listed first. Kept, for all files below ask for it."""
+        if number not in self._places:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
             try:
-                whole = fixed(raw, b"CHKD" if raw[:4] == b"CHKD" else b"RSTR")
-                area = struct.unpack_from("<H", whole, 24)[0]
-                newest, _clients, _free, client, flags = struct.unpack_from("<Q4H", whole, area)
-                found.append((newest, client == _NO_CLIENT or bool(flags & _CLEAN)))
-            except (BadFilesystem, struct.error):
-                continue
-        return bool(found) and max(found)[1]
-
-    def is_asleep(self, file: File, stream: Stream) -> bool:
-        """Is this the file that Windows sleeps in? Then it will not read anew what it holds in memory."""
-        name = next((name.lower() for parent, name in file.names if parent == ROOT), b"")
-        return name == b"hiberfil.sys" and bool(stream.size) and self.read(stream, 0, 4) not in _AWAKE
+                self._places[number] = next(iter(self.file(number).names), None)
+            except BadFilesystem:
+                self._places[number] = None
+        return self._places[number]

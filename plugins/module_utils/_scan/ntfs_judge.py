@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from .blocks import Blocks
 from .judge import Judge, Where
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
+from .ntfs_doubts import doubts, is_asleep
 from .ntfs_records import EA, ENCRYPTED, PACKED
 from .partitions import Extent
 from .verdict import printable
@@ -35,7 +36,7 @@ class NtfsJudge:
         told = str(self._where).capitalize()
 
         def tell() -> None:
-            for doubt in self._fs.doubts():
+            for doubt in doubts(self._fs):
                 self._judge.reason("%s may look different to the guest: %s." % (told, doubt))
 
         self._judge.each("The state of %s" % self._where, tell)
@@ -78,7 +79,7 @@ class NtfsJudge:
         fs, judge, stream = self._fs, self._judge, self._fs.stream(file, name)
         if (file.number, name) == _BAD_CLUSTERS:
             return self._bad(stream)
-        if not name and fs.is_asleep(file, stream):
+        if not name and is_asleep(fs, file, stream):
             text = "%s may look different to the guest: Windows sleeps in it. Shut it down fully (shutdown /s /t 0)."
             judge.reason(text % str(self._where).capitalize())
         content = judge.content(
