@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
@@ -164,6 +165,31 @@ def test_two_lists_are_told(volume: Volume) -> None:
 def test_a_part_without_a_list_is_told(volume: Volume) -> None:
     second = made.outside(DATA, [(FREE + 1, 1)], 0, 3, first=1)
     told(volume.both(volume.holding(made.name("evil.exe"), PART, second)), "or leaves one out")
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [["EVIL.EXE"], ["an evil program.exe", "EVIL.EXE"]], ids=["alone", "beside a long one"])
+def test_a_short_name_counts(volume: Volume, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume, "direct", Direct(volume.golden, Indicators(names=frozenset(["EVIL.EXE"]))))
+    spaces = [1] * (len(names) - 1) + [2]
+    listed = [made.name(name, space=space, number=6 + space) for name, space in zip(names, spaces)]
+    for tally in volume.both(volume.holding(*listed, PART, content=bytes(4096))):
+        assert [(finding.path, finding.rule) for finding in tally.findings] == [("/EVIL.EXE", "ioc_name")]
+    assert made.opened(volume.place / "changed.img").path(RECORD) == b"/" + names[0].encode()
+
+
+def test_a_stream_below_a_renamed_directory_is_told_by_its_path(tmp_path: Path) -> None:
+    base = Volume(tmp_path)
+    base.golden = base.holding(made.name("old")).rename(tmp_path / "base.img")
+    disks.write_at(base.golden, FREE * made.CLUSTER, bytes(4096))
+    stream = made.resident(DATA, b"harmless", 2, "hidden")
+    made.put(base.golden, 17, made.record(17, made.standard(), made.name("file", parent=RECORD), stream))
+    for path in ("/new/file:hidden", "/new/file"):
+        base.direct = Direct(base.golden, Indicators(paths=frozenset([path])))
+        for tally in base.both(base.holding(made.name("new"), content=bytes(4096))):
+            assert [finding.path for finding in tally.findings] == [path]
 
 
 # --- memory that was written out -------------------------------------------------------------------------------------

@@ -94,8 +94,15 @@ class File:
 
     @property
     def names(self) -> list[tuple[int, bytes]]:
-        """Every directory and name under which it is listed."""
-        return [found for found in (named(one.value or b"") for one in self.of(NAME)) if found]
+        """Every directory and name under which it is listed, but for a short name beside a long one."""
+        found = [named(one.value or b"") for one in self.of(NAME)]
+        told = {parent for parent, _name, is_short in found if not is_short}
+        return [(parent, name) for parent, name, is_short in found if not is_short or parent not in told]
+
+    @property
+    def all_names(self) -> list[tuple[int, bytes]]:
+        """Every directory and name under which it can be opened, short ones too."""
+        return [named(one.value or b"")[:2] for one in self.of(NAME)]
 
     @property
     def streams(self) -> list[bytes]:

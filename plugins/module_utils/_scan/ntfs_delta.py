@@ -108,7 +108,8 @@ class NtfsDelta:
 
     def _look_for_paths(self, judged: set[int]) -> None:
         """Files that are what they were may be elsewhere now, since a directory was renamed."""
-        wanted = {path.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape") for path in self._judge.indicators.paths}
+        names = {path.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape") for path in self._judge.indicators.paths}
+        wanted = names | {name.partition(b":")[0] for name in names}  # the index knows files, not their streams
         if not wanted:
             return
         start = 0

@@ -59,7 +59,7 @@ class NtfsJudge:
         wanted = self._judge.indicators
         if not (wanted.paths or wanted.names):
             return
-        for name in file.names:
+        for name in file.all_names:
             path = self._fs.path(file.number, name)
             for whole in (path, *(path + b":" + stream for stream in file.streams if stream)):
                 for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape")):

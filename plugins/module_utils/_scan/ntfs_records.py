@@ -134,13 +134,11 @@ def check_list(number: int, wanted: list[Listed], there: list[tuple[int, Attribu
         raise BadFilesystem("its list of attributes names one that is not there, or leaves one out")
 
 
-def named(value: bytes) -> tuple[int, bytes] | None:
-    """The record of the directory, and the name in it; None for the short name that DOS saw."""
+def named(value: bytes) -> tuple[int, bytes, bool]:
+    """The record of the directory, the name in it, and whether that is the short one that DOS saw."""
     if len(value) < 66 or len(value) < 66 + 2 * value[64]:
         raise BadFilesystem("its name is damaged")
-    if value[65] == _DOS_NAME:
-        return None
-    return record_of(struct.unpack_from("<Q", value)[0]), _utf8(value[66 : 66 + 2 * value[64]])
+    return record_of(struct.unpack_from("<Q", value)[0]), _utf8(value[66 : 66 + 2 * value[64]]), value[65] == _DOS_NAME
 
 
 def record_of(reference: int) -> int:
