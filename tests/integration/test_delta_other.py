@@ -29,6 +29,9 @@ MB = disks.MB
 MARKER = disks.MARKER
 
 
+LARGE_ATTRIBUTES = "usr/share/doc5/file5", "usr/share/doc6/file6"  # too large for their inodes
+
+
 def fill(root: Path) -> None:
     for name, content in disks.harmless(30).items():
         place = root / name
@@ -43,6 +46,8 @@ def make_xfs(image: Path) -> Path:
     disks.run("mkfs.xfs", "-q", "-f", "-m", "reflink=0", image)
     with mounted(image) as root:
         fill(root)
+        for name in LARGE_ATTRIBUTES:
+            os.setxattr(root / name, "user.large", b"a" * 3000)
     return image
 
 
@@ -238,6 +243,19 @@ def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: Golden) -> Non
     }
     told = {change.path: change for change in delta.changes}
     assert (told["/large"].mode, told["/etc/hostname"].uid, told["/etc/hostname"].gid) == ("4755", 7, 8)
+
+
+def test_attributes_outside_of_the_inode_are_told(xfs: Golden) -> None:
+    image = xfs.copy()
+    with mounted(image) as root:
+        capable, other = (root / name for name in LARGE_ATTRIBUTES)
+        os.setxattr(capable, "security.capability", struct.pack("<5I", 0x02000001, 1 << 12, 0, 0, 0))
+        os.setxattr(other, "user.large", b"b" * 3000)
+    _whole, delta = xfs.both(image)
+    assert set(changes(delta)) == {
+        ("changed", "/usr/share/doc5/file5", "capability"),
+        ("changed", "/usr/share/doc6/file6", "attributes"),
+    }
 
 
 def test_times_that_do_not_tell_of_new_content_are_told_on_xfs(xfs: Golden) -> None:

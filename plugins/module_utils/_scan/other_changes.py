@@ -18,6 +18,8 @@ from .verdict import Change, printable
 
 _ARCHIVE = 0x20  # set by every system with every change of content
 _CAPABILITY = b"capability"
+_IN_BLOCKS = 2  # XFS_DINODE_FMT_EXTENTS
+_MOST_ATTRIBUTES = 1 << 20  # bytes of one inode's; Linux lets one value have 64 KiB
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def xfs_entry(directory: Any, entry: Any) -> Entry:
     """Of what dissect.target gives."""
     node = entry.entry
     inode = node.inode
-    extended = node.attrfork().read() if inode.di_forkoff else b""
+    extended = _xfs_attributes(node)
     return Entry(
         path=entry.path,
         parent=int(directory.entry.inum),
@@ -73,6 +75,22 @@ def xfs_entry(directory: Any, entry: Any) -> Entry:
         attributes=hashlib.sha256(extended).hexdigest()[:16] if extended else "",
         capable=_CAPABILITY in extended,
     )
+
+
+def _xfs_attributes(node: Any) -> bytes:
+    """What the inode holds of them and, if they lie in blocks, these (Linux, fs/xfs/libxfs/xfs_format.h)."""
+    inode, xfs = node.inode, node.xfs
+    fork: bytes = node.attrfork().read() if inode.di_forkoff else b""
+    if not fork or int(inode.di_aformat) != _IN_BLOCKS:
+        return fork
+    parts, left = [fork], _MOST_ATTRIBUTES
+    for at in range(0, min(16 * int(node.attr_extents), len(fork) - 15), 16):
+        row = int.from_bytes(fork[at : at + 16], "big")
+        group, within = divmod(row >> 21 & (1 << 52) - 1, 1 << xfs.sb.sb_agblklog)
+        xfs.fh.seek((group * xfs.sb.sb_agblocks + within) * xfs.block_size)
+        parts.append(xfs.fh.read(min(left, (row & (1 << 21) - 1) * xfs.block_size)))
+        left -= len(parts[-1])
+    return b"".join(parts)
 
 
 def fat_entry(directory: Any, entry: Any) -> Entry:
