@@ -13,11 +13,14 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import other
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.other_changes import ENTRY_OF, Entry
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
@@ -165,6 +168,23 @@ def test_a_sample_in_free_blocks_is_an_indicator(golden: Golden) -> None:
     _whole, delta = golden.both(image)
     assert (delta.verdict().value, delta.findings) == ("incomplete", [])
     assert [found.path for found in delta.indicators] == ["(differing blocks outside of files)"]
+
+
+def test_names_are_kept_only_for_an_index_or_a_comparison(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take memory for every file."""
+    made = list[Entry]()
+
+    def noted(directory: Any, entry: Any) -> Entry:
+        made.append(ENTRY_OF[golden.kind](directory, entry))
+        return made[-1]
+
+    monkeypatch.setattr(other, "ENTRY_OF", {golden.kind: noted})
+    image = golden.copy()
+    write(golden, image, "new", b"n" * 900)
+    golden.direct.look(image, False)
+    assert not made
+    golden.direct.look(image, True)
+    assert len(made) > 30
 
 
 def test_what_was_renamed_is_told_and_not_read(golden: Golden) -> None:

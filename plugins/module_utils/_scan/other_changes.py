@@ -10,8 +10,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .judge import Judge, Where
 from .verdict import Change, printable
@@ -22,8 +21,7 @@ _IN_BLOCKS = 2  # XFS_DINODE_FMT_EXTENTS
 _MOST_ATTRIBUTES = 1 << 20  # bytes of one inode's; Linux lets one value have 64 KiB
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One name in a directory. `number`: the inode, or on FAT the first cluster, 0 of an empty file.
 
     `attributes`: on XFS a digest of the extended ones, on FAT the flags. Only XFS has a `generation`, and a time at
@@ -111,7 +109,7 @@ ENTRY_OF = {"xfs": xfs_entry, "fat": fat_entry}
 
 
 def pack(entries: Sequence[Entry]) -> bytes:
-    return json.dumps([astuple(entry) for entry in entries]).encode()
+    return json.dumps(entries).encode()
 
 
 def unpack(data: bytes) -> list[Entry]:

@@ -264,7 +264,7 @@ class Scanner:
         elif kind == "ntfs":
             self._ntfs(where, volume, key)
         elif kind in READABLE:
-            index = Other(judge, where, kind, volume).run()
+            index = Other(judge, where, kind, volume, indexing=self.index is not None).run()
             if self.index is not None and kind in COMPARABLE:
                 self.index[key] = index
         elif kind == "swap":
