@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Yara
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
@@ -23,8 +24,8 @@ from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 class Direct:
     """Scans in this process, so that hundreds of them take seconds."""
 
-    def __init__(self, golden: Path) -> None:
-        self._engine = Yara(RULES, 60)
+    def __init__(self, golden: Path, indicators: Indicators = NO_INDICATORS) -> None:
+        self._engine, self._indicators = Yara(RULES, 60), indicators
         self._golden = Layer(str(golden), "raw", os.open(golden, os.O_RDONLY))
         scanner, tally = self._scanner(indexing=True)
         scanner.run([DiskSpec("vda", (self._golden,))])
@@ -34,7 +35,8 @@ class Direct:
 
     def _scanner(self, indexing: bool = False) -> tuple[Scanner, Callable[[], Tally]]:
         listener = Listener(Progress("", 0))
-        return Scanner(Judge([self._engine], listener.take, 1 << 28), indexing), lambda: listener.tally
+        judge = Judge([self._engine], listener.take, 1 << 28, indicators=self._indicators)
+        return Scanner(judge, indexing), lambda: listener.tally
 
     def look(self, image: Path, on_top: bool) -> Tally:
         layer = Layer(str(image), "raw", os.open(image, os.O_RDONLY))

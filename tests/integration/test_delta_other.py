@@ -13,11 +13,14 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import other
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.other_changes import ENTRY_OF, Entry
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
@@ -27,6 +30,9 @@ from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
 MARKER = disks.MARKER
+
+
+LARGE_ATTRIBUTES = "usr/share/doc5/file5", "usr/share/doc6/file6"  # too large for their inodes
 
 
 def fill(root: Path) -> None:
@@ -43,6 +49,8 @@ def make_xfs(image: Path) -> Path:
     disks.run("mkfs.xfs", "-q", "-f", "-m", "reflink=0", image)
     with mounted(image) as root:
         fill(root)
+        for name in LARGE_ATTRIBUTES:
+            os.setxattr(root / name, "user.large", b"a" * 3000)
     return image
 
 
@@ -162,6 +170,23 @@ def test_a_sample_in_free_blocks_is_an_indicator(golden: Golden) -> None:
     assert [found.path for found in delta.indicators] == ["(differing blocks outside of files)"]
 
 
+def test_names_are_kept_only_for_an_index_or_a_comparison(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take memory for every file."""
+    made = list[Entry]()
+
+    def noted(directory: Any, entry: Any) -> Entry:
+        made.append(ENTRY_OF[golden.kind](directory, entry))
+        return made[-1]
+
+    monkeypatch.setattr(other, "ENTRY_OF", {golden.kind: noted})
+    image = golden.copy()
+    write(golden, image, "new", b"n" * 900)
+    golden.direct.look(image, False)
+    assert not made
+    golden.direct.look(image, True)
+    assert len(made) > 30
+
+
 def test_what_was_renamed_is_told_and_not_read(golden: Golden) -> None:
     image = golden.copy()
     if golden.kind == "fat":
@@ -238,6 +263,19 @@ def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: Golden) -> Non
     }
     told = {change.path: change for change in delta.changes}
     assert (told["/large"].mode, told["/etc/hostname"].uid, told["/etc/hostname"].gid) == ("4755", 7, 8)
+
+
+def test_attributes_outside_of_the_inode_are_told(xfs: Golden) -> None:
+    image = xfs.copy()
+    with mounted(image) as root:
+        capable, other = (root / name for name in LARGE_ATTRIBUTES)
+        os.setxattr(capable, "security.capability", struct.pack("<5I", 0x02000001, 1 << 12, 0, 0, 0))
+        os.setxattr(other, "user.large", b"b" * 3000)
+    _whole, delta = xfs.both(image)
+    assert set(changes(delta)) == {
+        ("changed", "/usr/share/doc5/file5", "capability"),
+        ("changed", "/usr/share/doc6/file6", "attributes"),
+    }
 
 
 def test_times_that_do_not_tell_of_new_content_are_told_on_xfs(xfs: Golden) -> None:

@@ -31,6 +31,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict i
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
+from ansible_collections.vmward.remediation.tests.corpus.ntfs_records import at_of, opened
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
@@ -107,25 +108,11 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
     return Golden(tmp_path_factory.mktemp("ntfs"))
 
 
-def opened(image: Path) -> Ntfs:
-    return Ntfs(Raw(os.open(image, os.O_RDONLY)))
-
-
 def record_of(fs: Ntfs, name: bytes) -> int:
     for number in fs.used_records():
-        if any(one == name for _parent, one in fs.file(number).names):
+        if fs.base_of(number) is None and any(one == name for _parent, one in fs.file(number).names):
             return number
     raise LookupError(name)
-
-
-def at_of(fs: Ntfs, number: int) -> int:
-    """Where on the volume a record lies."""
-    offset = number * fs.record_size
-    for vcn, lcn, count in fs.table.runs:
-        if vcn * fs.cluster <= offset < (vcn + count) * fs.cluster:
-            assert lcn is not None
-            return lcn * fs.cluster + offset - vcn * fs.cluster
-    raise LookupError(number)
 
 
 def method(tally: Tally) -> str:

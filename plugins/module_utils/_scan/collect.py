@@ -14,7 +14,7 @@ from typing import Callable
 from .archive import Archive, CannotWrite, Read
 from .blocks import Blocks, Slice
 from .ext4 import ROOT, Ext4, Inode
-from .foreign import READABLE, Foreign, identify
+from .foreign import READABLE, Foreign, marks
 from .journal import replay
 from .judge import Emit
 from .lvm import read_groups
@@ -68,7 +68,10 @@ class Collector:
         what = "Volume %d%s" % (number, " (%s)" % name if name else "")
 
         def take() -> None:
-            kinds[0] = kind = identify(volume)
+            found = marks(volume)
+            kinds[0] = kind = next(iter(found), "unknown")
+            if len(found) > 1:
+                self._miss("%s bears the marks of several file systems (%s)." % (what, ", ".join(found)))
             if kind == "ext":
                 self._ext(what, number, volume)
             elif kind in READABLE:

@@ -29,7 +29,13 @@ _MAGICS = (
     (0, b"hsqs", "squashfs"),
     (4096, b"\xfc\x4e\x2b\xa9", "raid"),
     (32769, b"CD001", "iso9660"),
+    (32769, b"BEA01", "udf"),
+    (1024, b"\x10\x20\xf5\xf2", "f2fs"),
+    (1024, b"\xe2\xe1\xf5\xe0", "erofs"),
+    (32768, b"JFS1", "jfs"),
+    (65588, b"ReIsEr", "reiserfs"),
 )
+_SECTORS = 512, 1024, 2048, 4096
 _OPENERS = {
     "xfs": ("dissect.target.filesystems.xfs", "XfsFilesystem"),
     "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
@@ -55,18 +61,25 @@ class ForeignFile:
     layout: Callable[[], Layout | None] = lambda: None
 
 
+def marks(volume: Blocks) -> list[str]:
+    """All kinds whose magic numbers a volume bears. Of two, nobody knows which one the guest will mount."""
+    head = volume.read(0, 69632)
+    found = [kind for at, magic, kind in _MAGICS if head[at : at + len(magic)] == magic]
+    if any(head[at : at + 8] == b"LABELONE" for at in (0, 512, 1024, 1536)):
+        found.append("lvm")
+    return [*found, "fat"] if _is_fat(head) else found
+
+
 def identify(volume: Blocks) -> str:
     """What a volume holds, by its magic numbers alone; `unknown` if there is none that we know."""
-    head = volume.read(0, 69632)
-    for at, magic, kind in _MAGICS:
-        if head[at : at + len(magic)] == magic:
-            return kind
-    if any(head[at : at + 8] == b"LABELONE" for at in (0, 512, 1024, 1536)):
-        return "lvm"
-    jump = head[0] == 0xE9 or (head[0] == 0xEB and head[2] == 0x90)
-    if jump and head[510:512] == b"\x55\xaa" and head[16] in (1, 2) and head[21] >= 0xF0:
-        return "fat"
-    return "unknown"
+    return next(iter(marks(volume)), "unknown")
+
+
+def _is_fat(head: bytes) -> bool:
+    """FAT has no magic number. As Linux sees it, which asks for neither the jump nor the mark at the sector's end."""
+    sector, per_cluster, reserved, tables, media = struct.unpack_from("<HBHB4xB", head.ljust(22, b"\0"), 11)
+    sane = sector in _SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
+    return bool(sane and reserved and tables in (1, 2) and media >= 0xF0)
 
 
 def preload() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .blocks import Slice
 from .chain import open_chain
-from .foreign import identify
+from .foreign import marks
 from .judge import Emit
 from .partitions import Extent, find_partitions
 from .sandbox import Job, Limits, run_all
@@ -51,7 +51,7 @@ def together(disks: Sequence[DiskSpec], limits: Limits, at_once: int) -> list[Di
 def _look(spec: DiskSpec, emit: Emit) -> None:
     disk = open_chain(spec.layers, spec.snapshot)
     parts = find_partitions(disk) or [Extent(0, disk.size)]
-    if any(identify(Slice(disk, part.start, part.size)) == "lvm" for part in parts):
+    if any("lvm" in marks(Slice(disk, part.start, part.size)) for part in parts):
         emit("physical", {})
 
 

@@ -215,8 +215,12 @@ class Judge:
 
     def raw(self, where: Where, source: Blocks, extent: Extent, label: str, key: Hashable | None = None) -> bool:
         """Match raw bytes; every hit is an indicator only. Says whether there was anything but zeros."""
-        something = False
         content = Content(extent.size, lambda at, length: source.read(extent.start + at, length), 0)
+        return self.parts(where, content, label, extent.start, key)
+
+    def parts(self, where: Where, content: Content, label: str, start: int = 0, key: Hashable | None = None) -> bool:
+        """As `raw`, in the content's own order wherever its parts lie. Offsets count from `start`."""
+        something = False
         hits: list[tuple[str, Hit]] = []
         gaps: list[str] = []
         if key is not None and key in self._remembered:
@@ -234,7 +238,7 @@ class Judge:
         for gap in gaps:
             self.reason("Raw bytes of %s: %s." % (where, gap))
         for engine, hit in dict.fromkeys(hits):  # parts overlap
-            self._indicator(where, "(%s)" % label, engine, hit.rule, extent.size, extent.start + hit.offset)
+            self._indicator(where, "(%s)" % label, engine, hit.rule, content.size, start + hit.offset)
         return something
 
     def _match(self, data: bytes, at: int, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
@@ -248,7 +252,10 @@ class Judge:
         """Extended attributes of an inode."""
         content = Content(len(block), lambda _at, _length: block, WINDOW)
         for engine in self._raw_engines:
-            for hit in engine.scan(content)[0]:
+            hits, gap = engine.scan(content)
+            if gap:
+                self.reason("Attributes of inode %d on %s: %s." % (number, where, gap))
+            for hit in hits:
                 path = "(attributes of inode %d)" % number
                 self._indicator(where, path, engine.name, hit.rule, len(block), hit.offset)
 

@@ -10,6 +10,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from .blocks import Blocks
 from .ext4_records import BadFilesystem
@@ -22,10 +23,10 @@ from .ntfs_records import (
     PACKED,
     REPARSE,
     STANDARD,
-    VOLUME,
     Attribute,
     Run,
     attributes,
+    check_list,
     fixed,
     listed,
     named,
@@ -38,13 +39,11 @@ EXTEND = 11
 FIRST_OF_USERS = 24
 MAX_RECORDS = 1 << 28
 _DEEPEST = 256
-_LIST_LIMIT = 1 << 20
+_LIST_LIMIT = 1 << 18  # Windows' own: learn.microsoft.com, The Four Stages of NTFS File Growth, Part 2
+_MOST_PLACES = 1 << 16
 _UNIT_LIMIT = 1 << 20
 _CHUNK = 1 << 20
 _USED, _DIRECTORY = 1, 2
-_DIRTY, _CHECKING = 1, 0x4000
-_NO_CLIENT, _CLEAN = 0xFFFF, 2
-_AWAKE = (b"wake", b"WAKE", bytes(4))
 
 
 @dataclass(frozen=True)
@@ -82,17 +81,32 @@ class File:
     records: tuple[int, ...]
     attributes: tuple[Attribute, ...]
 
+    @cached_property
+    def parts(self) -> dict[tuple[int, bytes], list[Attribute]]:
+        """Those of each attribute, by its type and name: there may be thousands, and each is asked for."""
+        found: dict[tuple[int, bytes], list[Attribute]] = {}
+        for one in self.attributes:
+            found.setdefault((one.type, one.name), []).append(one)
+        return found
+
     def of(self, kind: int) -> list[Attribute]:
         return [one for one in self.attributes if one.type == kind]
 
     @property
     def names(self) -> list[tuple[int, bytes]]:
-        """Every directory and name under which it is listed."""
-        return [found for found in (named(one.value or b"") for one in self.of(NAME)) if found]
+        """Every directory and name under which it is listed, but for a short name beside a long one."""
+        found = [named(one.value or b"") for one in self.of(NAME)]
+        told = {parent for parent, _name, is_short in found if not is_short}
+        return [(parent, name) for parent, name, is_short in found if not is_short or parent not in told]
+
+    @property
+    def all_names(self) -> list[tuple[int, bytes]]:
+        """Every directory and name under which it can be opened, short ones too."""
+        return [named(one.value or b"")[:2] for one in self.of(NAME)]
 
     @property
     def streams(self) -> list[bytes]:
-        return sorted({one.name for one in self.of(DATA)})
+        return sorted(name for kind, name in self.parts if kind == DATA)
 
     @property
     def content(self) -> tuple[bytes, ...]:
@@ -104,15 +118,11 @@ class File:
         """Times (created, modified, changed, accessed; 8 bytes each), attributes, and from byte 52 the security id."""
         return next((one.value or b"" for one in self.of(STANDARD)), b"").ljust(72, b"\0")
 
-    @property
-    def reparse_tag(self) -> int:
-        value = next((one.value or b"" for one in self.of(REPARSE)), b"")
-        return int.from_bytes(value[:4], "little")
-
 
 class Ntfs:
     def __init__(self, volume: Blocks) -> None:
         self._volume = volume
+        self._places: dict[int, tuple[int, bytes] | None] = {}
         raw = volume.read(0, 512)
         if raw[3:11] != b"NTFS    ":
             raise BadFilesystem("it has no NTFS boot sector")
@@ -202,7 +212,7 @@ class Ntfs:
     def file(self, number: int) -> File:
         head = self.record(number)
         own = head.sequence << 48 | number
-        found, records = list(head.attributes), [number]
+        there, records = [(number, one) for one in head.attributes], [number]
         wanted = [entry for one in head.attributes if one.type == LIST for entry in listed(self._value(one))]
         for reference in dict.fromkeys(entry[3] for entry in wanted):
             other = record_of(reference)
@@ -212,11 +222,10 @@ class Ntfs:
             if more.base != own or more.sequence != reference >> 48 or not more.flags & _USED:
                 raise BadFilesystem("its list of attributes names record %d, which is not one of its own" % other)
             records.append(other)
-            found += more.attributes
-        there = {(one.type, one.name, one.first, one.number) for one in found}
-        if any((kind, name, first, own_number) not in there for kind, name, first, _record, own_number in wanted):
-            raise BadFilesystem("its list of attributes names one that is not there")
-        return File(number, head.sequence, head.links, bool(head.flags & _DIRECTORY), tuple(records), tuple(found))
+            there += [(other, one) for one in more.attributes]
+        check_list(number, wanted, there)
+        found = tuple(one for _record, one in there)
+        return File(number, head.sequence, head.links, bool(head.flags & _DIRECTORY), tuple(records), found)
 
     def base_of(self, number: int) -> int | None:
         """The record that this one continues, if it does."""
@@ -229,7 +238,7 @@ class Ntfs:
         return self.read(self._joined([attribute]), 0, attribute.size)
 
     def stream(self, file: File, name: bytes, kind: int = DATA) -> Stream:
-        return self._joined([one for one in file.of(kind) if one.name == name])
+        return self._joined(file.parts.get((kind, name), []))
 
     def _joined(self, parts: list[Attribute], partial: bool = False) -> Stream:
         """The parts of one attribute, which may lie in several records."""
@@ -240,7 +249,8 @@ class Ntfs:
         runs: list[Run] = []
         at = 0
         for part in parts:
-            if part.first != at or (part.value is not None) != (head.value is not None):
+            is_empty = len(parts) > 1 and not part.runs
+            if part.first != at or is_empty or (part.value is not None) != (head.value is not None):
                 raise BadFilesystem("a part of an attribute of it is missing, or there twice")
             runs += part.runs
             at = runs[-1][0] + runs[-1][2] if runs else 0
@@ -250,6 +260,12 @@ class Ntfs:
             raise BadFilesystem("its run list is shorter than its size")
         initialized = min(head.initialized, head.size)
         return Stream(head.flags, head.size, initialized, head.unit, head.value, tuple(runs))
+
+    def reparse_tag(self, file: File) -> int:
+        """Who is to be asked for the content in place of the streams; 0 if nobody."""
+        if not file.of(REPARSE):
+            return 0
+        return int.from_bytes(self.read(self.stream(file, b"", REPARSE), 0, 4), "little")
 
     def read(self, stream: Stream, offset: int, length: int) -> bytes:
         length = max(0, min(length, stream.size - offset))
@@ -298,11 +314,16 @@ class Ntfs:
         return data if len(data) == size else unpacked(data, size)
 
     def stretches(self, stream: Stream) -> list[tuple[int, int]]:
-        """Offset and length of what is not a hole."""
-        if stream.value is not None or stream.flags & (PACKED | ENCRYPTED):
+        """Offset and length of what is not a hole; of a packed stream, of units that hold a cluster."""
+        if stream.value is not None or stream.flags & ENCRYPTED:
             return [(0, stream.size)]
-        known = ((vcn * self.cluster, count * self.cluster) for vcn, lcn, count in stream.runs if lcn is not None)
-        return [(at, min(length, stream.initialized - at)) for at, length in known if at < stream.initialized]
+        unit = 1 << stream.unit if stream.flags & PACKED else 1
+        end, found = min(stream.initialized, stream.size), []
+        for vcn, lcn, count in stream.runs:
+            at, behind = vcn // unit * unit * self.cluster, -(-(vcn + count) // unit) * unit * self.cluster
+            if lcn is not None and at < end:
+                found.append((at, min(behind, end) - at))
+        return found
 
     def on_volume(self, stream: Stream) -> list[tuple[int, int]]:
         """Where the bytes of a stream lie if they are not packed, as (start, end), without what follows its end."""
@@ -319,10 +340,7 @@ class Ntfs:
         """Under its first name, or the given one."""
         parts: list[bytes] = []
         while number != ROOT and len(parts) < _DEEPEST:
-            try:
-                name = name or next(iter(self.file(number).names), None)
-            except BadFilesystem:
-                name = None
+            name = name or self._place(number)
             if name is None:
                 return b"/".join([b"(no name: record %d)" % number, *reversed(parts)])
             number, part = name
@@ -330,52 +348,13 @@ class Ntfs:
             name = None
         return b"/" + b"/".join(reversed(parts))
 
-    def doubts(self) -> list[str]:
-        """Why what lies on the disk may not be what the guest will see."""
-        found = []
-        told = self.stream(self.file(3), b"", VOLUME).value or b""
-        flags = struct.unpack_from("<H", told.ljust(12, b"\0"), 10)[0]
-        if flags & (_DIRTY | _CHECKING) or len(told) < 12:
-            found.append("it was not unmounted cleanly")
-        if told[8:9] != b"\3":
-            found.append("it is of a version of NTFS that this reader does not know")
-        if not self._log_is_clean():
-            found.append("its log holds changes that are not yet written. Start and shut the VM down cleanly")
-        if not self._is_mirrored():
-            found.append("its master file table and the copy of it are not the same")
-        return found
-
-    def _is_mirrored(self) -> bool:
-        """But for the place in the log that wrote it, and the marks against torn writes."""
-        copy, size = self.stream(self.file(1), b""), self.record_size
-        try:
-            for number in range(min(copy.size // size, 4, self.count)):
-                first, second = self.raw_record(number), self.read(copy, number * size, size)
-                if fixed(first, b"FILE")[56:] != fixed(second, b"FILE")[56:]:
-                    return False
-        except BadFilesystem:
-            return False
-        return True
-
-    def _log_is_clean(self) -> bool:
-        """By the newer one of its two restart pages. A log that was emptied is all ones."""
-        log = self.stream(self.file(2), b"")
-        if self.read(log, 0, 8192) == b"\xff" * 8192:
-            return True
-        page = struct.unpack_from("<I", self.read(log, 16, 4).ljust(4, b"\0"))[0]
-        found = []
-        for at in (0, page if page in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536) else 4096):
-            raw = self.read(log, at, page or 4096)
+    def _place(self, number: int) -> tuple[int, bytes] | None:
+        """Under which directory and name the record is listed first. Kept, for all files below ask for it."""
+        if number not in self._places:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
             try:
-                whole = fixed(raw, b"CHKD" if raw[:4] == b"CHKD" else b"RSTR")
-                area = struct.unpack_from("<H", whole, 24)[0]
-                newest, _clients, _free, client, flags = struct.unpack_from("<Q4H", whole, area)
-                found.append((newest, client == _NO_CLIENT or bool(flags & _CLEAN)))
-            except (BadFilesystem, struct.error):
-                continue
-        return bool(found) and max(found)[1]
-
-    def is_asleep(self, file: File, stream: Stream) -> bool:
-        """Is this the file that Windows sleeps in? Then it will not read anew what it holds in memory."""
-        name = next((name.lower() for parent, name in file.names if parent == ROOT), b"")
-        return name == b"hiberfil.sys" and bool(stream.size) and self.read(stream, 0, 4) not in _AWAKE
+                self._places[number] = next(iter(self.file(number).names), None)
+            except BadFilesystem:
+                self._places[number] = None
+        return self._places[number]

@@ -20,7 +20,7 @@ from .ext4_records import BadFilesystem
 from .judge import Judge, Where
 from .ntfs import File, Ntfs
 from .ntfs_changes import NtfsPair, tell_changes
-from .ntfs_judge import NtfsJudge, tell_lost
+from .ntfs_judge import NtfsJudge, is_paged, tell_lost
 from .ntfs_records import Run
 from .places import Ranges
 
@@ -95,7 +95,7 @@ class NtfsDelta:
         self._lose(number, was, now)
         if was or now:
             self._pairs.append(NtfsPair(number, was, now, number in self._touched))
-        if now and (was is None or was.content != now.content or number in self._touched):
+        if now and (was is None or _differ(was, now) or number in self._touched):
             self._covered += self._files.file(now)
         elif now:
             self._files.indicators(now)
@@ -108,7 +108,8 @@ class NtfsDelta:
 
     def _look_for_paths(self, judged: set[int]) -> None:
         """Files that are what they were may be elsewhere now, since a directory was renamed."""
-        wanted = {path.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape") for path in self._judge.indicators.paths}
+        names = {path.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape") for path in self._judge.indicators.paths}
+        wanted = names | {name.partition(b":")[0] for name in names}  # the index knows files, not their streams
         if not wanted:
             return
         start = 0
@@ -117,6 +118,11 @@ class NtfsDelta:
                 what = "Record %d on %s" % (child, self._where)
                 self._judge.each(what, lambda child=child: self._files.indicators(self._new.file(child)))
             start = end
+
+
+def _differ(was: File, now: File) -> bool:
+    """In content, or in how it is judged."""
+    return was.content != now.content or is_paged(was) != is_paged(now)
 
 
 def _file(fs: Ntfs, number: int) -> File | None:

@@ -22,7 +22,7 @@ def build(fs: Ntfs) -> VolumeIndex:
             continue
         file = fs.file(number)
         blocks += [(lcn, count, number) for lcn, count in _clusters(file)]
-        entries += [(number, parent, name) for parent, name in file.names]
+        entries += [(number, parent, name) for parent, name in file.all_names]
     return in_order(blocks, [], entries)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Hashable
 from .blocks import Blocks
 from .judge import Judge, Where
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
-from .ntfs_records import EA
+from .ntfs_doubts import doubts, is_asleep
+from .ntfs_records import EA, ENCRYPTED, PACKED
 from .partitions import Extent
 from .verdict import printable
 
@@ -35,7 +36,7 @@ class NtfsJudge:
         told = str(self._where).capitalize()
 
         def tell() -> None:
-            for doubt in self._fs.doubts():
+            for doubt in doubts(self._fs):
                 self._judge.reason("%s may look different to the guest: %s." % (told, doubt))
 
         self._judge.each("The state of %s" % self._where, tell)
@@ -49,9 +50,7 @@ class NtfsJudge:
                 judge.each(what, lambda name=name: covered.extend(self._stream(file, name)))
         for name in sorted({one.name for one in file.of(EA)}):
             judge.each(what, self._attributes, file, name)
-        if file.reparse_tag in _ELSEWHERE:
-            text = "%s on %s was not read: Windows keeps its content packed, or elsewhere (reparse tag %#x)."
-            judge.reason(text % (printable(self._fs.path(file.number), 300), self._where, file.reparse_tag))
+        judge.each(what, self._reparse, file)
         self.indicators(file)
         return covered
 
@@ -60,11 +59,17 @@ class NtfsJudge:
         wanted = self._judge.indicators
         if not (wanted.paths or wanted.names):
             return
-        for name in file.names:
+        for name in file.all_names:
             path = self._fs.path(file.number, name)
             for whole in (path, *(path + b":" + stream for stream in file.streams if stream)):
                 for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape")):
                     self._judge.named(self._where, whole, rule)
+
+    def _reparse(self, file: File) -> None:
+        tag = self._fs.reparse_tag(file)
+        if tag in _ELSEWHERE:
+            text = "%s on %s was not read: Windows keeps its content packed, or elsewhere (reparse tag %#x)."
+            self._judge.reason(text % (printable(self._fs.path(file.number), 300), self._where, tag))
 
     def _attributes(self, file: File, name: bytes) -> None:
         stream = self._fs.stream(file, name, EA)
@@ -73,26 +78,30 @@ class NtfsJudge:
     def _stream(self, file: File, name: bytes) -> list[tuple[int, int]]:
         fs, judge, stream = self._fs, self._judge, self._fs.stream(file, name)
         if (file.number, name) == _BAD_CLUSTERS:
-            return self._raw(stream, "clusters marked as bad")
-        if not name and fs.is_asleep(file, stream):
+            return self._bad(stream)
+        if not name and is_asleep(fs, file, stream):
             text = "%s may look different to the guest: Windows sleeps in it. Shut it down fully (shutdown /s /t 0)."
             judge.reason(text % str(self._where).capitalize())
         content = judge.content(
             stream.size, lambda at, length: fs.read(stream, at, length), lambda: fs.stretches(stream)
         )
-        if not name and not content.is_whole and any(at == ROOT and one.lower() in _PAGED for at, one in file.names):
+        is_plain = not stream.flags & (PACKED | ENCRYPTED)
+        if not name and not content.is_whole and is_plain and is_paged(file):
             path = printable(fs.path(file.number), 300)
             judge.note("%s on %s is memory that was written out, and was matched as raw bytes." % (path, self._where))
-            return self._raw(stream, "memory that was written out")
+            judge.parts(self._where, content, "memory that was written out")
+            return fs.on_volume(stream)
         suffix = b":" + name if name else b""
         judge.file(self._where, content, lambda: fs.path(file.number) + suffix, self._key(stream))
         return fs.on_volume(stream)
 
-    def _raw(self, stream: Stream, label: str) -> list[tuple[int, int]]:
-        stretches = self._fs.on_volume(stream)
-        for start, end in stretches:
-            self._judge.raw(self._where, self._volume, Extent(start, end - start), label)
-        return stretches
+    def _bad(self, stream: Stream) -> list[tuple[int, int]]:
+        """The clusters that no file may use. The stream is as large as the volume, and no byte of it is initialized."""
+        size = self._fs.cluster
+        places = [(lcn * size, (lcn + count) * size) for _vcn, lcn, count in stream.runs if lcn is not None]
+        for start, end in places:
+            self._judge.raw(self._where, self._volume, Extent(start, end - start), "clusters marked as bad")
+        return places
 
     def _key(self, stream: Stream) -> Hashable | None:
         """Equal for two states of a stream only if its content is the same."""
@@ -111,6 +120,11 @@ class NtfsJudge:
 def is_own(file: File, name: bytes) -> bool:
     """Does this stream serve the file system itself? Free records and journals are not read, like free blocks."""
     return (file.number, name) in _OWN or (name == b"$J" and (EXTEND, b"$UsnJrnl") in file.names)
+
+
+def is_paged(file: File) -> bool:
+    """Is it memory that Windows wrote out, by its name?"""
+    return any(parent == ROOT and name.lower() in _PAGED for parent, name in file.names)
 
 
 class NtfsScan:

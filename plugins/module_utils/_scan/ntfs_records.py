@@ -10,6 +10,7 @@ Made after Microsoft's [MS-XCA] (LZNT1) and the layout published by the Linux-NT
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ _DOS_NAME = 2
 
 # First cluster within the attribute, where it lies on the volume (None: a hole), how many there are
 Run = tuple[int, "int | None", int]
+# Of a list of attributes: type, name, first cluster, reference of the record, number in it
+Listed = tuple[int, bytes, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ def _runs(raw: bytes, at: int, first: int, last: int) -> Iterator[Run]:
         raise BadFilesystem("a run list ends too early")
 
 
-def listed(value: bytes) -> Iterator[tuple[int, bytes, int, int, int]]:
-    """Of a list of attributes: type, name, first cluster, reference of the record, number in it."""
+def listed(value: bytes) -> Iterator[Listed]:
+    """What a list of attributes names."""
     at = 0
     while at < len(value):
         if at + 26 > len(value):
@@ -120,13 +123,22 @@ def listed(value: bytes) -> Iterator[tuple[int, bytes, int, int, int]]:
         at += length
 
 
-def named(value: bytes) -> tuple[int, bytes] | None:
-    """The record of the directory, and the name in it; None for the short name that DOS saw."""
+def check_list(number: int, wanted: list[Listed], there: list[tuple[int, Attribute]]) -> None:
+    """Windows reads what the list names, or all if there is none. What it leaves out could hide the rest."""
+    lists = [one for record, one in there if (record, one.type) == (number, LIST)]
+    if not lists and not any(one.first for _record, one in there):
+        return
+    named_ones = Counter((kind, name, first, record_of(where), own) for kind, name, first, where, own in wanted)
+    others = ((record, one) for record, one in there if (record, one.type) != (number, LIST))
+    if len(lists) != 1 or named_ones != Counter((one.type, one.name, one.first, at, one.number) for at, one in others):
+        raise BadFilesystem("its list of attributes names one that is not there, or leaves one out")
+
+
+def named(value: bytes) -> tuple[int, bytes, bool]:
+    """The record of the directory, the name in it, and whether that is the short one that DOS saw."""
     if len(value) < 66 or len(value) < 66 + 2 * value[64]:
         raise BadFilesystem("its name is damaged")
-    if value[65] == _DOS_NAME:
-        return None
-    return record_of(struct.unpack_from("<Q", value)[0]), _utf8(value[66 : 66 + 2 * value[64]])
+    return record_of(struct.unpack_from("<Q", value)[0]), _utf8(value[66 : 66 + 2 * value[64]]), value[65] == _DOS_NAME
 
 
 def record_of(reference: int) -> int:

@@ -26,9 +26,11 @@ _STEP = 1 << 20
 
 
 class Other:
-    """`found`: the keys of all contents, and `listing`: the names in all directories, both for the index."""
+    """Without a `base`, `indexing`: keep the keys of all contents and the names in all directories for the index."""
 
-    def __init__(self, judge: Judge, where: Where, kind: str, volume: Blocks, base: Base | None = None) -> None:
+    def __init__(
+        self, judge: Judge, where: Where, kind: str, volume: Blocks, base: Base | None = None, indexing: bool = False
+    ) -> None:
         self._judge, self._where, self._volume = judge, where, volume
         self._fs = Foreign(kind, volume)
         self._base = base
@@ -36,6 +38,9 @@ class Other:
         self._covered: list[tuple[int, int]] = []
         self._found: set[bytes] = set()
         self._kind, self._entries = kind, list[Entry]()
+        self._indexing = indexing
+        has_index = base is not None and base.index is not None
+        self._entry_of = ENTRY_OF.get(kind) if indexing or has_index else None
         self._differing: set[str] = set()
 
     def run(self) -> VolumeIndex:
@@ -56,21 +61,27 @@ class Other:
                 what = "What happened to the files of %s" % self._where
                 differing = self._differing
                 judge.each(what, tell_changes, judge, self._where, self._kind, before, self._entries, differing)
-        return VolumeIndex(contents=b"".join(sorted(self._found)), listing=b"" if self._base else pack(self._entries))
+        if not self._indexing:
+            return VolumeIndex()
+        return VolumeIndex(contents=b"".join(sorted(self._found)), listing=pack(self._entries))
 
     def _see(self, directory: Any, entry: Any) -> None:
-        def add() -> None:
-            self._entries.append(ENTRY_OF[self._kind](directory, entry))
+        make = self._entry_of
 
-        if self._kind in ENTRY_OF:
+        def add() -> None:
+            if make is not None:
+                self._entries.append(make(directory, entry))
+
+        if make is not None:
             self._judge.each("%s on %s" % (printable(entry.path, 300), self._where), add)
 
     def _file(self, file: ForeignFile) -> None:
         judge, path = self._judge, file.path
         for rule in judge.indicators.of_path(path):
             judge.named(self._where, path, rule)
-        layout = file.layout()
-        self._found |= {layout.key} if layout else set()
+        layout = file.layout() if self._indexing or self._base is not None else None
+        if self._indexing and layout:
+            self._found.add(layout.key)
         if self._base is not None:
             if self._is_same(layout):
                 return

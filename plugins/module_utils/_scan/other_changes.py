@@ -10,18 +10,18 @@ import hashlib
 import json
 import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .judge import Judge, Where
 from .verdict import Change, printable
 
 _ARCHIVE = 0x20  # set by every system with every change of content
 _CAPABILITY = b"capability"
+_IN_BLOCKS = 2  # XFS_DINODE_FMT_EXTENTS
+_MOST_ATTRIBUTES = 1 << 20  # bytes of one inode's; Linux lets one value have 64 KiB
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One name in a directory. `number`: the inode, or on FAT the first cluster, 0 of an empty file.
 
     `attributes`: on XFS a digest of the extended ones, on FAT the flags. Only XFS has a `generation`, and a time at
@@ -58,7 +58,7 @@ def xfs_entry(directory: Any, entry: Any) -> Entry:
     """Of what dissect.target gives."""
     node = entry.entry
     inode = node.inode
-    extended = node.attrfork().read() if inode.di_forkoff else b""
+    extended = _xfs_attributes(node)
     return Entry(
         path=entry.path,
         parent=int(directory.entry.inum),
@@ -73,6 +73,22 @@ def xfs_entry(directory: Any, entry: Any) -> Entry:
         attributes=hashlib.sha256(extended).hexdigest()[:16] if extended else "",
         capable=_CAPABILITY in extended,
     )
+
+
+def _xfs_attributes(node: Any) -> bytes:
+    """What the inode holds of them and, if they lie in blocks, these (Linux, fs/xfs/libxfs/xfs_format.h)."""
+    inode, xfs = node.inode, node.xfs
+    fork: bytes = node.attrfork().read() if inode.di_forkoff else b""
+    if not fork or int(inode.di_aformat) != _IN_BLOCKS:
+        return fork
+    parts, left = [fork], _MOST_ATTRIBUTES
+    for at in range(0, min(16 * int(node.attr_extents), len(fork) - 15), 16):
+        row = int.from_bytes(fork[at : at + 16], "big")
+        group, within = divmod(row >> 21 & (1 << 52) - 1, 1 << xfs.sb.sb_agblklog)
+        xfs.fh.seek((group * xfs.sb.sb_agblocks + within) * xfs.block_size)
+        parts.append(xfs.fh.read(min(left, (row & (1 << 21) - 1) * xfs.block_size)))
+        left -= len(parts[-1])
+    return b"".join(parts)
 
 
 def fat_entry(directory: Any, entry: Any) -> Entry:
@@ -93,7 +109,7 @@ ENTRY_OF = {"xfs": xfs_entry, "fat": fat_entry}
 
 
 def pack(entries: Sequence[Entry]) -> bytes:
-    return json.dumps([astuple(entry) for entry in entries]).encode()
+    return json.dumps(entries).encode()
 
 
 def unpack(data: bytes) -> list[Entry]:

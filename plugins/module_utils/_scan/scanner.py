@@ -17,7 +17,7 @@ from .delta import Base, ExtDelta, match_rest
 from .ext4 import Ext4
 from .ext4_judge import judge_files
 from .ext4_records import BadFilesystem
-from .foreign import COMPARABLE, READABLE, identify
+from .foreign import COMPARABLE, READABLE, identify, marks
 from .former import Below, kind_of, remember, volume_key
 from .journal import Replayed, replay
 from .judge import Judge, Where
@@ -199,9 +199,7 @@ class Scanner:
 
         def scan() -> None:
             nonlocal kind
-            kind = identify(volume)
-            if kind != "lvm" and has_label(volume):
-                self._judge.reason("%s holds a file system (%s) and a label of LVM." % (str(where).capitalize(), kind))
+            kind = self._identify(where, volume)
             if kind == "lvm" and not label:
                 old = base if base is not None and base.is_comparable else None
                 self._method = "full" if old is None else "delta" if old.changed else "same"
@@ -217,6 +215,17 @@ class Scanner:
             self._judge.guard("What to remember of %s" % where, self._record, where.disk, key, kind, volume)
         told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
         self._judge.emit("volume", vars(told))
+
+    def _identify(self, where: Where, volume: Blocks) -> str:
+        """Of two file systems in one place the first is read, but the guest may mount the other."""
+        told, kinds = str(where).capitalize(), marks(volume)
+        kind = next(iter(kinds), "unknown")
+        if kind != "lvm" and has_label(volume):
+            self._judge.reason("%s holds a file system (%s) and a label of LVM." % (told, kind))
+        elif len(kinds) > 1:
+            text = "%s bears the marks of several file systems (%s): the guest may mount another than was read."
+            self._judge.reason(text % (told, ", ".join(kinds)))
+        return kind
 
     def _record(self, disk: str, key: str, kind: str, volume: Blocks) -> None:
         read = self._read
@@ -255,7 +264,7 @@ class Scanner:
         elif kind == "ntfs":
             self._ntfs(where, volume, key)
         elif kind in READABLE:
-            index = Other(judge, where, kind, volume).run()
+            index = Other(judge, where, kind, volume, indexing=self.index is not None).run()
             if self.index is not None and kind in COMPARABLE:
                 self.index[key] = index
         elif kind == "swap":

@@ -78,3 +78,20 @@ def test_nothing_is_remembered_unless_asked_for() -> None:
 def test_a_key_of_another_length_is_nonsense() -> None:
     with pytest.raises(ValueError, match="key"):
         Listener(Progress("", 0)).take("judged", {"keys": ["ab" * 32]})
+
+
+class GivingUp(Looking):
+    """An engine that matches raw bytes, and does not get to their end."""
+
+    name = "yara"
+
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        return super().scan(content)[0], "it gave up"
+
+
+def test_attributes_that_an_engine_gave_up_on_are_told() -> None:
+    listener = Listener(Progress("", 0))
+    judge = Judge([GivingUp()], listener.take, 16 * MB)
+    judge.attributes(WHERE, 12, b"bad attribute")
+    assert listener.tally.reasons == ["Attributes of inode 12 on volume 1 of disk vda: it gave up."]
+    assert [found.path for found in listener.tally.indicators] == ["(attributes of inode 12)"]

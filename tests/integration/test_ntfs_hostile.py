@@ -1,0 +1,325 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NTFS whose records were written to mislead: whoever hides a sample in it never gets `clean`."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus import ntfs_records as made
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+
+MARKER = disks.MARKER
+# What the reader takes for a file, and a driver would not hand out
+DATA, FREE, RECORD = 0x80, 3000, 16
+
+
+class Volume:
+    def __init__(self, place: Path) -> None:
+        if not shutil.which("mkntfs"):
+            pytest.skip("mkntfs is not installed")
+        self.place, self.golden = place, made.volume(place / "golden.img")
+        self.direct = Direct(self.golden)
+
+    def copy(self) -> Path:
+        return Path(shutil.copy(self.golden, self.place / "changed.img"))
+
+    def both(self, image: Path) -> tuple[Tally, Tally]:
+        """As a whole and by the difference, neither of which may be clean alone."""
+        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
+        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
+        assert (whole.verdict().value == "clean") == (delta.verdict().value == "clean"), (whole.reasons, delta.reasons)
+        return whole, delta
+
+    def holding(self, *attributes: bytes, more: bytes = b"", content: bytes = MARKER, at: int = FREE) -> Path:
+        """A record with these attributes, perhaps one that continues it, and content in a free cluster."""
+        image = self.copy()
+        disks.write_at(image, at * made.CLUSTER, content)
+        made.put(image, RECORD, made.record(RECORD, made.standard(), *attributes))
+        if more:
+            made.put(image, RECORD + 1, made.record(RECORD + 1, more, base=RECORD | 1 << 48))
+        return image
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
+    return Volume(tmp_path_factory.mktemp("ntfs"))
+
+
+def told(tallies: tuple[Tally, Tally], reason: str) -> None:
+    for tally in tallies:
+        assert tally.verdict().value != "clean"
+        assert reason in " ".join(tally.reasons), tally.reasons
+
+
+def test_a_file_written_by_hand_is_found(volume: Volume) -> None:
+    """What the other tests stand on."""
+    image = volume.holding(made.name("evil.exe"), made.outside(DATA, [(FREE, 1)], 4096, 2))
+    for tally in volume.both(image):
+        assert [finding.path for finding in tally.findings] == ["/evil.exe"]
+
+
+# --- another file system in the same place ---------------------------------------------------------------------------
+
+
+def with_decoy(image: Path, place: Path) -> None:
+    """An empty ext whose superblock and descriptors lie in the boot file, all else in free clusters."""
+    decoy, size = place / "decoy.img", 4096
+    decoy.write_bytes(b"")
+    with decoy.open("r+b") as file:
+        file.truncate(image.stat().st_size)
+    features = "none,sparse_super,filetype"
+    disks.run("mke2fs", "-q", "-F", "-b", "4096", "-I", "128", "-N", "16", "-m", "0", "-r", "1", "-O", features, decoy)
+    raw = decoy.read_bytes()
+    block, inodes, table = struct.unpack_from("<III", raw, size)
+    length = struct.unpack_from("<I", raw, 1024 + 40)[0] * 128
+    inode_table = bytearray(raw[table * size :][:length])
+    fresh = 3704
+    for at in range(0, length, 128):
+        is_directory = struct.unpack_from("<H", inode_table, at)[0] >> 12 == 4
+        for field in range(at + 40, at + 88, 4) if is_directory else ():
+            place_of = struct.unpack_from("<I", inode_table, field)[0]
+            if place_of:
+                disks.write_at(image, fresh * size, raw[place_of * size :][:size])
+                struct.pack_into("<I", inode_table, field, fresh)
+                fresh += 1
+    descriptors = struct.pack("<III", 3700, 3701, 3702) + raw[size + 12 : 2 * size]
+    for at, data in ((3700, raw[block * size :][:size]), (3701, raw[inodes * size :][:size]), (3702, inode_table)):
+        disks.write_at(image, at * size, bytes(data))
+    disks.write_at(image, 1024, raw[1024:2048])
+    disks.write_at(image, size, descriptors)
+
+
+def test_a_decoy_of_another_file_system_is_told(volume: Volume) -> None:
+    image = volume.holding(made.name("evil.exe"), made.outside(DATA, [(FREE, 1)], 4096, 2))
+    with_decoy(image, volume.place)
+    with image.open("rb") as file:
+        assert identify(Raw(file.fileno())) == "ext"
+        assert marks(Raw(file.fileno())) == ["ext", "ntfs"]
+    told(volume.both(image), "several file systems (ext, ntfs)")
+
+
+@pytest.mark.parametrize(
+    ("at", "mark", "kind"),
+    [
+        (65600, b"_BHRfS_M", "btrfs"),
+        (1024, b"\x10\x20\xf5\xf2", "f2fs"),
+        (32768, b"JFS1", "jfs"),
+        (65588, b"ReIsEr2Fs", "reiserfs"),
+        (11, struct.pack("<HBHBHHB", 512, 8, 1, 2, 512, 0, 0xF8), "fat"),
+        (512, b"LABELONE", "lvm"),
+    ],
+)
+def test_every_mark_counts(volume: Volume, at: int, mark: bytes, kind: str) -> None:
+    image = volume.copy()
+    disks.write_at(image, at, mark)
+    with image.open("rb") as file:
+        assert kind in marks(Raw(file.fileno()))
+    told(volume.both(image), "several file systems (")
+
+
+# --- what a file is made of ------------------------------------------------------------------------------------------
+
+LISTED = made.entry(0x10, RECORD, 0) + made.entry(0x30, RECORD, 1)
+PART = made.outside(DATA, [(FREE, 1)], 4096, 2)
+LISTS_IT = made.resident(0x20, LISTED + made.entry(DATA, RECORD + 1, 2), 5)
+
+
+def test_a_listed_part_is_read(volume: Volume) -> None:
+    for tally in volume.both(volume.holding(LISTS_IT, made.name("evil.exe"), more=PART)):
+        assert [finding.path for finding in tally.findings] == ["/evil.exe"]
+
+
+@pytest.mark.parametrize("runs", [[], [(FREE + 50, 1)]], ids=["no runs", "another content"])
+def test_an_attribute_that_the_list_leaves_out_is_told(volume: Volume, runs: made.Runs) -> None:
+    """Windows reads the listed one."""
+    hiding = made.outside(DATA, runs, 4096 * len(runs), 7)
+    told(volume.both(volume.holding(LISTS_IT, made.name("evil.exe"), hiding, more=PART)), "or leaves one out")
+
+
+def test_an_empty_part_beside_another_is_told(volume: Volume) -> None:
+    both = made.resident(0x20, LISTED + made.entry(DATA, RECORD, 7) + made.entry(DATA, RECORD + 1, 2), 5)
+    image = volume.holding(both, made.name("evil.exe"), made.outside(DATA, [], 0, 7), more=PART)
+    told(volume.both(image), "missing, or there twice")
+
+
+def test_two_lists_are_told(volume: Volume) -> None:
+    image = volume.holding(LISTS_IT, made.resident(0x20, b"", 6), made.name("evil.exe"), more=PART)
+    told(volume.both(image), "or leaves one out")
+
+
+def test_a_part_without_a_list_is_told(volume: Volume) -> None:
+    second = made.outside(DATA, [(FREE + 1, 1)], 0, 3, first=1)
+    told(volume.both(volume.holding(made.name("evil.exe"), PART, second)), "or leaves one out")
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("long", ["", "an evil program.exe"], ids=["alone", "beside a long one"])
+def test_a_short_name_counts(volume: Volume, long: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume, "direct", Direct(volume.golden, Indicators(names=frozenset(["EVIL.EXE"]))))
+    listed = [made.name(long, number=7)] if long else []
+    listed.append(made.name("EVIL.EXE", space=2, number=8))
+    for tally in volume.both(volume.holding(*listed, PART, content=bytes(4096))):
+        assert [(finding.path, finding.rule) for finding in tally.findings] == [("/EVIL.EXE", "ioc_name")]
+    assert made.opened(volume.place / "changed.img").path(RECORD) == b"/" + (long or "EVIL.EXE").encode()
+
+
+def test_a_stream_below_a_renamed_directory_is_told_by_its_path(tmp_path: Path) -> None:
+    base = Volume(tmp_path)
+    base.golden = base.holding(made.name("old")).rename(tmp_path / "base.img")
+    disks.write_at(base.golden, FREE * made.CLUSTER, bytes(4096))
+    stream = made.resident(DATA, b"harmless", 2, "hidden")
+    made.put(base.golden, 17, made.record(17, made.standard(), made.name("file", parent=RECORD), stream))
+    for path in ("/new/file:hidden", "/new/file"):
+        base.direct = Direct(base.golden, Indicators(paths=frozenset([path])))
+        for tally in base.both(base.holding(made.name("new"), content=bytes(4096))):
+            assert [finding.path for finding in tally.findings] == [path]
+
+
+# --- memory that was written out -------------------------------------------------------------------------------------
+
+LARGE = 70_000  # clusters, more than is ever judged as a whole
+STORED = struct.pack("<H", 0x3000 | 4095) + MARKER.ljust(4094, b"\0")  # LZNT1, as it is
+
+
+@pytest.mark.parametrize("flags", [1, 0x4000], ids=["packed", "encrypted"])
+@pytest.mark.parametrize("name", ["pagefile.sys", "other.sys"])
+def test_a_swap_file_that_is_packed_or_encrypted_is_judged_as_any_file(volume: Volume, name: str, flags: int) -> None:
+    size = LARGE * made.CLUSTER
+    content = made.outside(DATA, [(FREE, 2), (None, 14), (None, LARGE)], size, 2, flags=flags, unit=4)
+    whole, delta = volume.both(volume.holding(made.name(name), content, content=STORED))
+    if flags == 1:
+        assert [finding.path for finding in whole.findings] == ["/" + name]
+    else:
+        told((whole, delta), "encrypted by the guest")
+
+
+def test_a_match_across_two_fragments_of_a_swap_file_is_seen(volume: Volume) -> None:
+    size, half = LARGE * made.CLUSTER, len(MARKER) // 2
+    runs: made.Runs = [(FREE, 1), (FREE + 10, 1), (None, LARGE - 2)]
+    image = volume.holding(made.name("pagefile.sys"), made.outside(DATA, runs, size, 2), content=bytes(4096))
+    disks.write_at(image, FREE * 4096 + 4096 - half, MARKER[:half])
+    disks.write_at(image, (FREE + 10) * 4096, MARKER[half:])
+    for tally in volume.both(image):
+        assert [(one.path, one.offset) for one in tally.indicators] == [("(memory that was written out)", 4096 - half)]
+        assert "matched as raw bytes" in " ".join(tally.notes)
+
+
+def test_a_swap_file_under_another_name_is_judged_as_any_file(tmp_path: Path) -> None:
+    """As the base's, it was matched as raw bytes only."""
+    base = Volume(tmp_path)
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2)
+    base.golden = base.holding(made.name("swapfile.sys"), content).rename(tmp_path / "base.img")
+    disks.write_at(base.golden, FREE * made.CLUSTER, bytes(4096))
+    base.direct = Direct(base.golden)
+    image = base.holding(made.name("evil.exe"), content, content=bytes(4096))
+    told(base.both(image), "in parts only")
+
+
+def test_clusters_marked_as_bad_are_matched(volume: Volume) -> None:
+    image = volume.copy()
+    fs = made.opened(image)
+    bad = next(one for one in fs.file(8).attributes if one.name == b"$Bad")
+    size, clusters = bad.size, bad.runs[0][2]
+    runs: made.Runs = [(None, FREE), (FREE, 1), (None, clusters - FREE - 1)]
+    others = [one.raw for one in fs.file(8).attributes if one.name != b"$Bad"]
+    new = made.outside(DATA, runs, size, bad.number, initialized=0, name="$Bad")
+    made.put(image, 8, made.record(8, *others, new, sequence=8))
+    disks.write_at(image, FREE * made.CLUSTER, MARKER)
+    whole = volume.direct.look(image, False)
+    assert [(one.path, one.offset) for one in whole.indicators] == [("(clusters marked as bad)", FREE * made.CLUSTER)]
+
+
+# --- what Windows reads elsewhere ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_resident", [True, False])
+def test_a_reparse_point_is_seen_wherever_it_lies(volume: Volume, is_resident: bool) -> None:
+    tag = struct.pack("<IHH", 0x80000017, 16, 0) + bytes(16)
+    point = made.resident(0xC0, tag, 4) if is_resident else made.outside(0xC0, [(FREE, 1)], 24, 4)
+    image = volume.holding(made.name("compact.exe"), made.outside(DATA, [(None, 1)], 4096, 2), point, content=tag)
+    told(volume.both(image), "keeps its content packed")
+
+
+def test_a_reparse_point_that_cannot_be_read_is_told(volume: Volume) -> None:
+    point = made.resident(0xC0, bytes(24), 4)
+    image = volume.holding(made.name("two"), made.outside(DATA, [(None, 1)], 4096, 2), point, point)
+    told(volume.both(image), "there twice")
+
+
+# --- what would take forever -----------------------------------------------------------------------------------------
+
+
+def stream_of(volume: Volume, *attributes: bytes, content: bytes = b"") -> tuple[Ntfs, Stream]:
+    fs = made.opened(volume.holding(made.name("large"), *attributes, content=content))
+    return fs, fs.stream(fs.file(RECORD), b"")
+
+
+@pytest.mark.parametrize("flags", [0, 1], ids=["plain", "packed"])
+def test_holes_are_not_read(volume: Volume, flags: int) -> None:
+    """16 TiB, of which a few clusters are there and fewer are initialized."""
+    runs: made.Runs = [(None, 64), (FREE, 2), (None, 1 << 32), (FREE + 2, 1)]
+    size = (sum(count for _lcn, count in runs)) * made.CLUSTER
+    for initialized, known in ((size, 2), (70 * made.CLUSTER, 1), (0, 0)):
+        fs, stream = stream_of(volume, made.outside(DATA, runs, size, 2, flags=flags, unit=4, initialized=initialized))
+        assert len(fs.stretches(stream)) == known
+        assert sum(length for _at, length in fs.stretches(stream)) <= known * 16 * made.CLUSTER
+
+
+def test_what_is_packed_behind_a_great_hole_is_found(volume: Volume) -> None:
+    runs: made.Runs = [(None, 1 << 32), (FREE, 2), (None, 14)]
+    content = made.outside(DATA, runs, ((1 << 32) + 16) * made.CLUSTER, 2, flags=1, unit=4)
+    whole, _delta = volume.both(volume.holding(made.name("evil.exe"), content, content=STORED))
+    assert [finding.path for finding in whole.findings] == ["/evil.exe"]
+
+
+def test_a_list_that_windows_would_refuse_is_told(volume: Volume) -> None:
+    size = (1 << 18) + 32
+    image = volume.holding(made.outside(0x20, [(FREE, 65)], size, 5), made.name("evil.exe"), content=bytes(size))
+    told(volume.both(image), "list of attributes is of an absurd size")
+
+
+def test_the_parts_of_thousands_of_streams_are_looked_for_once(volume: Volume) -> None:
+    class Counted(tuple[Attribute, ...]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[Attribute]:
+            Counted.walks += 1
+            return super().__iter__()
+
+    fs = made.opened(volume.golden)
+    streams = Counted(Attribute(DATA, b"s%d" % number, 0, number, b"", b"x", 0, 1, 1) for number in range(2000))
+    file = File(RECORD, 1, 1, False, (RECORD,), streams)
+    assert [fs.stream(file, name).value for name in file.streams] == [b"x"] * 2000
+    assert Counted.walks == 1
+
+
+def test_a_directory_is_read_once_for_the_paths_below(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = volume.holding(made.name("directory"))
+    fs, read = made.opened(image), list[int]()
+    record = fs.record
+
+    def noted(number: int) -> Record:
+        read.append(number)
+        return record(number)
+
+    monkeypatch.setattr(fs, "record", noted)
+    for number in range(100):
+        assert fs.path(17, (RECORD, b"%d" % number)) == b"/directory/%d" % number
+    assert read == [RECORD]
