@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -224,8 +225,45 @@ def test_hosts_are_scanned_while_the_store_takes_nothing(tree: Path, tmp_path: P
     assert [entry["result"]["verdict"] for entry in kept] == ["clean", "clean"]
 
 
+def test_no_name_and_no_set_of_rules_keeps_a_verdict_out_of_the_case(tree: Path, tmp_path: Path) -> None:
+    deep = tree.joinpath(*["\u8abf\u67fb\u5831\u544a" * 20] * 6)
+    deep.mkdir(parents=True)
+    for number in range(30):
+        (deep / f"{number}.com").write_bytes(disks.EICAR)
+    (tmp_path / "place").mkdir()
+    (tmp_path / "many").mkdir()
+    for number in range(400):
+        text = f"rule r{number} {{ condition: false }}\n"
+        (tmp_path / "many" / f"a_public_rule_with_a_usual_name_{number:03}.yar").write_text(text)
+    settings = {**in_case(tree, tmp_path), "scan_rules": [str(tmp_path / "many")], "scan_builtin_rules": ["inert.yar"]}
+    done = playbook("-e", "vmward_hosts=all", "-e", json.dumps(settings), HOME=str(tmp_path))
+    assert done.returncode == 2
+    (entry,) = entries(tmp_path / "place" / "store", "2026-0008")
+    told = entry["result"]
+    assert (told["verdict"], told["findings_count"]) == ("infected", 30)
+    assert 0 < len(told["findings"]) < 25
+    (engine,) = told["engines"]
+    assert engine["rules"]["files"] == 401
+    listed = [str(tmp_path / "rules" / "inert.yar"), *map(str, (tmp_path / "many").iterdir())]
+    lines = sorted(f"{hashlib.sha256(Path(name).read_bytes()).hexdigest()}  {name}\n" for name in listed)
+    assert engine["rules"]["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_a_verdict_that_the_ledger_refuses_is_printed(tree: Path, tmp_path: Path) -> None:
+    (tree / "evil.com").write_bytes(disks.EICAR)
+    (tmp_path / "place").mkdir()
+    without = [f"/nowhere/{number:0200}" for number in range(400)]
+    (tmp_path / "settings").write_text(json.dumps({**in_case(tree, tmp_path), "scan_host_exclude": without}))
+    done = playbook("-e", "vmward_hosts=all", "-e", f"@{tmp_path}/settings", HOME=str(tmp_path))
+    assert done.returncode == 2
+    told = done.stdout.replace("\n", "").replace(" ", "")
+    assert "thelimitis65536" in told
+    assert str(tree / "evil.com") in told
+    assert entries(tmp_path / "place" / "store", "2026-0008") == []
+
+
 LOST = """
-DOCUMENTATION = "name: lost\\nshort_description: A host that is lost once its scan has begun\\ndescription: [As it says.]"
+DOCUMENTATION = "name: lost\\nshort_description: Lost once its scan has begun\\ndescription: [As it says.]"
 import os
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection.local import Connection as Local
@@ -247,7 +285,12 @@ def test_a_host_that_is_lost_in_the_middle_of_its_scan_is_recorded(tree: Path, t
     (tmp_path / "lost.py").write_text(LOST)
     (tmp_path / "inventory").write_text("lan2 ansible_connection=lost\n")
     arguments = ("-i", str(tmp_path / "inventory"), "-e", json.dumps(in_case(tree, tmp_path)))
-    lost = {"ANSIBLE_CONNECTION_PLUGINS": str(tmp_path), "LOST": str(tmp_path / "gone"), "HOME": str(tmp_path), "ANSIBLE_ASYNC_DIR": str(tmp_path)}
+    lost = {
+        "ANSIBLE_CONNECTION_PLUGINS": str(tmp_path),
+        "LOST": str(tmp_path / "gone"),
+        "HOME": str(tmp_path),
+        "ANSIBLE_ASYNC_DIR": str(tmp_path),
+    }
     done = playbook("-e", "vmward_hosts=lan2", *arguments, **lost)
     assert done.returncode == 2, done.stdout + done.stderr
     assert (tmp_path / "gone").exists()
