@@ -10,8 +10,8 @@ short_description: Make the entry of a scan fit into a ledger
 version_added: "0.1.0"
 author: vmward contributors (@vmward)
 description:
-  - Takes an entry as M(vmward.remediation.case_ledger) takes it, and gives one that is never too large for it, whatever
-    names an attacker gave to files. The verdict and all numbers stay.
+  - Takes an entry as M(vmward.remediation.case_ledger) takes it, and gives one whose lists never make it too large,
+    whatever names an attacker gave to files. The verdict and all numbers stay.
   - Of every engine, the list of rule files becomes their number, the number of their rules, and one SHA-256 over what
     C(sha256sum FILE... | LC_ALL=C sort) prints of them. Indicators count as a file named V((indicators\)).
   - If the entry still has more bytes than O(limit), the lists in its result are cut from their ends, the longest first,
