@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ._model import printable
-from ._report.story import PHASES, Machine, Phase, Story, clock, is_clean
+from ._report.story import PHASES, Machine, Phase, Story, clock, is_clean, named_with_paths
 
 WIDTH = 100
 WORDS = {"done": "DONE", "failed": "FAILED", "not_done": "NOT DONE", "planned": "WOULD DO"}
@@ -88,12 +88,13 @@ def plan(case: str, steps: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 
 def host_rows(story: Story) -> list[Line]:
-    """The live hosts: of many, those that are not clean."""
+    """The scans of live hosts: of many, those that are not clean."""
     bad = [(name, fact) for name, fact in story.hosts if not is_clean(fact)]
     told = list(story.hosts) if len(story.hosts) <= IN_FULL else bad[:IN_FULL]
     lines = []
     for name, fact in told:
-        lines += labelled("Live host", f"{shown(name, 60)}: {fact.msg}", "good" if is_clean(fact) else "bad")
+        what = shown(named_with_paths(shown(name, 60), fact), 400)
+        lines += labelled("Live host", f"{what}: {fact.msg}", "good" if is_clean(fact) else "bad")
     left = len(story.hosts) - len(told)
     more = f"{left} more, {len(bad) - sum(not is_clean(fact) for _name, fact in told)} of them not clean"
     return lines + (labelled("Live hosts", more) if left else [])

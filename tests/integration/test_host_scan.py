@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -129,7 +130,7 @@ def test_indicators_and_clamd_judge_too(tree: Path, tmp_path: Path) -> None:
     }
 
 
-def playbook(*arguments: str) -> subprocess.CompletedProcess[str]:
+def playbook(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "vmward.remediation.scan_hosts"]
     return subprocess.run(
         [*command, "-i", "lan1,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", *arguments],
@@ -138,7 +139,7 @@ def playbook(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", **environment},
     )
 
 
@@ -198,6 +199,104 @@ def test_a_case_keeps_what_was_said_of_every_host(tree: Path, tmp_path: Path) ->
     last = entries(store, "2026-0007")[-1]["result"]
     assert last["state"] == "failed"
     assert "/nowhere/rules.yar" in last["msg"]
+
+
+def in_case(tree: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "scan_host_paths": [str(tree)],
+        "scan_rules_directory": str(tmp_path / "rules"),
+        "scan_index_directory": "",
+        "vmward_case": "2026-0008",
+        "vmward_case_store": str(tmp_path / "place" / "store"),
+    }
+
+
+def test_hosts_are_scanned_while_the_store_takes_nothing(tree: Path, tmp_path: Path) -> None:
+    arguments = ("-e", "vmward_hosts=all", "-e", json.dumps(in_case(tree, tmp_path)))
+    (tmp_path / "place").write_text("no directory")
+    down = playbook(*arguments, HOME=str(tmp_path))
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert "they wait in" in down.stdout + down.stderr
+    (tmp_path / "place").unlink()
+    (tmp_path / "place").mkdir()
+    up = playbook(*arguments, HOME=str(tmp_path))
+    assert up.returncode == 0, up.stdout + up.stderr
+    kept = entries(tmp_path / "place" / "store", "2026-0008")
+    assert [entry["result"]["verdict"] for entry in kept] == ["clean", "clean"]
+
+
+def test_no_name_and_no_set_of_rules_keeps_a_verdict_out_of_the_case(tree: Path, tmp_path: Path) -> None:
+    deep = tree.joinpath(*["\u8abf\u67fb\u5831\u544a" * 20] * 6)
+    deep.mkdir(parents=True)
+    for number in range(30):
+        (deep / f"{number}.com").write_bytes(disks.EICAR)
+    (tmp_path / "place").mkdir()
+    (tmp_path / "many").mkdir()
+    for number in range(400):
+        text = f"rule r{number} {{ condition: false }}\n"
+        (tmp_path / "many" / f"a_public_rule_with_a_usual_name_{number:03}.yar").write_text(text)
+    settings = {**in_case(tree, tmp_path), "scan_rules": [str(tmp_path / "many")], "scan_builtin_rules": ["inert.yar"]}
+    done = playbook("-e", "vmward_hosts=all", "-e", json.dumps(settings), HOME=str(tmp_path))
+    assert done.returncode == 2
+    (entry,) = entries(tmp_path / "place" / "store", "2026-0008")
+    told = entry["result"]
+    assert (told["verdict"], told["findings_count"]) == ("infected", 30)
+    assert 0 < len(told["findings"]) < 25
+    (engine,) = told["engines"]
+    assert engine["rules"]["files"] == 401
+    listed = [str(tmp_path / "rules" / "inert.yar"), *map(str, (tmp_path / "many").iterdir())]
+    lines = sorted(f"{hashlib.sha256(Path(name).read_bytes()).hexdigest()}  {name}\n" for name in listed)
+    assert engine["rules"]["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_a_verdict_that_the_ledger_refuses_is_printed(tree: Path, tmp_path: Path) -> None:
+    (tree / "evil.com").write_bytes(disks.EICAR)
+    (tmp_path / "place").mkdir()
+    without = [f"/nowhere/{number:0200}" for number in range(400)]
+    (tmp_path / "settings").write_text(json.dumps({**in_case(tree, tmp_path), "scan_host_exclude": without}))
+    done = playbook("-e", "vmward_hosts=all", "-e", f"@{tmp_path}/settings", HOME=str(tmp_path))
+    assert done.returncode == 2
+    told = done.stdout.replace("\n", "").replace(" ", "")
+    assert "thelimitis65536" in told
+    assert str(tree / "evil.com") in told
+    assert entries(tmp_path / "place" / "store", "2026-0008") == []
+
+
+LOST = """
+DOCUMENTATION = "name: lost\\nshort_description: Lost once its scan has begun\\ndescription: [As it says.]"
+import os
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.connection.local import Connection as Local
+
+class Connection(Local):
+    transport = "lost"
+
+    def exec_command(self, cmd, in_data=None, sudoable=True):
+        if os.path.exists(os.environ["LOST"]):
+            raise AnsibleConnectionFailure("The line is dead.")
+        if "AnsiballZ_host_scan" in cmd and "chmod" not in cmd:
+            open(os.environ["LOST"], "w").close()
+        return super().exec_command(cmd, in_data, sudoable)
+"""
+
+
+def test_a_host_that_is_lost_in_the_middle_of_its_scan_is_recorded(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "lost.py").write_text(LOST)
+    (tmp_path / "inventory").write_text("lan2 ansible_connection=lost\n")
+    arguments = ("-i", str(tmp_path / "inventory"), "-e", json.dumps(in_case(tree, tmp_path)))
+    lost = {
+        "ANSIBLE_CONNECTION_PLUGINS": str(tmp_path),
+        "LOST": str(tmp_path / "gone"),
+        "HOME": str(tmp_path),
+        "ANSIBLE_ASYNC_DIR": str(tmp_path),
+    }
+    done = playbook("-e", "vmward_hosts=lan2", *arguments, **lost)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert (tmp_path / "gone").exists()
+    (entry,) = entries(tmp_path / "place" / "store", "2026-0008")
+    assert (entry["target"], entry["result"]["state"]) == ("lan2", "failed")
+    assert "The line is dead." in entry["result"]["msg"]
 
 
 def test_the_playbook_refuses_a_name_that_matches_nothing() -> None:

@@ -170,6 +170,23 @@ def test_a_data_host_that_is_gone_before_the_scan_fails_the_vm_and_not_the_run(s
 TWO = "desk1,app1"
 
 
+def test_a_large_set_of_rules_keeps_no_verdict_out_of_the_case_and_what_does_is_told(
+    simulated: Tour, tmp_path: Path
+) -> None:
+    rules = tmp_path / "public"
+    rules.mkdir()
+    for number in range(400):
+        (rules / f"a_rule_with_a_usual_name_{number:060}.yar").write_text(f"rule r{number} {{ condition: false }}\n")
+    simulated.done("contain")
+    simulated.play("scan", scan_rules=[str(rules)])
+    (told,) = simulated.entries("scan", "disk")
+    assert (told["verdict"], told["engines"][0]["rules"]["files"]) == ("infected", 403)
+    refused = simulated.failed("scan", __case_lead={"epoch": 99})  # as if another run had taken the lead meanwhile
+    assert "active disk is infected (" in refused
+    assert "That is not in the ledger: " in refused
+    assert len(simulated.entries("scan", "disk")) == 1
+
+
 def test_a_witness_that_is_gone_takes_nothing_from_any_of_two_vms(simulated: Tour) -> None:
     inventory = simulated.directory / "gone.json"
     gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}

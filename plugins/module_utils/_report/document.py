@@ -15,6 +15,7 @@ from typing import Any
 
 from .._case.entry import Entry
 from .._model import printable
+from .scope import in_words
 from .story import Fact, Story, clock
 
 FORMAT = "vmward-report/1"
@@ -53,7 +54,8 @@ def document(
         "vms": [{**asdict(machine), "proof": machine.proof, "alarm": machine.alarm} for machine in story.machines],
         "other_vms": list(story.others),
         "hosts": [
-            {**statement(host, fact), "verdict": str(fact.result.get("verdict") or "")} for host, fact in story.hosts
+            {**statement(host, fact), "paths": in_words(fact.inputs), "verdict": str(fact.result.get("verdict") or "")}
+            for host, fact in story.hosts
         ],
         "proven": proven(facts, verification),
         "claimed_by_guest": [statement(vm, fact) for vm, fact in facts if fact.claimed],
@@ -120,7 +122,7 @@ def not_done(story: Story, verification: Mapping[str, Any]) -> list[dict[str, An
                     found.append({"vm": machine.name, "what": what, "state": fact.state, "reason": fact.msg})
     for host, fact in story.hosts:
         if fact.state != "done":
-            found.append({"vm": host, "what": "scan: live host", "state": fact.state, "reason": fact.msg})
+            found.append({"vm": host, "what": f"{fact.phase}: {fact.name}", "state": fact.state, "reason": fact.msg})
     for check in verification["checks"]:
         if check["state"] != "ok":
             state = "failed" if check["state"] == "FAILED" else "not_done"

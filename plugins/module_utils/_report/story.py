@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable
 
 from .._case.entry import Entry
+from . import scope
 
 # In the order of a response; a phase that is not built says so in every summary and report.
 PHASES = ("contain", "notify", "preserve", "scope", "scan", "restore", "harden", "release", "report")
@@ -126,7 +127,7 @@ class Story:
     case: str
     machines: tuple[Machine, ...]
     others: tuple[str, ...] = ()  # VMs of the case that were not asked for
-    hosts: tuple[tuple[str, Fact], ...] = ()  # live hosts, each with its newest scan
+    hosts: tuple[tuple[str, Fact], ...] = ()  # live hosts, each with those of its scans that still count
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
@@ -146,12 +147,12 @@ def tell(
 
     ``now`` answers, by name, what was just read of a VM.
     """
-    hosts = {str(entry["target"]): read_fact(entry) for entry in entries if is_host_scan(entry)}
+    hosts = scans_of_hosts([entry for entry in entries if is_host_scan(entry)])
     entries = [entry for entry in entries if not is_host_scan(entry)]
     known = sorted({str(entry["target"]) for entry in entries if entry["phase"] in PHASES and entry["target"]})
     chosen = list(dict.fromkeys(vms)) or known
     machines = [tell_machine(name, entries, proof, phases, now(name)) for name in chosen]
-    return Story(case, tuple(machines), tuple(name for name in known if name not in chosen), tuple(hosts.items()))
+    return Story(case, tuple(machines), tuple(name for name in known if name not in chosen), hosts)
 
 
 def is_host_scan(entry: Entry) -> bool:
@@ -159,12 +160,35 @@ def is_host_scan(entry: Entry) -> bool:
     return (entry["phase"], entry["action"]) == ("scan", "host")
 
 
+def scans_of_hosts(entries: Sequence[Entry]) -> tuple[tuple[str, Fact], ...]:
+    """By host, the scans that no later one makes obsolete: a look at less of it takes nothing back."""
+    kept: list[tuple[str, Fact]] = []
+    for entry in entries:
+        name, fact = str(entry["target"]), read_fact(entry)
+        kept = [(other, former) for other, former in kept if other != name or not is_obsolete(former, fact)]
+        kept.append((name, fact))
+    return tuple(kept)
+
+
+def is_obsolete(former: Fact, later: Fact) -> bool:
+    """What was found stays, until all that was read then is read again and judged."""
+    judged = later.result.get("verdict") in ("clean", "infected") and later.state == "done"
+    return scope.covers(later.inputs, former.inputs) and (judged or former.result.get("verdict") != "infected")
+
+
 def is_clean(fact: Fact) -> bool:
     return fact.state == "done" and fact.result.get("verdict") == "clean"
 
 
-def host_shortfall(name: str, fact: Fact) -> str:
+def named_with_paths(name: str, fact: Fact) -> str:
+    """A live host with what of it was scanned."""
+    words = scope.in_words(fact.inputs)
+    return f"{name} ({words})" if words else name
+
+
+def host_shortfall(host: str, fact: Fact) -> str:
     verdict = str(fact.result.get("verdict") or "")
+    name = named_with_paths(host, fact)
     if verdict == "infected":
         return f"{name}: this live host is infected, and no case cuts it off: {fact.msg}"
     state = f"is {verdict}" if verdict else "failed"
@@ -242,6 +266,8 @@ def read_fact(entry: Entry) -> Fact:
 
 def fact_name(entry: Entry) -> str:
     result, action = entry["result"], str(entry["action"])
+    if is_host_scan(entry):
+        return f"live host {scope.in_words(entry['inputs'])}".rstrip()
     if action == "evidence" and result.get("class"):
         return str(result["class"])
     return f"{action} {result['what']}" if result.get("what") else action

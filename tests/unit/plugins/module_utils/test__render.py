@@ -163,18 +163,18 @@ def test_a_leaking_vm_that_stands_still_is_not_to_be_paused() -> None:
 @pytest.mark.parametrize("count", [2, 40])
 def test_live_hosts_are_told_apart_from_the_vms(count: int) -> None:
     hosts = [
-        entry("scan", "host", f"web{number}", msg=f"{verdict} (9 files)", verdict=verdict)
+        entry("scan", "host", f"web{number}", msg=f"{verdict} (9 files)", verdict=verdict, inputs={"paths": ["/srv"]})
         for number, verdict in enumerate(["infected", *["clean"] * (count - 1)])
     ]
     written = book(*contained(), *hosts)
     lines = summary(tell("2026-0142", written.entries), place(written))
     told = [(line.text, line.tone) for line in lines if line.text.startswith("Live host")]
-    assert told[0] == ("Live host  web0: infected (9 files)", "bad")
+    assert told[0] == ("Live host  web0 (/srv): infected (9 files)", "bad")
     if count > 5:
         assert told[1] == ("Live hosts 39 more, 0 of them not clean", "")
     else:
-        assert told[1] == ("Live host  web1: clean (9 files)", "good")
-    assert any(line.text.startswith("MISSING    web0: this live host is infected") for line in lines)
+        assert told[1] == ("Live host  web1 (/srv): clean (9 files)", "good")
+    assert any(line.text.startswith("MISSING    web0 (/srv): this live host is infected") for line in lines)
     assert not any(line.text.startswith("web0") for line in lines)
 
 

@@ -87,16 +87,27 @@ def test_live_hosts_have_a_place_of_their_own() -> None:
     finding = {"path": HOSTILE, "rule": "marker", "engine": "yara", "sha256": SHA, "disk": "", "volume": 0}
     told = made(
         *contained(),
-        entry("scan", "host", "web1", msg="infected (9 files)", verdict="infected", findings=[finding]),
+        entry(
+            "scan",
+            "host",
+            "web1",
+            msg="infected (9 files)",
+            verdict="infected",
+            findings=[finding],
+            inputs={"paths": ["/srv"], "exclude": ["/srv/iso"]},
+        ),
         entry("scan", "host", "web2", "failed", "Cannot reach it"),
     )
     assert [(one["vm"], one["verdict"]) for one in told["hosts"]] == [("web1", "infected"), ("web2", "")]
     assert [one["name"] for one in told["vms"]] == ["desk1"]
     assert [one["vm"] for one in told["findings"]] == ["web1"]
+    assert [one["paths"] for one in told["hosts"]] == ["/srv but not /srv/iso", ""]
+    assert [one["name"] for one in told["verdicts"] if one["vm"] == "web1"] == ["live host /srv but not /srv/iso"]
     assert not any(one["vm"] == "web1" for one in told["proven"])
     assert {"vm": "web2", "what": "scan: live host", "state": "failed", "reason": "Cannot reach it"} in told["not_done"]
     page = Elements(as_html(told))
     assert "Live hosts" in page.text
+    assert "/srv but not /srv/iso" in page.text
     assert "Read through their own kernels" in page.text
     assert not any(tag == "script" for tag, _attributes in page.found)
 

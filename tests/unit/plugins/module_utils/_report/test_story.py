@@ -71,6 +71,45 @@ def test_a_live_host_is_none_of_the_vms_and_its_newest_scan_counts() -> None:
     )
 
 
+def scanned(verdict: str, paths: list[str], *exclude: str) -> dict[str, Any]:
+    inputs = {"paths": paths, "exclude": list(exclude)}
+    return entry("scan", "host", "srv1", msg=f"{verdict} (9 files)", verdict=verdict, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("later", "takes_back"),
+    [
+        (scanned("clean", ["/srv", "/tmp"], "/srv/iso"), True),
+        (scanned("clean", ["/tmp", "/home", "/srv"]), True),
+        (scanned("clean", ["/"], "/srv/iso"), True),
+        (scanned("infected", ["/"]), True),
+        (scanned("clean", ["/srv"]), False),
+        (scanned("clean", ["/srv", "/home"]), False),
+        (scanned("clean", ["/"], "/srv/iso", "/srv/www"), False),
+        (scanned("clean", []), False),
+        (scanned("incomplete", ["/"]), False),
+        (entry("scan", "host", "srv1", "failed", "Cannot reach it", inputs={"paths": ["/"], "exclude": []}), False),
+        (entry("scan", "host", "srv2", verdict="clean", inputs={"paths": ["/"], "exclude": []}), False),
+    ],
+)
+def test_only_a_verdict_on_all_of_it_takes_back_what_was_found_on_a_host(
+    later: dict[str, Any], takes_back: bool
+) -> None:
+    found = scanned("infected", ["/srv", "/tmp"], "/srv/iso")
+    shortfalls = tell("2026-0142", book(found, later).entries).shortfalls
+    lost = "srv1 (/srv, /tmp but not /srv/iso): this live host is infected, and no case cuts it off: infected (9 files)"
+    assert (lost not in shortfalls) is takes_back
+
+
+def test_a_scan_that_failed_takes_back_that_a_host_is_clean() -> None:
+    failed = entry("scan", "host", "srv1", "failed", "Cannot reach it", inputs={"paths": ["/srv"], "exclude": []})
+    story = tell("2026-0142", book(scanned("clean", ["/srv"]), scanned("clean", ["/tmp"]), failed).entries)
+    assert [(name, fact.name, fact.state) for name, fact in story.hosts] == [
+        ("srv1", "live host /tmp", "done"),
+        ("srv1", "live host /srv", "failed"),
+    ]
+
+
 def test_silence_is_no_success() -> None:
     (shortfall,) = told(*contained("desk2")).shortfalls
     assert shortfall.startswith("desk1: nothing is recorded about it. It may not be cut off.")
