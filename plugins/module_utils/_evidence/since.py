@@ -62,8 +62,11 @@ class Course:
             self.why, self._stays = str(exc), ""
             self.begin(freeze)
             return
-        # The images below, for which only their own state can vouch
+        # The images below, for which only their own state can vouch: as of now, for the wait may have been long
         self._at, self._states = int(time.time()), {disk.id: state_of(disk) for disk in self._disks}
+        if self.since:
+            self.why = other(self._head, self._disks, self._states)
+            self._stays = self.since
 
     def end(self, result: dict[str, Any]) -> None:
         """Keep the record of a scan that found nothing and is complete."""
@@ -114,11 +117,16 @@ def doubt(head: dict[str, Any], disks: Sequence[Disk], present: Sequence[str]) -
         return f"its checkpoint {head['checkpoint']} is gone"
     if head["checkpoint"] != present[-1]:
         return f"a scan that did not end left a later checkpoint, {present[-1]}"
+    return other(head, disks, {disk.id: state_of(disk) for disk in disks})
+
+
+def other(head: dict[str, Any], disks: Sequence[Disk], states: dict[str, list[Any]]) -> str:
+    """Which disk is in another state than the record's; empty if none is."""
     for disk in disks:
         then = head["disks"].get(disk.id)
         if then is None:
             return f"disk {disk.id} was not scanned then"
-        if then != state_of(disk):
+        if then != states[disk.id]:
             return f"disk {disk.id} has another size, source or image below it now"
     return ""
 
