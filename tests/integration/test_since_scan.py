@@ -108,6 +108,18 @@ def test_scan_after_scan_finds_what_a_whole_scan_finds(tmp_path: Path, options: 
     assert went_on > 1
 
 
+def test_an_inode_of_the_file_system_itself_is_judged_again(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"a": b"x" * 5000}, 16 * MB, "-O", "project,quota")
+    inode = disks.debugfs(image, "stat /a").split("Inode:")[1].split()[0]
+    block, size = int(disks.debugfs(image, "blocks /a").split()[-1]), image.stat().st_size
+    disks.debugfs(image, "ssv prj_quota_inum " + inode)
+    clean = Clean(image)
+    disks.write_at(image, block * (size // int(disks.run("dumpe2fs", "-h", image).split("Block count:")[1].split()[0])),
+                   disks.MARKER)  # fmt: skip
+    tally, _record = clean.since(image)
+    assert (methods(tally), [one.path for one in tally.findings]) == (["delta"], ["/a"])
+
+
 @pytest.fixture(scope="module")
 def parted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Clean]:
     """Two file systems and swap, in partitions."""
