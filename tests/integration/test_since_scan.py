@@ -177,6 +177,19 @@ def test_a_deleted_partition_is_told_and_a_new_one_is_read_as_a_whole(
     assert methods(tally) == ["same", "full"]
 
 
+def test_what_a_deleted_partition_leaves_behind_is_matched(tmp_path: Path) -> None:
+    """No scan saw its free blocks, and the bitmap tells nothing of them."""
+    one, other = (disks.ext4(tmp_path / name, disks.harmless(), 8 * MB) for name in ("a.img", "b.img"))
+    disks.write_at(other, 7 * MB, disks.MARKER)
+    image = disks.partitioned(tmp_path / "disk.img", "dos", [one, other])
+    clean = Clean(image)
+    disks.run("sfdisk", "-q", "--delete", image, "2")
+    since, whole = clean.since(image)[0], clean.look(image)[0]
+    assert methods(since) == ["same"]
+    assert [one.path for one in since.indicators] == ["(outside of volumes)"]
+    assert found(since) == found(whole)
+
+
 def test_what_was_not_kept_is_never_made_up(parted: tuple[Path, Clean], tmp_path: Path) -> None:
     """Neither as zeros, nor by a record without the metadata: then all of the volume is read."""
     image, clean = parted

@@ -24,7 +24,7 @@ from .ext4 import Ext4
 from .ext4_records import BadFilesystem
 from .foreign import identify
 from .journal import Replayed
-from .partitions import Extent, find_partitions
+from .partitions import Extent, find_gaps, find_partitions
 from .places import GRAIN, Ranges
 
 _STEP = 1 << 20
@@ -74,6 +74,12 @@ class Below:
         known = known or VolumeIndex()
         replayed = Ranges(zip(known.replayed_starts, known.replayed_ends))
         return Base(Remembered(known, part.size), known, changed.plus(replayed), is_comparable=False)
+
+
+def unmatched(below: Below, size: int) -> Ranges:
+    """What no scan has matched as a gap: what was written, and what a volume covered then, with its free blocks."""
+    gaps = Ranges((gap.start, gap.end) for gap in find_gaps(below.parts(), size))
+    return below.changed.plus(Ranges([(0, size)]).minus(gaps))
 
 
 def kind_of(volume: Blocks) -> str:

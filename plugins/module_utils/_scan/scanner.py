@@ -18,7 +18,7 @@ from .ext4 import Ext4
 from .ext4_judge import judge_files
 from .ext4_records import BadFilesystem
 from .foreign import COMPARABLE, READABLE, identify
-from .former import Below, kind_of, remember, volume_key
+from .former import Below, kind_of, remember, unmatched, volume_key
 from .journal import Replayed, replay
 from .judge import Judge, Where
 from .lvm import has_label, read_groups
@@ -143,7 +143,7 @@ class Scanner:
             base = below.base(part) if below is not None and part in former else None
             self._volume(Where(name, number + 1), volume, part.start, base, index)
         gaps = find_gaps(parts, disk.size)
-        self._gaps(name, disk, gaps, below.changed if below is not None else None)
+        self._gaps(name, disk, gaps, below)
 
     def _parts(self, name: str, disk: Blocks) -> list[Extent]:
         kind, parts = identify(disk), find_partitions(disk)
@@ -167,13 +167,15 @@ class Scanner:
         change = Change(disk, volume, kind, "(%s)" % path, "", "disk", size, "", 0, 0)
         self._judge.emit("change", vars(change))
 
-    def _gaps(self, name: str, disk: Blocks, gaps: list[Extent], changed: Ranges | None) -> None:
+    def _gaps(self, name: str, disk: Blocks, gaps: list[Extent], below: Below | None) -> None:
         where, label = Where(name, 0), "outside of volumes"
-        if changed is not None:
+        if below is not None:
+            fresh = unmatched(below, disk.size)
             for gap in gaps:
-                part = Ranges(changed.within(gap.start, gap.end))
-                if part:
-                    self._change(name, 0, "changed", label, part.size)
+                changed = Ranges(below.changed.within(gap.start, gap.end))
+                if changed:
+                    self._change(name, 0, "changed", label, changed.size)
+                part = Ranges(fresh.within(gap.start, gap.end))
                 self._judge.guard(
                     "A gap of disk %s" % name, match_rest, self._judge, where, disk, part, Ranges(), label
                 )
