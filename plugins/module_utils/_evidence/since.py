@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from .._errors import TaskFailed
+from .._errors import TaskFailed, VmwardError
 from .._hypervisor import FROZEN_SINCE, OUR_CHECKPOINTS, Capability, Hypervisor
 from .._model import ON, Disk, Vm
 from .._scan.known import Former, Known, Records
@@ -34,9 +34,11 @@ class Course:
         self._bodies: dict[str, bytes] = {}
         self._at = 0
         self._states: dict[str, list[Any]] = {}
+        self._troubles: list[str] = []
+        self._before = hypervisor.checkpoints(vm)
         if not self.why:
             self._head, self._bodies = self._known.record(vm.ref.id) or ({}, {})
-            self.why = doubt(self._head, disks, hypervisor.checkpoints(vm))
+            self.why = doubt(self._head, disks, self._before)
         self._stays = self.since
 
     @property
@@ -69,7 +71,13 @@ class Course:
             self._stays = self.since
 
     def end(self, result: dict[str, Any]) -> None:
-        """Keep the record of a scan that found nothing and is complete."""
+        """Keep the record of a scan that found nothing and is complete. A failure is told; the verdict stands."""
+        try:
+            self._keep(result)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the scan has its verdict
+            self._troubles.append(f"Cannot keep the record of this scan: {exc}")
+
+    def _keep(self, result: dict[str, Any]) -> None:
         bodies = self.records.bodies
         known = self.name and self.records.binding and set(bodies) == {disk.id for disk in self._disks}
         same = self._states == {disk.id: state_of(disk) for disk in self._disks}
@@ -82,21 +90,35 @@ class Course:
     def tidy(self) -> None:
         """However it ended: at most one checkpoint of ours stays, and none without its record.
 
-        Those of a VM that is off by now are left to the next scan.
+        Those of a VM that is off by now, and those that can't be removed, are left to the next scan.
         """
+        try:
+            self._tidy()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the scan has its verdict
+            self._troubles.append(str(exc))
+
+    def _tidy(self) -> None:
+        if not self._stays:
+            self._known.forget_record(self._vm.ref.id)
         now = self._hypervisor.read([self._vm.ref.id])[self._vm.ref.id]
         if isinstance(now, Vm) and now.power in ON:
             left = [name for name in self._hypervisor.checkpoints(self._vm) if name != self._stays]
             if left:
                 remove(self._hypervisor, self._vm, left)
-        if not self._stays:
-            self._known.forget_record(self._vm.ref.id)
 
     def told(self, bases: Sequence[dict[str, Any]]) -> dict[str, str]:
         """What the result says, with what the scan itself said of the record."""
         refused = [one["why"] for one in bases if one["base"] == self.since and not one["used"]]
-        why = self.why or "".join(refused[:1])
-        return {"since": "" if why else self.since, "why": why, "kept": self._stays}
+        why = [one for one in (self.why, *refused) if one][:1]
+        return {"since": "" if why else self.since, "why": "; ".join(why + self._troubles), "kept": self._stays}
+
+    def is_other(self) -> bool:
+        """Whether the VM has other checkpoints of ours than before. Where that can't be told, it may."""
+        try:
+            return self._hypervisor.checkpoints(self._vm) != self._before
+        except VmwardError as exc:
+            self._troubles.append(str(exc))
+            return True
 
 
 def cannot(hypervisor: Hypervisor, vm: Vm, disks: Sequence[Disk]) -> str:

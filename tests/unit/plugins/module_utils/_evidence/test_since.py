@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.since import Course, doubt, state_of
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability, Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Disk, Layer, PowerState, Vm, VmRef
@@ -90,7 +91,7 @@ class Checkpointed:
         return frozenset([Capability.CHECKPOINT])
 
     def read(self, ids: list[str]) -> dict[str, Vm]:
-        return {one: self._vm for one in ids}
+        return dict.fromkeys(ids, self._vm)
 
     def checkpoints(self, vm: Vm) -> tuple[str, ...]:
         return tuple(self.names)
@@ -113,7 +114,8 @@ def course(vm: Vm, directory: Path, *names: str) -> tuple[Course, Any]:
     known = Known(str(directory))
     known.create()
     states = {disk.id: state_of(disk) for disk in vm.disks}
-    known.keep_record(vm.ref.id, {"checkpoint": "vmward-scan-1", "at": 1, "binding": "b", "disks": states}, {"vda": b"r"})
+    head = {"checkpoint": "vmward-scan-1", "at": 1, "binding": "b", "disks": states}
+    known.keep_record(vm.ref.id, head, {"vda": b"r"})
     hypervisor: Any = Checkpointed(vm, "vmward-scan-1", *names)
     return Course(hypervisor, vm, vm.disks, str(directory)), hypervisor
 
@@ -129,3 +131,39 @@ def test_an_image_below_that_changes_while_another_job_is_waited_for_is_noticed(
     one.begin(freeze)
     assert one.former(vm.disks[0]) is None
     assert "image below it" in one.told([])["why"]
+
+
+def test_what_cannot_be_tidied_is_told_and_takes_no_verdict_away(
+    vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, hypervisor = course(vm, tmp_path / "known")
+
+    def failing(*_arguments: Any) -> Any:
+        raise TaskFailed("Cannot remove it: the daemon hangs.")
+
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    monkeypatch.setattr(hypervisor, "submit_remove_checkpoints", failing)
+    one.tidy()
+    told = one.told([])
+    assert (told["since"], told["kept"]) == ("vmward-scan-1", "vmward-scan-1")
+    assert "the daemon hangs" in told["why"]
+    assert one.is_other()
+
+
+def test_a_record_that_cannot_be_written_leaves_the_former_one(
+    vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, hypervisor = course(vm, tmp_path / "known")
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    one.records.binding, one.records.bodies = "b", {"vda": b"new"}
+
+    def full(*_arguments: Any) -> Any:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Known, "keep_record", full)
+    one.end({"verdict": "clean"})
+    one.tidy()
+    told = one.told([])
+    assert (told["since"], told["kept"], hypervisor.names) == ("vmward-scan-1", "vmward-scan-1", ["vmward-scan-1"])
+    assert "No space left" in told["why"]
+    assert not one.is_other()
