@@ -175,6 +175,16 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
     yield packer.flush()
 
 
+def packed(volumes: dict[str, VolumeIndex], most: int) -> Iterator[bytes]:
+    """The same in messages, of at most so many bytes together."""
+    size = 0
+    for part in chunks(pack(volumes), PART):
+        size += len(part)
+        if size > most:
+            raise ValueError("it would be larger than %d MiB" % (most >> 20))
+        yield part
+
+
 def unpack(data: bytes) -> dict[str, VolumeIndex]:
     raw = zlib.decompress(data)
     length = struct.unpack_from("<I", raw)[0]

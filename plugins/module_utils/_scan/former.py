@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import re
 from array import array
+from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from .baseline import VolumeIndex, build
+from .baseline import VolumeIndex, build, packed
 from .blocks import Blocks, Slice
 from .delta import Base
 from .ext4 import Ext4
 from .ext4_records import BadFilesystem
 from .foreign import identify
 from .journal import Replayed
+from .judge import Emit
 from .partitions import Extent, find_gaps, find_partitions
 from .places import GRAIN, Ranges
 
+MOST = 32 << 20  # bytes of all that one child tells for a later scan; of its messages 64 MiB are taken
 _STEP = 1 << 20
 _KEY = re.compile(r"@(\d+)\+(\d+)")
 
@@ -152,3 +155,18 @@ def _read(volume: Blocks, known: Ranges, changed: Ranges) -> Iterator[tuple[int,
 
 def _in_grains(stretches: Iterable[tuple[int, int]]) -> Ranges:
     return Ranges((start - start % GRAIN, end + -end % GRAIN) for start, end in stretches)
+
+
+def tell_records(emit: Emit, records: dict[str, dict[str, VolumeIndex]]) -> None:
+    """What does not fit beside the other messages is not kept: the next scan reads all, this one has its verdict."""
+    room = MOST
+    for name, record in records.items():
+        try:
+            parts = list(packed(record, room))
+        except Exception as exc:  # noqa: BLE001 - memory may have run out
+            why = str(exc).rstrip(".") or type(exc).__name__
+            emit("note", {"text": "No record of disk %s is kept for a later scan: %s." % (name, why)})
+            continue
+        room -= sum(map(len, parts))
+        for part in parts:
+            emit("record", {"disk": name, "data": b64encode(part).decode()})

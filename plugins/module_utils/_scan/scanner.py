@@ -42,6 +42,7 @@ class DiskSpec:
     """`clone_of`: what the disk is a full copy of. `base` was found clean, and `index` is what is known of it.
 
     `written`: where the disk was written to since an earlier scan found it clean; the index is then of that scan.
+    `doubt`: why that is not known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class DiskSpec:
     base: tuple[Layer, ...] = ()
     index: dict[str, VolumeIndex] | None = None
     written: tuple[tuple[int, int], ...] = ()
+    doubt: str = ""
 
 
 @dataclass
@@ -216,7 +218,7 @@ class Scanner:
         read = self._judge.guard(str(where).capitalize(), scan) and self._judge.reasons == before
         if self.records is not None and read and not label:
             key = volume_key("", start, volume.size)
-            self._judge.guard("What to remember of %s" % where, self._record, where.disk, key, kind, volume)
+            self._record(where.disk, key, kind, volume)
         told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
         self._judge.emit("volume", vars(told))
 
@@ -224,8 +226,9 @@ class Scanner:
         read = self._read
         try:
             index = remember(kind, volume, read.view, read.base, read.again)
-        except BadFilesystem as exc:
-            self._judge.note("A later scan will read a volume of disk %s as a whole, since %s." % (disk, exc))
+        except Exception as exc:  # noqa: BLE001 - what is hard to remember was judged all the same
+            why = str(exc) if isinstance(exc, BadFilesystem) else "its record failed (%s)" % type(exc).__name__
+            self._judge.note("A later scan will read a volume of disk %s as a whole, since %s." % (disk, why))
             index = VolumeIndex(kind=kind)
         if self.records is not None:
             self.records[disk][key] = index
