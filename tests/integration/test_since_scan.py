@@ -154,6 +154,19 @@ def test_each_volume_is_read_as_far_as_it_was_written(parted: tuple[Path, Clean]
     assert written.verdict().value == "incomplete"
 
 
+def test_an_empty_volume_is_read_once(tmp_path: Path) -> None:
+    image = tmp_path / "empty.img"
+    image.write_bytes(bytes(4 * MB))
+    clean = Clean(image)
+    again, record = clean.since(image)
+    assert (again.verdict().value, methods(again), again.bytes_read) == ("clean", ["same"], 0)
+    assert [volume.type for volume in again.volumes] == ["empty"]
+    assert record == clean.record
+    disks.write_at(image, MB, disks.MARKER)
+    tally, _record = clean.since(image)
+    assert (methods(tally), len(tally.indicators), tally.verdict().value) == (["full"], 1, "incomplete")
+
+
 def test_what_lies_between_volumes_is_matched(parted: tuple[Path, Clean], tmp_path: Path) -> None:
     image, clean = parted
     now = Path(shutil.copy(image, tmp_path / "now.img"))

@@ -86,7 +86,9 @@ def unmatched(below: Below, size: int) -> Ranges:
 
 
 def kind_of(volume: Blocks) -> str:
-    return volume.kind if isinstance(volume, Remembered) else identify(volume)
+    if not isinstance(volume, Remembered):
+        return identify(volume)
+    return "unknown" if volume.kind == "empty" else volume.kind  # nothing but zeros tells no kind
 
 
 def volume_key(label: str, start: int, size: int) -> str:
