@@ -78,14 +78,29 @@ class Course:
             self._troubles.append(f"Cannot keep the record of this scan: {exc}")
 
     def _keep(self, result: dict[str, Any]) -> None:
+        if result["verdict"] != "clean" or not self.name:
+            return
         bodies = self.records.bodies
-        known = self.name and self.records.binding and set(bodies) == {disk.id for disk in self._disks}
-        same = self._states == {disk.id: state_of(disk) for disk in self._disks}
-        if result["verdict"] != "clean" or not known or not same or not all(self._states.values()):
+        why = self._not_kept()
+        if why:
+            self._troubles.append(f"this scan leaves no checkpoint, since {why}")
             return
         head = {"checkpoint": self.name, "at": self._at, "binding": self.records.binding, "disks": self._states}
         self._known.keep_record(self._vm.ref.id, head, bodies)
         self._stays = self.name
+
+    def _not_kept(self) -> str:
+        """Why a clean scan can't vouch for a later one; empty if it can."""
+        if not self.records.binding:
+            return "the engines' signatures can't be identified (for ClamAV, name its database)"
+        for disk in self._disks:
+            if disk.id not in self.records.bodies:
+                return f"no record of disk {disk.id} could be kept"
+            if not self._states[disk.id]:
+                return f"an image below disk {disk.id} is no file here, so that nobody can tell whether it changes"
+            if self._states[disk.id] != state_of(disk):
+                return f"an image of disk {disk.id} was changed or replaced while it was read"
+        return ""
 
     def tidy(self) -> None:
         """However it ended: at most one checkpoint of ours stays, and none without its record.

@@ -167,3 +167,35 @@ def test_a_record_that_cannot_be_written_leaves_the_former_one(
     assert (told["since"], told["kept"], hypervisor.names) == ("vmward-scan-1", "vmward-scan-1", ["vmward-scan-1"])
     assert "No space left" in told["why"]
     assert not one.is_other()
+
+
+@pytest.mark.parametrize(
+    ("bound", "bodies", "touch", "words"),
+    [
+        ("", {"vda": b""}, False, "signatures can't be identified"),
+        ("b", {}, False, "no record of disk vda"),
+        ("b", {"vda": b""}, True, "while it was read"),
+    ],
+)
+def test_a_clean_scan_that_keeps_nothing_says_why(
+    vm: Vm, tmp_path: Path, bound: str, bodies: dict[str, bytes], touch: bool, words: str
+) -> None:
+    one, hypervisor = course(vm, tmp_path / "known")
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    one.records.binding, one.records.bodies = bound, bodies
+    if touch:
+        os.utime(vm.disks[0].layers[1].path, (1, 1))
+    one.end({"verdict": "clean"})
+    one.tidy()
+    told = one.told([])
+    assert (told["since"], told["kept"], hypervisor.names) == ("vmward-scan-1", "vmward-scan-1", ["vmward-scan-1"])
+    assert words in told["why"]
+
+
+def test_a_clean_scan_above_what_is_no_file_says_so(vm: Vm, tmp_path: Path) -> None:
+    above = replace(vm.disks[0], layers=(vm.disks[0].layers[0], replace(vm.disks[0].layers[1], path="/dev/null")))
+    one, hypervisor = course(replace(vm, disks=(above,)), tmp_path / "known")
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    one.records.binding, one.records.bodies = "b", {"vda": b""}
+    one.end({"verdict": "clean"})
+    assert "no file here" in one.told([])["why"]
