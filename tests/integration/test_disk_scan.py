@@ -77,11 +77,14 @@ def infected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_clean_ext4_is_clean(clean: Path) -> None:
     result = look((clean, "raw"))
+    size = int(disks.run("dumpe2fs", "-h", clean).split("Block size:")[1].split()[0])
+    grown = len(disks.debugfs(clean, "blocks <7>").splitlines()[-1].split())
     assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
     assert [volume["type"] for volume in result["volumes"]] == ["ext"]
     assert result["files"] == len(disks.harmless())
     boot_block = 1024
-    assert result["bytes_read"] == sum(map(len, disks.harmless().values())) + boot_block
+    least = sum(map(len, disks.harmless().values())) + boot_block
+    assert least < result["bytes_read"] < least + grown * size  # and the resize inode's blocks
 
 
 def test_every_sample_is_found_with_path_hash_and_offset(infected: Path) -> None:
@@ -182,6 +185,52 @@ def test_a_doubtful_ext4_is_incomplete(clean: Path, tmp_path: Path, request_: st
     image = Path(shutil.copy(clean, tmp_path / "d.img"))
     disks.debugfs(image, request_)
     assert_incomplete(look((image, "raw")), words)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        ("ssv usr_quota_inum {inode}",),
+        ("ssv usr_quota_inum {inode}", "feature quota"),
+        ("ssv prj_quota_inum {inode}", "feature project"),
+        ("ssv journal_inum {inode}",),
+        ("ssv first_ino {behind}",),
+    ],
+    ids=" ".join,
+)
+def test_no_file_hides_behind_what_the_superblock_calls_its_own(
+    infected: Path, tmp_path: Path, requests: tuple[str, ...]
+) -> None:
+    image = Path(shutil.copy(infected, tmp_path / "d.img"))
+    inode = int(disks.debugfs(image, "stat /srv/padded").split("Inode:")[1].split()[0])
+    disks.debugfs(image, *(one.format(inode=inode, behind=inode + 1) for one in requests))
+    result = look((image, "raw"))
+    assert "/srv/padded" in paths(result)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [("ssv first_ino 12", "reserves inodes up to 11"), ("ssv grp_quota_inum 15", "calls inode 15 its own")],
+)
+def test_an_ext4_that_claims_files_for_itself_is_incomplete(
+    clean: Path, tmp_path: Path, request_: str, words: str
+) -> None:
+    image = Path(shutil.copy(clean, tmp_path / "d.img"))
+    disks.debugfs(image, request_)
+    assert_incomplete(look((image, "raw")), words)
+
+
+def test_the_inodes_of_the_file_system_itself_are_judged(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", disks.harmless(), 32 * MB, "-O", "quota,project,resize_inode")
+    before = look((image, "raw"))
+    assert (before["verdict"], [note for note in before["coverage_notes"] if "no name" in note]) == ("clean", [])
+    at = int(disks.debugfs(image, "blocks <7>").split()[-1])
+    size = int(disks.run("dumpe2fs", "-h", image).split("Block size:")[1].split()[0])
+    disks.write_at(image, at * size, disks.MARKER)
+    assert [one["path"] for one in look((image, "raw"))["indicators"]] == ["(resize inode)"]
+    quota = int(disks.debugfs(image, "blocks <3>").split()[-1])
+    disks.write_at(image, quota * size, disks.MARKER)
+    assert paths(look((image, "raw"))) == ["(no name: inode 3)"]
 
 
 def test_infected_wins_over_incomplete(infected: Path, tmp_path: Path) -> None:

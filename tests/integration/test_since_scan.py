@@ -108,6 +108,18 @@ def test_scan_after_scan_finds_what_a_whole_scan_finds(tmp_path: Path, options: 
     assert went_on > 1
 
 
+def test_an_inode_of_the_file_system_itself_is_judged_again(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {"a": b"x" * 5000}, 16 * MB, "-O", "project,quota")
+    inode = disks.debugfs(image, "stat /a").split("Inode:")[1].split()[0]
+    block, size = int(disks.debugfs(image, "blocks /a").split()[-1]), image.stat().st_size
+    disks.debugfs(image, "ssv prj_quota_inum " + inode)
+    clean = Clean(image)
+    disks.write_at(image, block * (size // int(disks.run("dumpe2fs", "-h", image).split("Block count:")[1].split()[0])),
+                   disks.MARKER)  # fmt: skip
+    tally, _record = clean.since(image)
+    assert (methods(tally), [one.path for one in tally.findings]) == (["delta"], ["/a"])
+
+
 @pytest.fixture(scope="module")
 def parted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Clean]:
     """Two file systems and swap, in partitions."""
@@ -142,6 +154,19 @@ def test_each_volume_is_read_as_far_as_it_was_written(parted: tuple[Path, Clean]
     assert written.verdict().value == "incomplete"
 
 
+def test_an_empty_volume_is_read_once(tmp_path: Path) -> None:
+    image = tmp_path / "empty.img"
+    image.write_bytes(bytes(4 * MB))
+    clean = Clean(image)
+    again, record = clean.since(image)
+    assert (again.verdict().value, methods(again), again.bytes_read) == ("clean", ["same"], 0)
+    assert [volume.type for volume in again.volumes] == ["empty"]
+    assert record == clean.record
+    disks.write_at(image, MB, disks.MARKER)
+    tally, _record = clean.since(image)
+    assert (methods(tally), len(tally.indicators), tally.verdict().value) == (["full"], 1, "incomplete")
+
+
 def test_what_lies_between_volumes_is_matched(parted: tuple[Path, Clean], tmp_path: Path) -> None:
     image, clean = parted
     now = Path(shutil.copy(image, tmp_path / "now.img"))
@@ -163,6 +188,19 @@ def test_a_deleted_partition_is_told_and_a_new_one_is_read_as_a_whole(
     tally, _record = clean.look(now, without, clean.written(now))
     assert [one.kind for one in tally.changes if "partition" in one.path] == ["deleted", "new"]
     assert methods(tally) == ["same", "full"]
+
+
+def test_what_a_deleted_partition_leaves_behind_is_matched(tmp_path: Path) -> None:
+    """No scan saw its free blocks, and the bitmap tells nothing of them."""
+    one, other = (disks.ext4(tmp_path / name, disks.harmless(), 8 * MB) for name in ("a.img", "b.img"))
+    disks.write_at(other, 7 * MB, disks.MARKER)
+    image = disks.partitioned(tmp_path / "disk.img", "dos", [one, other])
+    clean = Clean(image)
+    disks.run("sfdisk", "-q", "--delete", image, "2")
+    since, whole = clean.since(image)[0], clean.look(image)[0]
+    assert methods(since) == ["same"]
+    assert [one.path for one in since.indicators] == ["(outside of volumes)"]
+    assert found(since) == found(whole)
 
 
 def test_what_was_not_kept_is_never_made_up(parted: tuple[Path, Clean], tmp_path: Path) -> None:

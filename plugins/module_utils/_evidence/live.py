@@ -63,13 +63,13 @@ def scan_live(
 
 def _since(hypervisor: Hypervisor, vm: Vm, disks: Sequence[Disk], request: Request, terms: Terms) -> dict[str, Any]:
     """What was written since the last clean scan, if that is known for certain; else everything."""
-    course, before = Course(hypervisor, vm, disks, request.directory), hypervisor.checkpoints(vm)
+    course = Course(hypervisor, vm, disks, request.directory)
     try:
         result = _read(hypervisor, vm, disks, replace(request, records=course.records), terms, course)
         course.end(result)
     finally:
         course.tidy()
-    return {**result, "checkpoint": course.told(result["bases"]), "changed": hypervisor.checkpoints(vm) != before}
+    return {**result, "changed": course.is_other(), "checkpoint": course.told(result["bases"])}
 
 
 def _read(

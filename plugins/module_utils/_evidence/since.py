@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from .._errors import TaskFailed
+from .._errors import TaskFailed, VmwardError
 from .._hypervisor import FROZEN_SINCE, OUR_CHECKPOINTS, Capability, Hypervisor
 from .._model import ON, Disk, Vm
 from .._scan.known import Former, Known, Records
@@ -34,9 +34,11 @@ class Course:
         self._bodies: dict[str, bytes] = {}
         self._at = 0
         self._states: dict[str, list[Any]] = {}
+        self._troubles: list[str] = []
+        self._before = hypervisor.checkpoints(vm)
         if not self.why:
             self._head, self._bodies = self._known.record(vm.ref.id) or ({}, {})
-            self.why = doubt(self._head, disks, hypervisor.checkpoints(vm))
+            self.why = doubt(self._head, disks, self._before)
         self._stays = self.since
 
     @property
@@ -62,38 +64,76 @@ class Course:
             self.why, self._stays = str(exc), ""
             self.begin(freeze)
             return
-        # The images below, for which only their own state can vouch
+        # The images below, for which only their own state can vouch: as of now, for the wait may have been long
         self._at, self._states = int(time.time()), {disk.id: state_of(disk) for disk in self._disks}
+        if self.since:
+            self.why = other(self._head, self._disks, self._states)
+            self._stays = self.since
 
     def end(self, result: dict[str, Any]) -> None:
-        """Keep the record of a scan that found nothing and is complete."""
+        """Keep the record of a scan that found nothing and is complete. A failure is told; the verdict stands."""
+        try:
+            self._keep(result)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the scan has its verdict
+            self._troubles.append(f"Cannot keep the record of this scan: {exc}")
+
+    def _keep(self, result: dict[str, Any]) -> None:
+        if result["verdict"] != "clean" or not self.name:
+            return
         bodies = self.records.bodies
-        known = self.name and self.records.binding and set(bodies) == {disk.id for disk in self._disks}
-        same = self._states == {disk.id: state_of(disk) for disk in self._disks}
-        if result["verdict"] != "clean" or not known or not same or not all(self._states.values()):
+        why = self._not_kept()
+        if why:
+            self._troubles.append(f"this scan leaves no checkpoint, since {why}")
             return
         head = {"checkpoint": self.name, "at": self._at, "binding": self.records.binding, "disks": self._states}
         self._known.keep_record(self._vm.ref.id, head, bodies)
         self._stays = self.name
 
+    def _not_kept(self) -> str:
+        """Why a clean scan can't vouch for a later one; empty if it can."""
+        if not self.records.binding:
+            return "the engines' signatures can't be identified (for ClamAV, name its database)"
+        for disk in self._disks:
+            if disk.id not in self.records.bodies:
+                return f"no record of disk {disk.id} could be kept"
+            if not self._states[disk.id]:
+                return f"an image below disk {disk.id} is no file here, so that nobody can tell whether it changes"
+            if self._states[disk.id] != state_of(disk):
+                return f"an image of disk {disk.id} was changed or replaced while it was read"
+        return ""
+
     def tidy(self) -> None:
         """However it ended: at most one checkpoint of ours stays, and none without its record.
 
-        Those of a VM that is off by now are left to the next scan.
+        Those of a VM that is off by now, and those that can't be removed, are left to the next scan.
         """
+        try:
+            self._tidy()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the scan has its verdict
+            self._troubles.append(str(exc))
+
+    def _tidy(self) -> None:
+        if not self._stays:
+            self._known.forget_record(self._vm.ref.id)
         now = self._hypervisor.read([self._vm.ref.id])[self._vm.ref.id]
         if isinstance(now, Vm) and now.power in ON:
             left = [name for name in self._hypervisor.checkpoints(self._vm) if name != self._stays]
             if left:
                 remove(self._hypervisor, self._vm, left)
-        if not self._stays:
-            self._known.forget_record(self._vm.ref.id)
 
     def told(self, bases: Sequence[dict[str, Any]]) -> dict[str, str]:
         """What the result says, with what the scan itself said of the record."""
         refused = [one["why"] for one in bases if one["base"] == self.since and not one["used"]]
-        why = self.why or "".join(refused[:1])
-        return {"since": "" if why else self.since, "why": why, "kept": self._stays}
+        why = [one for one in (self.why, *refused) if one][:1]
+        return {"since": "" if why else self.since, "why": "; ".join(why + self._troubles), "kept": self._stays}
+
+    def is_other(self) -> bool:
+        """Whether the VM has other checkpoints of ours than before. Where that can't be told, it may."""
+        try:
+            return self._hypervisor.checkpoints(self._vm) != self._before
+        except VmwardError as exc:
+            self._troubles.append(str(exc))
+            return True
 
 
 def cannot(hypervisor: Hypervisor, vm: Vm, disks: Sequence[Disk]) -> str:
@@ -114,11 +154,16 @@ def doubt(head: dict[str, Any], disks: Sequence[Disk], present: Sequence[str]) -
         return f"its checkpoint {head['checkpoint']} is gone"
     if head["checkpoint"] != present[-1]:
         return f"a scan that did not end left a later checkpoint, {present[-1]}"
+    return other(head, disks, {disk.id: state_of(disk) for disk in disks})
+
+
+def other(head: dict[str, Any], disks: Sequence[Disk], states: dict[str, list[Any]]) -> str:
+    """Which disk is in another state than the record's; empty if none is."""
     for disk in disks:
         then = head["disks"].get(disk.id)
         if then is None:
             return f"disk {disk.id} was not scanned then"
-        if then != state_of(disk):
+        if then != states[disk.id]:
             return f"disk {disk.id} has another size, source or image below it now"
     return ""
 

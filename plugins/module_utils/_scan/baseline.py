@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
-from .ext4 import Ext4, Inode
-from .ext4_records import BadFilesystem
+from .ext4 import Ext4
+from .ext4_records import BadFilesystem, Inode
 from .places import Ranges
 
 FORMAT = 3
@@ -95,7 +95,7 @@ def build(fs: Ext4, before: VolumeIndex | None = None, again: frozenset[int] = f
         blocks, acls, entries = _rows_without(before, again)
         inodes = (inode for inode in map(fs.used, sorted(again)) if inode is not None)
     for inode in inodes:
-        if fs.is_reserved(inode.number):
+        if fs.is_journal(inode.number):
             continue
         if inode.acl:
             acls.append((inode.acl, inode.number))
@@ -173,6 +173,16 @@ def pack(volumes: dict[str, VolumeIndex]) -> Iterator[bytes]:
         for name in _BYTES:
             yield packer.compress(getattr(one, name))
     yield packer.flush()
+
+
+def packed(volumes: dict[str, VolumeIndex], most: int) -> Iterator[bytes]:
+    """The same in messages, of at most so many bytes together."""
+    size = 0
+    for part in chunks(pack(volumes), PART):
+        size += len(part)
+        if size > most:
+            raise ValueError("it would be larger than %d MiB" % (most >> 20))
+        yield part
 
 
 def unpack(data: bytes) -> dict[str, VolumeIndex]:

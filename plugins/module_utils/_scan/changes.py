@@ -10,8 +10,8 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .ext4 import ROOT, Ext4, Inode
-from .ext4_records import attribute, attribute_in_block
+from .ext4 import ROOT, Ext4
+from .ext4_records import Inode, attribute, attribute_in_block
 from .judge import Emit, Judge, Where
 from .names import NamesOnTop
 from .verdict import Change, printable
@@ -34,7 +34,7 @@ def tell_changes(
 ) -> None:
     """`touched`: inodes one of whose blocks differs; None if former contents can't be read, so that it isn't known."""
     for pair in pairs:
-        if not new.is_reserved(pair.number) and pair.number != ROOT:
+        if not new.is_own(pair.number) and pair.number != ROOT:
             what = "What happened to inode %d of %s" % (pair.number, where)
             is_touched = None if touched is None else pair.number in touched
             judge.each(what, _tell_pair, judge.emit, where, pair, old, new, names, is_touched)

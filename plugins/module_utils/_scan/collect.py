@@ -13,7 +13,8 @@ from typing import Callable
 
 from .archive import Archive, CannotWrite, Read
 from .blocks import Blocks, Slice
-from .ext4 import ROOT, Ext4, Inode
+from .ext4 import ROOT, Ext4
+from .ext4_records import Inode
 from .foreign import READABLE, Foreign, marks
 from .journal import replay
 from .judge import Emit

@@ -19,8 +19,8 @@ from typing import Callable
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .changes import Pair, tell_changes
-from .ext4 import Ext4, Inode
-from .ext4_records import BadFilesystem
+from .ext4 import Ext4
+from .ext4_records import BadFilesystem, Inode
 from .judge import Judge, Where
 from .names import NamesOnTop, below, lookup
 from .partitions import Extent
@@ -131,8 +131,6 @@ class ExtDelta:
 
     def _read_directories(self, pairs: list[Pair]) -> None:
         for pair in pairs:
-            if self._new.is_reserved(pair.number):
-                continue
             if pair.new and pair.new.is_dir:
                 if not self._is_same(pair):
                     self._names.read(pair.new)
@@ -145,14 +143,14 @@ class ExtDelta:
             return
         if new.is_odd:
             self._judge.reason("Inode %d on %s was not read: it is damaged." % (new.number, self._where))
-        if new.is_file and not self._new.is_reserved(new.number) and not self._is_same(pair):
+        if new.is_file and not self._is_same(pair):
             self._file(new)
         if new.acl and (pair.number in self._attributes or pair.old is None or pair.old.acl != new.acl):
             self._judge.attributes(self._where, new.number, self._new.xattr_block(new))
 
     def _file(self, inode: Inode) -> None:
-        if inode.number in self._judged:
-            return
+        if inode.number in self._judged or self._new.is_journal(inode.number):
+            return  # what differs in the journal is matched as raw bytes
         self._judged.add(inode.number)
         judge_ext_file(self._judge, self._where, self._new, self._volume, inode, self._names.path, True)
         try:
@@ -188,13 +186,26 @@ def judge_ext_file(
     path: Callable[[int], bytes],
     remember: bool,
 ) -> None:
-    """Judge one file; remember the judgement by where its content lies, if asked for."""
+    """Judge one file; remember the judgement by where its content lies, if asked for.
+
+    Not the journal, whose content is judged where it belongs. The resize inode's blocks are matched as raw bytes.
+    """
+    if fs.is_journal(inode.number):
+        return
+    if fs.is_resize(inode.number):
+        judge.each("The resize inode on %s" % where, _match_blocks, judge, where, fs, volume, inode)
+        return
 
     def read(offset: int, length: int) -> bytes:
         return fs.read(inode, offset, length)
 
     content = judge.content(inode.size, read, lambda: fs.stretches(inode))
     judge.file(where, content, lambda: path(inode.number), _key(fs, volume, inode) if remember else None)
+
+
+def _match_blocks(judge: Judge, where: Where, fs: Ext4, volume: Blocks, inode: Inode) -> None:
+    for start, end in Ranges(content_on_volume(fs, inode)):
+        judge.raw(where, volume, Extent(start, end - start), "resize inode", tuple(volume.places(start, end - start)))
 
 
 def _key(fs: Ext4, volume: Blocks, inode: Inode) -> Hashable | None:

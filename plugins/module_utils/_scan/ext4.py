@@ -12,71 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .blocks import Blocks
-from .ext4_records import BadFilesystem, attribute, entries_in
+from .ext4_records import BadFilesystem, Inode, attribute, entries_in
 
 MAX_INODES = 1 << 28
 MAX_DIRECTORY = 1 << 30
 ROOT = 2
 _KEPT = 32 << 20
 _INLINE, _NEEDS_RECOVERY, _64BIT = 0x8000, 0x4, 0x80
+_RESIZE, _JOURNAL, _FIRST = 7, 8, 11  # numbers of inodes: two that the kernel lets no name lead to, and lost+found
 # filetype, recover, extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, largedir, inline_data, encrypt, casefold
 _KNOWN = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
 _F_ENCRYPTED, _F_EXTENTS, _F_INLINE = 0x800, 0x80000, 0x10000000
 _ORPHAN_PRESENT = 0x10000
-_TYPES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-
-
-@dataclass(frozen=True)
-class Inode:
-    number: int
-    mode: int
-    size: int
-    links: int
-    flags: int
-    block: bytes
-    extra: bytes
-    acl: int
-    raw: bytes
-
-    @property
-    def content(self) -> tuple[object, ...]:
-        """All in the inode that says what the content is, but for the bytes of its blocks."""
-        return stat.S_IFMT(self.mode), self.size, self.flags, self.block, self.acl, self.extra
-
-    @property
-    def owner(self) -> tuple[int, int]:
-        uid, gid = struct.unpack_from("<H", self.raw, 2)[0], struct.unpack_from("<H", self.raw, 24)[0]
-        uid_high, gid_high = struct.unpack_from("<HH", self.raw, 120)
-        return uid | uid_high << 16, gid | gid_high << 16
-
-    @property
-    def times(self) -> tuple[bytes, ...]:
-        """Of the change of the inode and of the content, with their fractions if the inode has room for them."""
-        return self.raw[12:20], self.raw[132:140] if self.raw[128:130] >= b"\x0c" else b""
-
-    @property
-    def modified(self) -> int:
-        """When the content changed last, in seconds since 1970; years past 2038 need the field beside."""
-        more = struct.unpack_from("<I", self.raw, 136)[0] & 3 if self.raw[128:130] >= b"\x0c" else 0
-        seconds: int = struct.unpack_from("<i", self.raw, 16)[0]
-        return seconds + (more << 32)
-
-    @property
-    def generation(self) -> bytes:
-        return self.raw[100:104]
-
-    @property
-    def is_odd(self) -> bool:
-        """In use, but of no type that there is."""
-        return self.links > 0 and stat.S_IFMT(self.mode) not in _TYPES
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
-
-    @property
-    def is_dir(self) -> bool:
-        return stat.S_ISDIR(self.mode)
+# Where the superblock names an inode: of the journal, of user, group and project quota, of orphans; and what tells so
+_NAMED = {224: (0, 0x4), 576: (2, 0x100), 580: (2, 0x100), 620: (2, 0x2000), 644: (0, 0x1000)}
 
 
 @dataclass(frozen=True)
@@ -111,8 +60,7 @@ class Ext4:
         self.block_size = 1024 << log_size
         self.end = self.blocks_count * self.block_size
         self.groups = self._read_groups()
-        # user and group quota, journal, project quota, orphan file
-        numbers = [struct.unpack_from("<I", raw, at)[0] for at in (576, 580, 224, 620, 644)]
+        numbers = [struct.unpack_from("<I", raw, at)[0] for at in _NAMED]
         self._internal = frozenset(number for number in numbers if number)
         self._bitmaps: dict[int, bytes] = {}
         self._kept: dict[int, bytes] = {}
@@ -163,6 +111,13 @@ class Ext4:
             found.append("it was not unmounted cleanly")
         if state & 2:
             found.append("it is marked as damaged")
+        if self._first_inode != _FIRST:
+            found.append("its superblock reserves inodes up to %d, as no file system does" % (self._first_inode - 1))
+        features = self._compat, self._incompat, self._ro_compat
+        for at, (field, bit) in _NAMED.items():
+            number = struct.unpack_from("<I", self._raw, at)[0]
+            if number and not features[field] & bit:
+                found.append("its superblock calls inode %d its own without the feature that would" % number)
         return found
 
     @property
@@ -257,9 +212,16 @@ class Ext4:
             extra = raw[128 + struct.unpack_from("<H", raw, 128)[0] :]
         return Inode(number, mode, size, links, flags, raw[40:100], extra, acl_low | acl_high << 32, raw)
 
-    def is_reserved(self, number: int) -> bool:
-        """The file system's own inodes: journal, resize and the like (the root is none of them)."""
-        return number != ROOT and (number < self._first_inode or number in self._internal)
+    def is_own(self, number: int) -> bool:
+        """Said to be the file system's own (the root is not), so that no name is missed. It is judged all the same."""
+        return number != ROOT and (number < _FIRST or number in self._internal)
+
+    def is_journal(self, number: int) -> bool:
+        return number == _JOURNAL == self.journal_inode
+
+    def is_resize(self, number: int) -> bool:
+        """What is kept for more group descriptors: gigabytes long, and nearly empty."""
+        return number == _RESIZE and bool(self._compat & 0x10)
 
     def is_inline(self, inode: Inode) -> bool:
         return bool(inode.flags & _F_INLINE and self._incompat & _INLINE)

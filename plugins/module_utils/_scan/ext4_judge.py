@@ -25,7 +25,7 @@ def judge_files(judge: Judge, where: Where, volume: Blocks, fs: Ext4, remember: 
             seen.add(inode.number)
         if inode.is_odd:
             judge.reason("Inode %d on %s was not read: it is damaged." % (inode.number, where))
-        if inode.is_file and not fs.is_reserved(inode.number):
+        if inode.is_file:
             judge_ext_file(judge, where, fs, volume, inode, names.path, remember)
         if inode.acl:
             what = "Inode %d on %s" % (inode.number, where)
@@ -43,6 +43,6 @@ def judge_files(judge: Judge, where: Where, volume: Blocks, fs: Ext4, remember: 
     for path in names.found():
         judge.named(where, path, "ioc_name")
     look_for_paths(judge, where, fs)
-    hidden = [number for number in seen - listed if number != ROOT and not fs.is_reserved(number)]
+    hidden = [number for number in seen - listed if number != ROOT and not fs.is_own(number)]
     if hidden:
         judge.note("%d files of %s have no name in any directory; they were scanned." % (len(hidden), where))

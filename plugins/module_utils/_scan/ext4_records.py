@@ -2,16 +2,73 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The records inside of ext blocks and inodes: directory entries and extended attributes."""
+"""The records of ext: inodes, directory entries and extended attributes."""
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+_TYPES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
 
 class BadFilesystem(Exception):
     """The file system, or one inode of it, can't be read as it should; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class Inode:
+    number: int
+    mode: int
+    size: int
+    links: int
+    flags: int
+    block: bytes
+    extra: bytes
+    acl: int
+    raw: bytes
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All in the inode that says what the content is, but for the bytes of its blocks."""
+        return stat.S_IFMT(self.mode), self.size, self.flags, self.block, self.acl, self.extra
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        uid, gid = struct.unpack_from("<H", self.raw, 2)[0], struct.unpack_from("<H", self.raw, 24)[0]
+        uid_high, gid_high = struct.unpack_from("<HH", self.raw, 120)
+        return uid | uid_high << 16, gid | gid_high << 16
+
+    @property
+    def times(self) -> tuple[bytes, ...]:
+        """Of the change of the inode and of the content, with their fractions if the inode has room for them."""
+        return self.raw[12:20], self.raw[132:140] if self.raw[128:130] >= b"\x0c" else b""
+
+    @property
+    def modified(self) -> int:
+        """When the content changed last, in seconds since 1970; years past 2038 need the field beside."""
+        more = struct.unpack_from("<I", self.raw, 136)[0] & 3 if self.raw[128:130] >= b"\x0c" else 0
+        seconds: int = struct.unpack_from("<i", self.raw, 16)[0]
+        return seconds + (more << 32)
+
+    @property
+    def generation(self) -> bytes:
+        return self.raw[100:104]
+
+    @property
+    def is_odd(self) -> bool:
+        """In use, but of no type that there is."""
+        return self.links > 0 and stat.S_IFMT(self.mode) not in _TYPES
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.mode)
 
 
 def entries_in(block: bytes) -> Iterator[tuple[int, bytes]]:

@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import re
 from array import array
+from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from .baseline import VolumeIndex, build
+from .baseline import VolumeIndex, build, packed
 from .blocks import Blocks, Slice
 from .delta import Base
 from .ext4 import Ext4
 from .ext4_records import BadFilesystem
 from .foreign import identify
 from .journal import Replayed
-from .partitions import Extent, find_partitions
+from .judge import Emit
+from .partitions import Extent, find_gaps, find_partitions
 from .places import GRAIN, Ranges
 
+MOST = 32 << 20  # bytes of all that one child tells for a later scan; of its messages 64 MiB are taken
 _STEP = 1 << 20
 _KEY = re.compile(r"@(\d+)\+(\d+)")
 
@@ -76,8 +79,16 @@ class Below:
         return Base(Remembered(known, part.size), known, changed.plus(replayed), is_comparable=False)
 
 
+def unmatched(below: Below, size: int) -> Ranges:
+    """What no scan has matched as a gap: what was written, and what a volume covered then, with its free blocks."""
+    gaps = Ranges((gap.start, gap.end) for gap in find_gaps(below.parts(), size))
+    return below.changed.plus(Ranges([(0, size)]).minus(gaps))
+
+
 def kind_of(volume: Blocks) -> str:
-    return volume.kind if isinstance(volume, Remembered) else identify(volume)
+    if not isinstance(volume, Remembered):
+        return identify(volume)
+    return "unknown" if volume.kind == "empty" else volume.kind  # nothing but zeros tells no kind
 
 
 def volume_key(label: str, start: int, size: int) -> str:
@@ -146,3 +157,18 @@ def _read(volume: Blocks, known: Ranges, changed: Ranges) -> Iterator[tuple[int,
 
 def _in_grains(stretches: Iterable[tuple[int, int]]) -> Ranges:
     return Ranges((start - start % GRAIN, end + -end % GRAIN) for start, end in stretches)
+
+
+def tell_records(emit: Emit, records: dict[str, dict[str, VolumeIndex]]) -> None:
+    """What does not fit beside the other messages is not kept: the next scan reads all, this one has its verdict."""
+    room = MOST
+    for name, record in records.items():
+        try:
+            parts = list(packed(record, room))
+        except Exception as exc:  # noqa: BLE001 - memory may have run out
+            why = str(exc).rstrip(".") or type(exc).__name__
+            emit("note", {"text": "No record of disk %s is kept for a later scan: %s." % (name, why)})
+            continue
+        room -= sum(map(len, parts))
+        for part in parts:
+            emit("record", {"disk": name, "data": b64encode(part).decode()})

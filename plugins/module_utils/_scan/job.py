@@ -9,24 +9,25 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Callable
 
-from .baseline import PART, chunks, pack, unpack
+from .baseline import unpack
 from .blocks import UnreadableImage
 from .chain import Layer
 from .claim import claimed
 from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
+from .former import tell_records
 from .groups import each_disk, merged, together, worst
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
 from .known import Base, Former, Known, Records, binding, find_base, state_of
 from .listen import Listener, Progress
-from .nbd import connect, written
+from .nbd import PATIENCE, connect, written
 from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
@@ -110,13 +111,16 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     """One state of the disks, each in a child of its own. One that dies leaves its own disk incomplete, no other.
     `rules`: what `compiled` made of the request's, by a caller that scans more than once."""
     check_directory(request)
-    with opened(request.disks) as (disks, _layers):
+    end = time.monotonic() + request.limits.deadline
+    with opened(request.disks, request.limits.deadline) as (disks, _layers):
+        left = max(1.0, end - time.monotonic())
+        request = replace(request, limits=replace(request.limits, deadline=left))
         groups = together(disks, request.limits, request.children)
         rules = _rules(request) if rules is None and len(groups) > 1 else rules
-        parts = [
-            Part(layers_of_all(group), lambda emit, group=group: _prepare_scan(request, group, emit, rules))  # type: ignore[misc]
-            for group in groups
-        ]
+        parts = []
+        for group in groups:
+            prepare_ = partial(_prepare_scan, request, group, rules)
+            parts.append(Part(layers_of_all(group), prepare_, [disk.name for disk in group]))
         told, seconds = confined_all(request, parts)
     tallies = []
     for group, (listener, ended) in zip(groups, told):
@@ -144,7 +148,7 @@ def _rules(request: Request) -> Any:
         return None
 
 
-def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit, rules: Any = None) -> Callable[[Emit], None]:
+def _prepare_scan(request: Request, disks: Sequence[DiskSpec], rules: Any, emit: Emit) -> Callable[[Emit], None]:
     prepared = prepare(request, emit, rules=rules)
     if prepared is None:
         return lambda emit: None
@@ -154,9 +158,7 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit, rules
         if prepared.is_trusted(emit):
             scanner = Scanner(prepared.judge, recording=request.records is not None)
             scanner.run(unpacked(on_top))
-            for name, index in (scanner.records or {}).items():
-                for part in chunks(pack(index), PART):
-                    emit("record", {"disk": name, "data": b64encode(part).decode()})
+            tell_records(emit, scanner.records or {})
             emit("finished", {})
 
     return work
@@ -164,10 +166,11 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], emit: Emit, rules
 
 @dataclass(frozen=True)
 class Part:
-    """The layers that one child reads, and what it does."""
+    """The layers that one child reads, what it does, and the disks that it may tell a record of."""
 
     layers: Sequence[Layer]
     prepare: Callable[[Emit], Callable[[Emit], None]]
+    disks: Sequence[str] = ()
 
 
 def confined(
@@ -186,7 +189,7 @@ def confined_all(
     started = time.monotonic()
     before = [[state_of(layer) for layer in part.layers] for part in parts]
     progress = Progress(request.progress_file, started)
-    listeners = [Listener(progress, most_points) for _part in parts]
+    listeners = [Listener(progress, most_points, part.disks) for part in parts]
 
     def over(index: int, ended: Ended) -> None:
         listener = listeners[index]
@@ -280,7 +283,9 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
     found, told = [], set()
     for disk, former in ((disk, formers.get(disk.name)) for disk in disks):
         if former is not None:
-            why = "" if former.binding == prepared.binding else "it was scanned with other rules, engines or limits"
+            why = disk.doubt
+            if not why and former.binding != prepared.binding:
+                why = "it was scanned with other rules, engines or limits"
             emit("base", vars(BaseUse(disk.name, former.name, not why, why, former.at)))
             if not why:
                 found.append(OnTop(disk, (), former.body))
@@ -334,8 +339,10 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
 
 
 @contextmanager
-def opened(disks: Sequence[DiskRequest]) -> Iterator[tuple[list[DiskSpec], list[Layer]]]:
-    """Open every file once, read-only, and refuse those that a running VM writes to."""
+def opened(disks: Sequence[DiskRequest], seconds: float = PATIENCE) -> Iterator[tuple[list[DiskSpec], list[Layer]]]:
+    """Open every file once, read-only, and refuse those that a running VM writes to. What was written since an earlier
+    scan is asked for within so many seconds."""
+    end = time.monotonic() + seconds
     with ExitStack() as stack:
         layers: dict[LayerSpec, Layer] = {}
         for disk in disks:
@@ -350,9 +357,10 @@ def opened(disks: Sequence[DiskRequest]) -> Iterator[tuple[list[DiskSpec], list[
                 tuple(layers[spec] for spec in disk.layers),
                 disk.snapshot,
                 tuple(layers[spec] for spec in disk.clone_of),
-                written=_written(disk),
+                written=where,
+                doubt=why,
             )
-            for disk in disks
+            for disk, (where, why) in ((disk, _written(disk, end)) for disk in disks)
         ]
         yield found, list(layers.values())
 
@@ -366,13 +374,15 @@ def _connected(name: str, spec: LayerSpec, stack: ExitStack) -> Layer:
     return Layer(spec.path, spec.format, fd, size)
 
 
-def _written(disk: DiskRequest) -> tuple[tuple[int, int], ...]:
+def _written(disk: DiskRequest, end: float) -> tuple[tuple[tuple[int, int], ...], str]:
+    """Where; or why that is not known, and all is read."""
     if disk.former is None:
-        return ()
+        return (), ""
+    layer = disk.layers[0]
     try:
-        return tuple(written(disk.layers[0].path, disk.layers[0].export, disk.former.context))
+        return tuple(written(layer.path, layer.export, disk.former.context, end - time.monotonic())), ""
     except UnreadableImage as exc:
-        raise BadInput("Cannot learn what was written to disk %s: %s." % (disk.name, exc)) from exc
+        return (), "it can't be told what was written since (%s)" % exc
 
 
 def _open(name: str, path: str, stack: ExitStack) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Callable
 
 from .baseline import VolumeIndex
-from .ext4 import ROOT, Ext4, Inode
-from .ext4_records import BadFilesystem
+from .ext4 import ROOT, Ext4
+from .ext4_records import BadFilesystem, Inode
 
 _DEEPEST = 256
 
@@ -31,7 +31,7 @@ class Names:
         if not self._done:
             self._done = True
             for directory in self._fs.used_inodes():
-                if directory.is_dir and not self._fs.is_reserved(directory.number):
+                if directory.is_dir:
                     self._read(directory)
         return set(self._parents)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 from .blocks import MAX_DISK, Blocks, Meter, Place, UnreadableImage
@@ -28,7 +29,7 @@ _ZERO = 2  # of base:allocation: reads as zeros
 _ALLOCATION = b"base:allocation"
 _MOST = 16 << 20  # bytes asked for at once
 _SPAN = 1 << 30  # bytes whose allocation is asked for at once
-_MOST_PARTS = 1 << 22
+_MOST_PARTS, _APART = 200_000, 1 << 20
 _SMALL, _AHEAD, _KEPT = 64 << 10, 256 << 10, 64  # of small reads: parts of the disk that are kept
 
 
@@ -47,30 +48,45 @@ def connect(path: str, export: str, context: bytes = _ALLOCATION) -> tuple[int, 
         link.close()
 
 
-def written(path: str, export: str, context: str) -> list[tuple[int, int]]:
-    """Where a dirty bitmap says that the disk was written to, as (start, end)."""
+def written(path: str, export: str, context: str, seconds: float = PATIENCE) -> list[tuple[int, int]]:
+    """Where a dirty bitmap says that the disk was written to, as (start, end); told within so many seconds."""
+    end = time.monotonic() + seconds
     fd, size = connect(path, export, context.encode())
     link = socket.socket(fileno=fd)
     try:
         _be_patient(link, PATIENCE)
-        return _dirty(Nbd(fd, size))
+        return _dirty(Nbd(fd, size), end)
     except (OSError, struct.error) as exc:
         raise UnreadableImage("%s: %s" % (path, exc)) from exc
     finally:
         link.close()
 
 
-def _dirty(disk: Nbd) -> list[tuple[int, int]]:
-    """What is not plainly said to be clean is dirty."""
+def _dirty(disk: Nbd, end: float) -> list[tuple[int, int]]:
+    """What is not plainly said to be clean is dirty; so is what lies between where there are too many parts."""
     found: list[tuple[int, int]] = []
-    at = 0
+    at, apart = 0, 0
     while at < disk.size:
+        if time.monotonic() >= end:
+            raise UnreadableImage("the deadline was reached")
         for length, flags in disk.status(at, min(_SPAN, disk.size - at)):
             if flags:
                 found.append((at, at + length))
             at += length
-        if len(found) > _MOST_PARTS:
-            raise UnreadableImage("the server tells of more parts than can be kept")
+        while len(found) > _MOST_PARTS:
+            apart = 2 * apart or _APART
+            found = _joined(found, apart)
+    return found
+
+
+def _joined(parts: list[tuple[int, int]], apart: int) -> list[tuple[int, int]]:
+    """Those that lie less than this apart are one."""
+    found = parts[:1]
+    for start, end in parts[1:]:
+        if start - found[-1][1] < apart:
+            found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
     return found
 
 

@@ -88,7 +88,7 @@ def run_all(
 
     `tick` is called at least once a second, `over` for each job that has ended. One that dies leaves the others alone.
     """
-    late = "the deadline of %d s was reached" % limits.deadline
+    late = "the deadline of %.0f s was reached" % limits.deadline
     left = min(1.0, limits.deadline)
     end = time.monotonic() + limits.deadline
     ended = [Ended(late + " before its turn", 0.0)] * len(jobs)

@@ -18,7 +18,7 @@ from .ext4 import Ext4
 from .ext4_judge import judge_files
 from .ext4_records import BadFilesystem
 from .foreign import COMPARABLE, READABLE, identify, marks
-from .former import Below, kind_of, remember, volume_key
+from .former import Below, kind_of, remember, unmatched, volume_key
 from .journal import Replayed, replay
 from .judge import Judge, Where
 from .lvm import has_label, read_groups
@@ -42,6 +42,7 @@ class DiskSpec:
     """`clone_of`: what the disk is a full copy of. `base` was found clean, and `index` is what is known of it.
 
     `written`: where the disk was written to since an earlier scan found it clean; the index is then of that scan.
+    `doubt`: why that is not known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class DiskSpec:
     base: tuple[Layer, ...] = ()
     index: dict[str, VolumeIndex] | None = None
     written: tuple[tuple[int, int], ...] = ()
+    doubt: str = ""
 
 
 @dataclass
@@ -143,7 +145,7 @@ class Scanner:
             base = below.base(part) if below is not None and part in former else None
             self._volume(Where(name, number + 1), volume, part.start, base, index)
         gaps = find_gaps(parts, disk.size)
-        self._gaps(name, disk, gaps, below.changed if below is not None else None)
+        self._gaps(name, disk, gaps, below)
 
     def _parts(self, name: str, disk: Blocks) -> list[Extent]:
         kind, parts = identify(disk), find_partitions(disk)
@@ -167,13 +169,15 @@ class Scanner:
         change = Change(disk, volume, kind, "(%s)" % path, "", "disk", size, "", 0, 0)
         self._judge.emit("change", vars(change))
 
-    def _gaps(self, name: str, disk: Blocks, gaps: list[Extent], changed: Ranges | None) -> None:
+    def _gaps(self, name: str, disk: Blocks, gaps: list[Extent], below: Below | None) -> None:
         where, label = Where(name, 0), "outside of volumes"
-        if changed is not None:
+        if below is not None:
+            fresh = unmatched(below, disk.size)
             for gap in gaps:
-                part = Ranges(changed.within(gap.start, gap.end))
-                if part:
-                    self._change(name, 0, "changed", label, part.size)
+                changed = Ranges(below.changed.within(gap.start, gap.end))
+                if changed:
+                    self._change(name, 0, "changed", label, changed.size)
+                part = Ranges(fresh.within(gap.start, gap.end))
                 self._judge.guard(
                     "A gap of disk %s" % name, match_rest, self._judge, where, disk, part, Ranges(), label
                 )
@@ -212,7 +216,7 @@ class Scanner:
         read = self._judge.guard(str(where).capitalize(), scan) and self._judge.reasons == before
         if self.records is not None and read and not label:
             key = volume_key("", start, volume.size)
-            self._judge.guard("What to remember of %s" % where, self._record, where.disk, key, kind, volume)
+            self._record(where.disk, key, kind, volume)
         told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
         self._judge.emit("volume", vars(told))
 
@@ -231,8 +235,9 @@ class Scanner:
         read = self._read
         try:
             index = remember(kind, volume, read.view, read.base, read.again)
-        except BadFilesystem as exc:
-            self._judge.note("A later scan will read a volume of disk %s as a whole, since %s." % (disk, exc))
+        except Exception as exc:  # noqa: BLE001 - what is hard to remember was judged all the same
+            why = str(exc) if isinstance(exc, BadFilesystem) else "its record failed (%s)" % type(exc).__name__
+            self._judge.note("A later scan will read a volume of disk %s as a whole, since %s." % (disk, why))
             index = VolumeIndex(kind=kind)
         if self.records is not None:
             self.records[disk][key] = index

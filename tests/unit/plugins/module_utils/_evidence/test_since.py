@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._evidence.since import doubt, state_of
-from ansible_collections.vmward.remediation.plugins.module_utils._model import Disk, Layer
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
+from ansible_collections.vmward.remediation.plugins.module_utils._evidence.since import Course, doubt, state_of
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability, Pending, done
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Disk, Layer, PowerState, Vm, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 
 
@@ -74,3 +77,125 @@ def test_a_record_is_of_one_vm_and_whole(tmp_path: Path) -> None:
     known.forget_record("one")
     assert known.record("one") is None
     known.forget_record("one")
+
+
+class Checkpointed:
+    """A hypervisor that keeps the names of checkpoints only."""
+
+    name = "paper"
+
+    def __init__(self, vm: Vm, *names: str) -> None:
+        self._vm, self.names = vm, list(names)
+
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset([Capability.CHECKPOINT])
+
+    def read(self, ids: list[str]) -> dict[str, Vm]:
+        return dict.fromkeys(ids, self._vm)
+
+    def checkpoints(self, vm: Vm) -> tuple[str, ...]:
+        return tuple(self.names)
+
+    def submit_remove_checkpoints(self, vm: Vm, names: list[str]) -> Pending:
+        self.names = [name for name in self.names if name not in names]
+        return done(vm.ref, "remove")
+
+    def wait(self, pending: list[Pending], seconds: float) -> dict[str, None]:
+        return {one.vm.id: None for one in pending}
+
+
+@pytest.fixture
+def vm(disk: Disk) -> Vm:
+    return Vm(VmRef("paper", "1", "desk1"), PowerState.RUNNING, (), 1 << 30, True, (disk,))
+
+
+def course(vm: Vm, directory: Path, *names: str) -> tuple[Course, Any]:
+    """With the record of a clean scan."""
+    known = Known(str(directory))
+    known.create()
+    states = {disk.id: state_of(disk) for disk in vm.disks}
+    head = {"checkpoint": "vmward-scan-1", "at": 1, "binding": "b", "disks": states}
+    known.keep_record(vm.ref.id, head, {"vda": b"r"})
+    hypervisor: Any = Checkpointed(vm, "vmward-scan-1", *names)
+    return Course(hypervisor, vm, vm.disks, str(directory)), hypervisor
+
+
+def test_an_image_below_that_changes_while_another_job_is_waited_for_is_noticed(vm: Vm, tmp_path: Path) -> None:
+    one, hypervisor = course(vm, tmp_path / "known")
+    assert one.since == "vmward-scan-1"
+
+    def freeze(name: str, since: str) -> None:
+        Path(vm.disks[0].layers[1].path).write_bytes(b"somebody wrote to the base")
+        hypervisor.names.append(name)
+
+    one.begin(freeze)
+    assert one.former(vm.disks[0]) is None
+    assert "image below it" in one.told([])["why"]
+
+
+def test_what_cannot_be_tidied_is_told_and_takes_no_verdict_away(
+    vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, hypervisor = course(vm, tmp_path / "known")
+
+    def failing(*_arguments: Any) -> Any:
+        raise TaskFailed("Cannot remove it: the daemon hangs.")
+
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    monkeypatch.setattr(hypervisor, "submit_remove_checkpoints", failing)
+    one.tidy()
+    told = one.told([])
+    assert (told["since"], told["kept"]) == ("vmward-scan-1", "vmward-scan-1")
+    assert "the daemon hangs" in told["why"]
+    assert one.is_other()
+
+
+def test_a_record_that_cannot_be_written_leaves_the_former_one(
+    vm: Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, hypervisor = course(vm, tmp_path / "known")
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    one.records.binding, one.records.bodies = "b", {"vda": b"new"}
+
+    def full(*_arguments: Any) -> Any:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Known, "keep_record", full)
+    one.end({"verdict": "clean"})
+    one.tidy()
+    told = one.told([])
+    assert (told["since"], told["kept"], hypervisor.names) == ("vmward-scan-1", "vmward-scan-1", ["vmward-scan-1"])
+    assert "No space left" in told["why"]
+    assert not one.is_other()
+
+
+@pytest.mark.parametrize(
+    ("bound", "bodies", "touch", "words"),
+    [
+        ("", {"vda": b""}, False, "signatures can't be identified"),
+        ("b", {}, False, "no record of disk vda"),
+        ("b", {"vda": b""}, True, "while it was read"),
+    ],
+)
+def test_a_clean_scan_that_keeps_nothing_says_why(
+    vm: Vm, tmp_path: Path, bound: str, bodies: dict[str, bytes], touch: bool, words: str
+) -> None:
+    one, hypervisor = course(vm, tmp_path / "known")
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    one.records.binding, one.records.bodies = bound, bodies
+    if touch:
+        os.utime(vm.disks[0].layers[1].path, (1, 1))
+    one.end({"verdict": "clean"})
+    one.tidy()
+    told = one.told([])
+    assert (told["since"], told["kept"], hypervisor.names) == ("vmward-scan-1", "vmward-scan-1", ["vmward-scan-1"])
+    assert words in told["why"]
+
+
+def test_a_clean_scan_above_what_is_no_file_says_so(vm: Vm, tmp_path: Path) -> None:
+    above = replace(vm.disks[0], layers=(vm.disks[0].layers[0], replace(vm.disks[0].layers[1], path="/dev/null")))
+    one, hypervisor = course(replace(vm, disks=(above,)), tmp_path / "known")
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    one.records.binding, one.records.bodies = "b", {"vda": b""}
+    one.end({"verdict": "clean"})
+    assert "no file here" in one.told([])["why"]
