@@ -10,10 +10,13 @@ import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.archive import Archive
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.collect import Collector
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
@@ -111,6 +114,18 @@ def test_a_decoy_of_another_file_system_is_told(volume: Volume) -> None:
         assert identify(Raw(file.fileno())) == "ext"
         assert marks(Raw(file.fileno())) == ["ext", "ntfs"]
     told(volume.both(image), "several file systems (ext, ntfs)")
+
+
+def test_a_decoy_is_named_by_who_takes_files_out(volume: Volume) -> None:
+    image, missing = volume.copy(), list[str]()
+    with_decoy(image, volume.place)
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        missing.extend([body["text"]] if kind == "missing" else [])
+
+    with image.open("rb") as file, (volume.place / "archive").open("wb") as out:
+        Collector(["/var/log/**"], Archive(out.fileno(), disks.MB), take).run(Raw(file.fileno()))
+    assert missing[0] == "Volume 1 bears the marks of several file systems (ext, ntfs)."
 
 
 @pytest.mark.parametrize(
