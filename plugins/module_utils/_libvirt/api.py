@@ -8,6 +8,7 @@ Sources: U(https://libvirt.org/html/libvirt-libvirt-domain.html), U(https://libv
 
 from __future__ import annotations
 
+import contextlib
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -166,7 +167,11 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if external else 0
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE if external and quiesce else 0
         what = f"take snapshot {name} of"
-        self.clear_checkpoints(vm)
+        if external:
+            with contextlib.suppress(VmwardError):  # a checkpoint does not hinder it; the next scan tells what stays
+                self.submit_remove_checkpoints(vm, self.checkpoints(vm))
+        else:
+            self.clear_checkpoints(vm)
         self.link.domain(vm.ref, what, lambda d: d.snapshotCreateXML(xml.text_of(root), flags), repeat=False)
         return done(vm.ref, what)
 
