@@ -16,7 +16,7 @@ from typing import Any
 
 from .._errors import NotFound, Unjudged, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending, done
-from .._model import IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
+from .._model import ON, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from .._wait import poll_all
 from . import xml
 from .checkpoints import CheckpointVerbs
@@ -167,7 +167,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if external else 0
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE if external and quiesce else 0
         what = f"take snapshot {name} of"
-        if external:
+        if external and vm.power in ON:
             with contextlib.suppress(VmwardError):  # a checkpoint does not hinder it; the next scan tells what stays
                 self.submit_remove_checkpoints(vm, self.checkpoints(vm))
         else:
