@@ -262,7 +262,10 @@ class Evidence(ABC):
         return ()
 
     def submit_remove_checkpoints(self, vm: Vm, names: Sequence[str]) -> Pending:
-        """Remove these, which are told by ``checkpoints``, from a VM that is on, with all that was remembered since."""
+        """Remove these, which are told by ``checkpoints``, from a VM that is on, with all that was remembered since.
+
+        One that can't be removed without writing to an image below the top one stays, and is told by ``Refused``.
+        """
         raise Unsupported(f"Cannot remove checkpoints of {vm.ref.name}: {vm.ref.hypervisor} has none.")
 
     def tools(self) -> dict[str, str]:

@@ -151,9 +151,9 @@ checkpoint:
     since: {description: "Only what was written since this one was read; empty if everything was.", type: str}
     why:
       description:
-        - Why everything was read, why a clean scan left no checkpoint, and what could not be removed.
-        - Empty if all is in order. A failure to keep or to remove changes nothing in the verdict.
-        - The next scan tries again.
+        - Why everything was read, why a clean scan left no checkpoint, and what could not be removed; empty if all is
+          in order.
+        - A failure to keep or to remove changes nothing in the verdict. The next scan tries again.
       type: str
     kept: {description: "The checkpoint that the VM has now, from which the next scan goes on.", type: str}
 msg:

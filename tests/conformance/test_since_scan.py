@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -205,9 +206,11 @@ def test_whatever_is_doubtful_leads_to_a_scan_of_everything(
         assert guest.checkpoints == []
         return
     assert result["verdict"] == "clean", result["incomplete_reasons"]
-    assert guest.checkpoints == [result["checkpoint"]["kept"]]
-    if happens is take_a_snapshot:  # taking the old bitmap out wrote to the image below
-        result = guest.scan()
+    if happens is take_a_snapshot:  # taking the old bitmap out would write to the image below
+        assert guest.checkpoints == [first["checkpoint"]["kept"], result["checkpoint"]["kept"]]
+        assert "in an image below the top one" in result["checkpoint"]["why"]
+    else:
+        assert guest.checkpoints == [result["checkpoint"]["kept"]]
     assert guest.scan()["checkpoint"]["since"] == result["checkpoint"]["kept"]
 
 
@@ -326,6 +329,37 @@ def test_snapshots_are_taken_and_removed(response: Response, running: bool, memo
         response.do("power_off")
         response.do("remove_snapshot", "evidence")
         assert response.vm.snapshots == ()
+
+
+def test_a_checkpoint_below_a_foreign_overlay_leaves_the_image_below_alone(response: Response) -> None:
+    guest = response.guest
+    kept, image = guest.scan()["checkpoint"]["kept"], guest.machine.place / "alone.qcow2"
+    take_a_snapshot(guest)
+    before = image.stat().st_mtime_ns
+    response.do("snapshot", "evidence", "", False)
+    assert (image.stat().st_mtime_ns, guest.checkpoints) == (before, [kept])
+    with pytest.raises(Refused, match="below the top one"):
+        guest.scan("remove")
+    assert image.stat().st_mtime_ns == before
+
+
+def bitmaps(image: str) -> list[str]:
+    told = json.loads(disks.run("qemu-img", "info", "--output=json", image))
+    return [one["name"] for one in told["format-specific"]["data"].get("bitmaps", [])]
+
+
+def test_one_disk_without_its_bitmap_leaves_none_in_the_others(response: Response) -> None:
+    guest, both = response.guest, ("vda", "vdb")
+    guest.machine.write(guest.machine.marker_at, 4096)
+    assert guest.scan(names=both)["checkpoint"]["kept"]
+    response.do("power_off")
+    first, second = (disk.layers[0].path for disk in response.vm.disks)
+    assert bitmaps(first) == bitmaps(second) == guest.checkpoints
+    disks.run("qemu-img", "bitmap", "--remove", first, guest.checkpoints[0])
+    response.do("snapshot", "evidence", "", False)
+    assert (bitmaps(first), bitmaps(second), guest.checkpoints) == ([], [], [])
+    response.do("revert", "evidence", False)
+    assert response.vm.power is PowerState.STOPPED
 
 
 def test_a_vm_whose_memory_is_saved_keeps_it(response: Response) -> None:

@@ -8,6 +8,7 @@ Sources: U(https://libvirt.org/html/libvirt-libvirt-domain.html), U(https://libv
 
 from __future__ import annotations
 
+import contextlib
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from .._errors import NotFound, Unjudged, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending, done
-from .._model import IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
+from .._model import ON, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from .._wait import poll_all
 from . import xml
 from .checkpoints import CheckpointVerbs
@@ -166,7 +167,11 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if external else 0
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE if external and quiesce else 0
         what = f"take snapshot {name} of"
-        self.clear_checkpoints(vm)
+        if external and vm.power in ON:
+            with contextlib.suppress(VmwardError):  # a checkpoint does not hinder it; the next scan tells what stays
+                self.submit_remove_checkpoints(vm, self.checkpoints(vm))
+        else:
+            self.clear_checkpoints(vm)
         self.link.domain(vm.ref, what, lambda d: d.snapshotCreateXML(xml.text_of(root), flags), repeat=False)
         return done(vm.ref, what)
 
