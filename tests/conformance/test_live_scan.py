@@ -25,6 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence import live
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.live import Terms, not_scanned, scan_live
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.scratch import Scratch
+from ansible_collections.vmward.remediation.plugins.module_utils._evidence.since import settle
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.frozen import backup_job
@@ -223,7 +224,7 @@ def test_what_a_killed_run_left_is_ended_by_the_next(machine: Machine) -> None:
     if not child:
         try:
             hypervisor = LibvirtHypervisor("hv1", machine.world.uri)
-            live._await(hypervisor, hypervisor.submit_freeze_disks(vm, ["vda"], directory), 30)
+            settle(hypervisor, hypervisor.submit_freeze_disks(vm, ["vda"], directory), 30)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)

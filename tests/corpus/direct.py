@@ -18,6 +18,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge imp
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 
@@ -52,3 +53,24 @@ class Direct:
 
 def found(tally: Tally) -> set[tuple[str, str, str]]:
     return {(finding.path, finding.rule, finding.sha256) for finding in tally.findings}
+
+
+class Golden:
+    """An image that was found clean, and copies of it, scanned both ways."""
+
+    def __init__(self, image: Path) -> None:
+        self.image, self.place = image, image.parent
+        self.direct = Direct(image)
+
+    def copy(self) -> Path:
+        image = self.place / "changed.img"
+        disks.run("cp", "--sparse=always", self.image, image)
+        return image
+
+    def both(self, image: Path) -> tuple[Tally, Tally]:
+        """As a whole, and by the difference, which must find the same and may be clean only where the whole is."""
+        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
+        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
+        if delta.verdict().value == "clean":
+            assert whole.verdict().value == "clean", whole.reasons
+        return whole, delta

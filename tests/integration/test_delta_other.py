@@ -24,7 +24,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.other_cha
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
-from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
@@ -54,14 +54,13 @@ def make_xfs(image: Path) -> Path:
     return image
 
 
-class Golden:
+class GoldenOther(Golden):
     def __init__(self, place: Path, kind: str) -> None:
-        self.place, self.kind = place, kind
+        self.kind = kind
         for tool in ("mkfs.xfs",) if kind == "xfs" else ("mkfs.vfat", "mcopy"):
             if not shutil.which(tool):
                 pytest.skip(f"{tool} is not installed")
-        self.image = make_xfs(place / "golden.img") if kind == "xfs" else self._fat(place / "golden.img")
-        self.direct = Direct(self.image)
+        super().__init__(make_xfs(place / "golden.img") if kind == "xfs" else self._fat(place / "golden.img"))
 
     @staticmethod
     def _fat(image: Path) -> Path:
@@ -76,31 +75,18 @@ class Golden:
             disks.run("mcopy", "-s", "-m", "-i", image, entry, "::")
         return image
 
-    def copy(self) -> Path:
-        image = self.place / "changed.img"
-        disks.run("cp", "--sparse=always", self.image, image)
-        return image
-
-    def both(self, image: Path) -> tuple[Tally, Tally]:
-        """As a whole, and by the difference, which must find the same and may be clean only where the whole is."""
-        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
-        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
-        if delta.verdict().value == "clean":
-            assert whole.verdict().value == "clean", whole.reasons
-        return whole, delta
-
     def place_of(self, content: bytes) -> int:
         return self.image.read_bytes().index(content)
 
 
 @pytest.fixture(scope="module", params=["xfs", "fat"])
-def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    return Golden(tmp_path_factory.mktemp(request.param), request.param)
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GoldenOther:
+    return GoldenOther(tmp_path_factory.mktemp(request.param), request.param)
 
 
 @pytest.fixture(scope="module")
-def xfs(tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    return Golden(tmp_path_factory.mktemp("xfs"), "xfs")
+def xfs(tmp_path_factory: pytest.TempPathFactory) -> GoldenOther:
+    return GoldenOther(tmp_path_factory.mktemp("xfs"), "xfs")
 
 
 def method(tally: Tally) -> str:
@@ -116,7 +102,7 @@ def changes(tally: Tally) -> list[tuple[str, str, str]]:
     return [(change.kind, change.path.lower(), change.what) for change in tally.changes]
 
 
-def write(golden: Golden, image: Path, name: str, content: bytes) -> None:
+def write(golden: GoldenOther, image: Path, name: str, content: bytes) -> None:
     """One file, as a guest writes it."""
     source = golden.place / "content"
     source.write_bytes(content)
@@ -127,12 +113,12 @@ def write(golden: Golden, image: Path, name: str, content: bytes) -> None:
         (root / name).write_bytes(content)
 
 
-def test_an_untouched_copy_is_the_same(golden: Golden) -> None:
+def test_an_untouched_copy_is_the_same(golden: GoldenOther) -> None:
     _whole, delta = golden.both(golden.copy())
     assert (method(delta), delta.verdict().value, delta.files) == ("same", "clean", 0)
 
 
-def test_only_what_was_written_is_read(golden: Golden) -> None:
+def test_only_what_was_written_is_read(golden: GoldenOther) -> None:
     image = golden.copy()
     write(golden, image, "evil", b"x" * 9000 + MARKER)
     whole, delta = golden.both(image)
@@ -143,7 +129,7 @@ def test_only_what_was_written_is_read(golden: Golden) -> None:
     assert changes(delta) == [("new", "/evil", "")]
 
 
-def test_a_harmless_change_is_clean_and_told(golden: Golden) -> None:
+def test_a_harmless_change_is_clean_and_told(golden: GoldenOther) -> None:
     image = golden.copy()
     write(golden, image, "etc/hostname", b"desk2, whose name is longer\n" * 400)
     _whole, delta = golden.both(image)
@@ -151,7 +137,7 @@ def test_a_harmless_change_is_clean_and_told(golden: Golden) -> None:
     assert changes(delta) == [("changed", "/etc/hostname", "content")]
 
 
-def test_a_block_written_behind_the_file_system_s_back_is_found(golden: Golden) -> None:
+def test_a_block_written_behind_the_file_system_s_back_is_found(golden: GoldenOther) -> None:
     image = golden.copy()
     middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
     disks.write_at(image, golden.place_of(middle), MARKER)
@@ -160,7 +146,7 @@ def test_a_block_written_behind_the_file_system_s_back_is_found(golden: Golden) 
     assert delta.files == 1
 
 
-def test_a_sample_in_free_blocks_is_an_indicator(golden: Golden) -> None:
+def test_a_sample_in_free_blocks_is_an_indicator(golden: GoldenOther) -> None:
     image = golden.copy()
     free = 39 * MB if golden.kind == "fat" else 70 * MB
     assert golden.image.read_bytes()[free : free + 4096] == bytes(4096)
@@ -170,7 +156,7 @@ def test_a_sample_in_free_blocks_is_an_indicator(golden: Golden) -> None:
     assert [found.path for found in delta.indicators] == ["(differing blocks outside of files)"]
 
 
-def test_names_are_kept_only_for_an_index_or_a_comparison(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_kept_only_for_an_index_or_a_comparison(golden: GoldenOther, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take memory for every file."""
     made = list[Entry]()
 
@@ -187,7 +173,7 @@ def test_names_are_kept_only_for_an_index_or_a_comparison(golden: Golden, monkey
     assert len(made) > 30
 
 
-def test_what_was_renamed_is_told_and_not_read(golden: Golden) -> None:
+def test_what_was_renamed_is_told_and_not_read(golden: GoldenOther) -> None:
     image = golden.copy()
     if golden.kind == "fat":
         disks.run("mren", "-i", image, "::large", "::other")
@@ -199,7 +185,7 @@ def test_what_was_renamed_is_told_and_not_read(golden: Golden) -> None:
     assert delta.changes[0].former.lower() == "/large"
 
 
-def test_a_directory_that_was_renamed_is_told_once(golden: Golden) -> None:
+def test_a_directory_that_was_renamed_is_told_once(golden: GoldenOther) -> None:
     image = golden.copy()
     if golden.kind == "fat":
         disks.run("mren", "-i", image, "::usr", "::lib")
@@ -210,7 +196,7 @@ def test_a_directory_that_was_renamed_is_told_once(golden: Golden) -> None:
     assert (delta.files, changes(delta)) == (0, [("renamed", "/lib", "")])
 
 
-def test_what_was_deleted_is_told(golden: Golden) -> None:
+def test_what_was_deleted_is_told(golden: GoldenOther) -> None:
     image, victim = golden.copy(), "usr/share/doc2/file2"
     if golden.kind == "fat":
         disks.run("mdel", "-i", image, f"::{victim}")
@@ -223,7 +209,7 @@ def test_what_was_deleted_is_told(golden: Golden) -> None:
 
 
 def test_what_fat_keeps_of_a_file_is_told(tmp_path: Path) -> None:
-    golden = Golden(tmp_path, "fat")
+    golden = GoldenOther(tmp_path, "fat")
     image = golden.copy()
     disks.run("mattrib", "-i", image, "+h", "::etc/hostname")
     middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
@@ -236,7 +222,7 @@ def test_what_fat_keeps_of_a_file_is_told(tmp_path: Path) -> None:
     assert {change.mode for change in delta.changes} == {""}
 
 
-def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: Golden) -> None:
+def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: GoldenOther) -> None:
     image = xfs.copy()
     with mounted(image) as root:
         (root / "large").chmod(0o4755)
@@ -265,7 +251,7 @@ def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: Golden) -> Non
     assert (told["/large"].mode, told["/etc/hostname"].uid, told["/etc/hostname"].gid) == ("4755", 7, 8)
 
 
-def test_attributes_outside_of_the_inode_are_told(xfs: Golden) -> None:
+def test_attributes_outside_of_the_inode_are_told(xfs: GoldenOther) -> None:
     image = xfs.copy()
     with mounted(image) as root:
         capable, other = (root / name for name in LARGE_ATTRIBUTES)
@@ -278,7 +264,7 @@ def test_attributes_outside_of_the_inode_are_told(xfs: Golden) -> None:
     }
 
 
-def test_times_that_do_not_tell_of_new_content_are_told_on_xfs(xfs: Golden) -> None:
+def test_times_that_do_not_tell_of_new_content_are_told_on_xfs(xfs: GoldenOther) -> None:
     image = xfs.copy()
     middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
     disks.write_at(image, xfs.place_of(middle), b"y" * 64)
@@ -295,7 +281,7 @@ def test_times_that_do_not_tell_of_new_content_are_told_on_xfs(xfs: Golden) -> N
 
 def test_a_file_that_points_into_the_base_s_free_blocks_is_found(tmp_path: Path) -> None:
     """No block of its content differs: only its place in the allocation table tells."""
-    golden = Golden(tmp_path, "fat")
+    golden = GoldenOther(tmp_path, "fat")
     bare = tmp_path / "bare.img"
     shutil.move(golden.image, bare)
     raw = bare.read_bytes()
@@ -303,7 +289,7 @@ def test_a_file_that_points_into_the_base_s_free_blocks_is_found(tmp_path: Path)
     data = (reserved + copies * size) * 512
     cluster = 60_000
     disks.write_at(bare, data + (cluster - 2) * 512, MARKER)
-    golden = Golden.__new__(Golden)
+    golden = GoldenOther.__new__(GoldenOther)
     golden.place, golden.kind, golden.image = tmp_path, "fat", bare
     golden.direct = Direct(bare)
     image = golden.copy()
@@ -356,7 +342,7 @@ def on_xfs(chance: random.Random, root: Path, number: int) -> None:
     chance.choice(actions)()
 
 
-def on_fat(chance: random.Random, golden: Golden, image: Path, number: int) -> None:
+def on_fat(chance: random.Random, golden: GoldenOther, image: Path, number: int) -> None:
     victim = f"usr/share/doc{number % 7}/file{number}"
     body = chance.randbytes(chance.choice((10, 600, 70_000))) + chance.choice((b"", MARKER))
     match chance.randrange(4):
@@ -370,7 +356,7 @@ def on_fat(chance: random.Random, golden: Golden, image: Path, number: int) -> N
             disks.run("mren", "-i", image, f"::{victim}", f"::r{number}")
 
 
-def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: Golden) -> None:
+def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: GoldenOther) -> None:
     chance, infected = random.Random(golden.kind), 0
     for round_ in range(15):
         image = golden.copy()
@@ -393,7 +379,7 @@ def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: Golden) -> Non
     assert infected > 4
 
 
-def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: Golden) -> None:
+def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: GoldenOther) -> None:
     """Confined, for damage may lead the libraries astray."""
     base, known = (LayerSpec(str(golden.image), "raw"),), str(golden.place / "known")
     asked = Request((DiskRequest("vda", base),), RULES, "", ("yara",), 0, "", Limits(20, 512 * MB, 10), directory=known)
@@ -410,7 +396,7 @@ def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: Golden) 
         assert delta["verdict"] != "clean" or whole["verdict"] == "clean", whole["incomplete_reasons"]
 
 
-def test_a_real_time_device_is_told(xfs: Golden) -> None:
+def test_a_real_time_device_is_told(xfs: GoldenOther) -> None:
     image = xfs.copy()
     disks.write_at(image, 16, struct.pack(">Q", 1000))
     whole, delta = xfs.both(image)

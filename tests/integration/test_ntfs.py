@@ -29,7 +29,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
-from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
 from ansible_collections.vmward.remediation.tests.corpus.ntfs_records import at_of, opened
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
@@ -70,31 +70,18 @@ def fill(root: Path) -> None:
         (root / f"directory/a rather long name of a file, number {number}").write_bytes(b"%d" % number)
 
 
-class Golden:
+class GoldenNtfs(Golden):
     def __init__(self, place: Path) -> None:
         for tool in ("mkntfs", "ntfs-3g"):
             if not shutil.which(tool):
                 pytest.skip(f"{tool} is not installed")
-        self.place, self.image = place, place / "golden.img"
-        self.image.write_bytes(b"")
-        os.truncate(self.image, 40 * MB)
-        disks.run("mkntfs", "-q", "-F", "-s", "512", self.image)
-        with mounted_ntfs(self.image) as root:
+        image = place / "golden.img"
+        image.write_bytes(b"")
+        os.truncate(image, 40 * MB)
+        disks.run("mkntfs", "-q", "-F", "-s", "512", image)
+        with mounted_ntfs(image) as root:
             fill(root)
-        self.direct = Direct(self.image)
-
-    def copy(self) -> Path:
-        image = self.place / "changed.img"
-        disks.run("cp", "--sparse=always", self.image, image)
-        return image
-
-    def both(self, image: Path) -> tuple[Tally, Tally]:
-        """As a whole, and by the difference, which must find the same and may be clean only where the whole is."""
-        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
-        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
-        if delta.verdict().value == "clean":
-            assert whole.verdict().value == "clean", whole.reasons
-        return whole, delta
+        super().__init__(image)
 
     def after(self, change: Callable[[Path], object]) -> tuple[Tally, Tally]:
         image = self.copy()
@@ -104,8 +91,8 @@ class Golden:
 
 
 @pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    return Golden(tmp_path_factory.mktemp("ntfs"))
+def golden(tmp_path_factory: pytest.TempPathFactory) -> GoldenNtfs:
+    return GoldenNtfs(tmp_path_factory.mktemp("ntfs"))
 
 
 def record_of(fs: Ntfs, name: bytes) -> int:
@@ -127,7 +114,7 @@ def clean(tally: Tally) -> bool:
     return bool(tally.verdict().value == "clean")
 
 
-def test_all_files_and_streams_are_read_as_another_reader_reads_them(golden: Golden) -> None:
+def test_all_files_and_streams_are_read_as_another_reader_reads_them(golden: GoldenNtfs) -> None:
     volume = Raw(os.open(golden.image, os.O_RDONLY))
     fs, ours = Ntfs(volume), {}
     for number in fs.used_records():
@@ -151,12 +138,12 @@ def test_all_files_and_streams_are_read_as_another_reader_reads_them(golden: Gol
             assert hashlib.sha256(place.read_bytes()).hexdigest() == ours[path], path
 
 
-def test_an_untouched_copy_is_the_same(golden: Golden) -> None:
+def test_an_untouched_copy_is_the_same(golden: GoldenNtfs) -> None:
     _whole, delta = golden.both(golden.copy())
     assert (method(delta), clean(delta), delta.files) == ("same", True, 0)
 
 
-def test_only_what_was_written_is_read(golden: Golden) -> None:
+def test_only_what_was_written_is_read(golden: GoldenNtfs) -> None:
     whole, delta = golden.after(lambda root: (root / "evil").write_bytes(b"x" * 9000 + MARKER))
     assert [finding.path for finding in delta.findings] == ["/evil"]
     assert (method(whole), method(delta), delta.reasons) == ("full", "delta", [])
@@ -165,25 +152,25 @@ def test_only_what_was_written_is_read(golden: Golden) -> None:
     assert ("new", "/evil", "", "") in changes(delta)
 
 
-def test_a_harmless_change_is_clean_and_told(golden: Golden) -> None:
+def test_a_harmless_change_is_clean_and_told(golden: GoldenNtfs) -> None:
     _whole, delta = golden.after(lambda root: (root / "etc/hostname").write_bytes(b"desk2\n" * 4000))
     assert clean(delta), (delta.reasons, delta.indicators)
     assert changes(delta) == {("changed", "/etc/hostname", "", "content")}
 
 
-def test_a_new_stream_of_an_old_file_is_found_and_told(golden: Golden) -> None:
+def test_a_new_stream_of_an_old_file_is_found_and_told(golden: GoldenNtfs) -> None:
     _whole, delta = golden.after(lambda root: (root / "large:evil").write_bytes(MARKER))
     assert [finding.path for finding in delta.findings] == ["/large:evil"]
     assert changes(delta) == {("new", "/large:evil", "", "")}
 
 
-def test_a_stream_in_a_record_that_continues_another_is_found(golden: Golden) -> None:
+def test_a_stream_in_a_record_that_continues_another_is_found(golden: GoldenNtfs) -> None:
     _whole, delta = golden.after(lambda root: (root / "many:stream41").write_bytes(MARKER + bytes(700)))
     assert [finding.path for finding in delta.findings] == ["/many:stream41"]
     assert ("changed", "/many:stream41", "", "content") in changes(delta)
 
 
-def test_packed_content_is_unpacked(golden: Golden) -> None:
+def test_packed_content_is_unpacked(golden: GoldenNtfs) -> None:
     def change(root: Path) -> None:
         with (root / "packed/text").open("r+b") as file:
             file.seek(150_000)
@@ -193,7 +180,7 @@ def test_packed_content_is_unpacked(golden: Golden) -> None:
     assert [finding.path for finding in delta.findings] == ["/packed/text"]
 
 
-def test_what_was_renamed_moved_linked_or_deleted_is_told(golden: Golden) -> None:
+def test_what_was_renamed_moved_linked_or_deleted_is_told(golden: GoldenNtfs) -> None:
     def change(root: Path) -> None:
         (root / "large").rename(root / "other")
         (root / "usr/share/doc1/file1").rename(root / "etc/file1")
@@ -214,7 +201,7 @@ def test_what_was_renamed_moved_linked_or_deleted_is_told(golden: Golden) -> Non
     }
 
 
-def test_times_that_do_not_tell_of_new_content_are_told(golden: Golden) -> None:
+def test_times_that_do_not_tell_of_new_content_are_told(golden: GoldenNtfs) -> None:
     image = golden.copy()
     middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
     disks.write_at(image, image.read_bytes().index(middle), MARKER)
@@ -235,7 +222,7 @@ def test_times_that_do_not_tell_of_new_content_are_told(golden: Golden) -> None:
 
 def test_a_file_that_points_into_the_base_s_free_clusters_is_found(tmp_path: Path) -> None:
     """No cluster of its content differs: only its record tells."""
-    golden = Golden(tmp_path)
+    golden = GoldenNtfs(tmp_path)
     fs = opened(golden.image)
     free = next(at for at in range(30 * MB, 39 * MB, fs.cluster) if not any(golden.image.read_bytes()[at : at + 4096]))
     disks.write_at(golden.image, free, MARKER)
@@ -256,7 +243,7 @@ def test_a_file_that_points_into_the_base_s_free_clusters_is_found(tmp_path: Pat
     assert [finding.path for finding in delta.findings] == ["/usr/share/doc6/file20"]
 
 
-def test_a_sample_in_free_clusters_is_an_indicator(golden: Golden) -> None:
+def test_a_sample_in_free_clusters_is_an_indicator(golden: GoldenNtfs) -> None:
     image = golden.copy()
     assert not any(golden.image.read_bytes()[39 * MB : 39 * MB + 4096])
     disks.write_at(image, 39 * MB + 77, MARKER)
@@ -265,7 +252,7 @@ def test_a_sample_in_free_clusters_is_an_indicator(golden: Golden) -> None:
     assert [found.path for found in delta.indicators] == ["(differing blocks outside of files)"]
 
 
-def test_a_file_that_no_directory_names_is_read(golden: Golden) -> None:
+def test_a_file_that_no_directory_names_is_read(golden: GoldenNtfs) -> None:
     """Its record is in use, and the directory's entries know nothing of it."""
     image = golden.copy()
     with mounted_ntfs(image) as root:
@@ -280,7 +267,7 @@ def test_a_file_that_no_directory_names_is_read(golden: Golden) -> None:
     assert [finding.path for finding in whole.findings] == ["/hidden"]
 
 
-def test_what_several_states_share_is_judged_once(golden: Golden) -> None:
+def test_what_several_states_share_is_judged_once(golden: GoldenNtfs) -> None:
     layer = Layer(str(golden.image), "raw", os.open(golden.image, os.O_RDONLY))
     judge = Judge([Yara(RULES, 60)], lambda _kind, _body: None, 1 << 28)
     scanner = Scanner(judge, remember=True)
@@ -296,14 +283,14 @@ def test_what_several_states_share_is_judged_once(golden: Golden) -> None:
 # --- in doubt --------------------------------------------------------------------------------------------------------
 
 
-def told(golden: Golden, image: Path, reason: str) -> None:
+def told(golden: GoldenNtfs, image: Path, reason: str) -> None:
     whole, delta = golden.both(image)
     for tally in (whole, delta):
         assert tally.verdict().value == "incomplete"
         assert reason in " ".join(tally.reasons), tally.reasons
 
 
-def test_a_volume_that_is_marked_dirty_is_told(golden: Golden) -> None:
+def test_a_volume_that_is_marked_dirty_is_told(golden: GoldenNtfs) -> None:
     image, fs = golden.copy(), opened(golden.image)
     raw = fs.raw_record(3)
     value = next(one for one in fs.file(3).attributes if one.type == 0x70).raw
@@ -312,7 +299,7 @@ def test_a_volume_that_is_marked_dirty_is_told(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize(("client", "flags", "fine"), [(0, 0, False), (0, 2, True), (0xFFFF, 0, True)])
-def test_a_log_that_is_not_at_its_end_is_told(golden: Golden, client: int, flags: int, fine: bool) -> None:
+def test_a_log_that_is_not_at_its_end_is_told(golden: GoldenNtfs, client: int, flags: int, fine: bool) -> None:
     image, fs = golden.copy(), opened(golden.image)
     _vcn, lcn, _count = fs.stream(fs.file(2), b"").runs[0]
     assert lcn is not None
@@ -328,7 +315,7 @@ def test_a_log_that_is_not_at_its_end_is_told(golden: Golden, client: int, flags
 
 
 @pytest.mark.parametrize("head", [b"HIBR", b"hibr"])
-def test_a_windows_that_sleeps_is_told(golden: Golden, head: bytes) -> None:
+def test_a_windows_that_sleeps_is_told(golden: GoldenNtfs, head: bytes) -> None:
     image = golden.copy()
     with mounted_ntfs(image) as root:
         (root / "Hiberfil.sys").write_bytes(bytes(8192))
@@ -338,7 +325,7 @@ def test_a_windows_that_sleeps_is_told(golden: Golden, head: bytes) -> None:
     told(golden, image, "Windows sleeps in it")
 
 
-def test_content_that_windows_keeps_packed_elsewhere_is_told(golden: Golden) -> None:
+def test_content_that_windows_keeps_packed_elsewhere_is_told(golden: GoldenNtfs) -> None:
     image = golden.copy()
     with mounted_ntfs(image) as root:
         (root / "compact").write_bytes(b"x")
@@ -351,13 +338,13 @@ def test_content_that_windows_keeps_packed_elsewhere_is_told(golden: Golden) -> 
     told(golden, image, "keeps its content packed")
 
 
-def test_a_torn_record_is_told(golden: Golden) -> None:
+def test_a_torn_record_is_told(golden: GoldenNtfs) -> None:
     image, fs = golden.copy(), opened(golden.image)
     disks.write_at(image, at_of(fs, record_of(fs, b"file20")) + 510, b"\xde\xad")
     told(golden, image, "in part only")
 
 
-def test_a_record_that_lost_its_file_is_told(golden: Golden) -> None:
+def test_a_record_that_lost_its_file_is_told(golden: GoldenNtfs) -> None:
     image, fs = golden.copy(), opened(golden.image)
     number = record_of(fs, b"many")
     part = fs.file(number).records[-1]
@@ -365,7 +352,7 @@ def test_a_record_that_lost_its_file_is_told(golden: Golden) -> None:
     told(golden, image, "")
 
 
-def test_the_copy_of_the_table_must_be_the_same(golden: Golden) -> None:
+def test_the_copy_of_the_table_must_be_the_same(golden: GoldenNtfs) -> None:
     image, fs = golden.copy(), opened(golden.image)
     _vcn, lcn, _count = fs.stream(fs.file(1), b"").runs[0]
     assert lcn is not None
@@ -373,7 +360,7 @@ def test_the_copy_of_the_table_must_be_the_same(golden: Golden) -> None:
     told(golden, image, "are not the same")
 
 
-def test_another_serial_number_is_scanned_as_a_whole(golden: Golden) -> None:
+def test_another_serial_number_is_scanned_as_a_whole(golden: GoldenNtfs) -> None:
     image = golden.copy()
     disks.write_at(image, 72, b"\0\1\2\3")
     _whole, delta = golden.both(image)
@@ -389,7 +376,7 @@ def value_at(fs: Ntfs, number: int, kind: int) -> int:
     return fs.raw_record(number).index(next(one for one in fs.file(number).attributes if one.type == kind).raw[:24])
 
 
-def test_a_directory_within_itself_ends(golden: Golden) -> None:
+def test_a_directory_within_itself_ends(golden: GoldenNtfs) -> None:
     image, fs = golden.copy(), opened(golden.image)
     number = record_of(fs, b"directory")
     at = at_of(fs, number) + value_at(fs, number, 0x30) + 24
@@ -402,7 +389,7 @@ def test_a_directory_within_itself_ends(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1])
-def test_a_size_past_all_bounds_is_told(golden: Golden, size: int) -> None:
+def test_a_size_past_all_bounds_is_told(golden: GoldenNtfs, size: int) -> None:
     image, fs = golden.copy(), opened(golden.image)
     number = record_of(fs, b"large")
     at = at_of(fs, number) + value_at(fs, number, 0x80)
@@ -410,7 +397,7 @@ def test_a_size_past_all_bounds_is_told(golden: Golden, size: int) -> None:
     told(golden, image, "shorter than its size")
 
 
-def test_a_table_past_all_bounds_is_refused(golden: Golden) -> None:
+def test_a_table_past_all_bounds_is_refused(golden: GoldenNtfs) -> None:
     image, fs = golden.copy(), opened(golden.image)
     at = at_of(fs, 0) + value_at(fs, 0, 0x80)
     disks.write_at(image, at + 40, struct.pack("<QQQ", 1 << 50, 1 << 50, 1 << 50))
@@ -419,7 +406,7 @@ def test_a_table_past_all_bounds_is_refused(golden: Golden) -> None:
     assert not clean(delta)
 
 
-def test_a_list_of_attributes_that_names_its_own_record_or_others_is_told(golden: Golden) -> None:
+def test_a_list_of_attributes_that_names_its_own_record_or_others_is_told(golden: GoldenNtfs) -> None:
     image, fs = golden.copy(), opened(golden.image)
     number = record_of(fs, b"many")
     (run,) = next(one for one in fs.file(number).attributes if one.type == 0x20).runs
@@ -474,7 +461,7 @@ def at_random(chance: random.Random, root: Path, number: int) -> None:
     chance.choice(actions)()
 
 
-def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: Golden) -> None:
+def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: GoldenNtfs) -> None:
     chance, infected = random.Random(4), 0
     for round_ in range(25):
         image = golden.copy()
@@ -491,7 +478,7 @@ def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: Golden) -> Non
     assert infected > 6
 
 
-def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: Golden) -> None:
+def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: GoldenNtfs) -> None:
     """Where the records are, half of the hits; in this process, since no parser of C is in play."""
     fs, chance, unclean = opened(golden.image), random.Random(9), 0
     used = list(fs.used_records())
@@ -508,7 +495,7 @@ def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: Golden) 
     assert unclean > 10
 
 
-def test_confined_on_a_known_golden_image(golden: Golden) -> None:
+def test_confined_on_a_known_golden_image(golden: GoldenNtfs) -> None:
     base, known = (LayerSpec(str(golden.image), "raw"),), str(golden.place / "known")
     asked = Request((DiskRequest("vda", base),), RULES, "", ("yara",), 0, "", Limits(60, 512 * MB, 60), directory=known)
     assert index(asked)["verdict"] == "clean"

@@ -14,14 +14,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .._errors import NotFound, NotVerified, Refused, Unsupported, VmwardError
-from .._hypervisor import FROZEN_SOCKET, Capability, Detail, Hypervisor, Pending
+from .._hypervisor import FROZEN_SOCKET, Capability, Detail, Hypervisor
 from .._model import ON, Disk, Vm
 from .._scan.job import BadInput, DiskRequest, LayerSpec, Request, scan
 from .._scan.known import Former
 from .._scan.verdict import Tally
 from . import space
 from .scratch import Scratch
-from .since import Course, forget
+from .since import Course, forget, settle
 
 NO_CHECKPOINT = {"since": "", "why": "", "kept": ""}
 END = 90.0  # seconds that QEMU may take to end the view, past the deadline
@@ -124,7 +124,7 @@ def _frozen(
     directory, ids = terms.scratch.file(vm.ref.id, "frozen"), [disk.id for disk in disks]
 
     def freeze(checkpoint: str, since: str) -> None:
-        _await(hypervisor, hypervisor.submit_freeze_disks(vm, ids, directory, checkpoint, since), terms.left())
+        settle(hypervisor, hypervisor.submit_freeze_disks(vm, ids, directory, checkpoint, since), terms.left())
 
     try:
         if course is None:
@@ -133,13 +133,7 @@ def _frozen(
             course.begin(freeze)
         yield directory
     finally:
-        _await(hypervisor, hypervisor.submit_thaw_disks(vm, directory), END)
-
-
-def _await(hypervisor: Hypervisor, pending: Pending, seconds: float) -> None:
-    for error in hypervisor.wait([pending], seconds).values():
-        if error is not None:
-            raise error
+        settle(hypervisor, hypervisor.submit_thaw_disks(vm, directory), END)
 
 
 def _served(disk: Disk, directory: str, former: Former | None) -> DiskRequest:

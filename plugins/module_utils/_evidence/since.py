@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from .._errors import TaskFailed, VmwardError
-from .._hypervisor import FROZEN_SINCE, OUR_CHECKPOINTS, Capability, Hypervisor
+from .._hypervisor import FROZEN_SINCE, OUR_CHECKPOINTS, Capability, Hypervisor, Pending
 from .._model import ON, Disk, Vm
 from .._scan.known import Former, Known, Records
 
@@ -185,7 +185,12 @@ def state_of(disk: Disk) -> list[Any]:
 
 
 def remove(hypervisor: Hypervisor, vm: Vm, names: Sequence[str]) -> None:
-    for error in hypervisor.wait([hypervisor.submit_remove_checkpoints(vm, names)], 60).values():
+    settle(hypervisor, hypervisor.submit_remove_checkpoints(vm, names), 60)
+
+
+def settle(hypervisor: Hypervisor, pending: Pending, seconds: float) -> None:
+    """Wait for its end; raises what went wrong."""
+    for error in hypervisor.wait([pending], seconds).values():
         if error is not None:
             raise error
 

@@ -110,7 +110,7 @@ def remember(
     replayed = Ranges((start, start + length) for start, length in view.stretches()) if view is not None else Ranges()
     index = replace(build(fs, before, again or frozenset()), kind=kind)
     index.replayed_starts, index.replayed_ends = _columns(replayed)
-    known = Ranges(_metadata(fs, index))
+    known = _in_grains(_metadata(fs, index))
     index.known_starts, index.known_ends = _columns(known)
     if base is not None and before is not None and not base.is_comparable:
         blocks = dict(_kept(before, known, base.changed))
@@ -128,14 +128,13 @@ def _columns(ranges: Ranges) -> tuple[array[int], array[int]]:
 
 
 def _metadata(fs: Ext4, index: VolumeIndex) -> Iterator[tuple[int, int]]:
-    """In whole grains, all that a comparison of inodes reads of the former state."""
+    """All that a comparison of inodes reads of the former state."""
     size = fs.block_size
-    spans = [(0, fs.descriptors_end)]
+    yield 0, fs.descriptors_end
     for bitmap, table, _flags in fs.groups:
-        spans.append((bitmap * size, bitmap * size + (fs.inodes_per_group + 7) // 8))
-        spans.append((table * size, table * size + fs.inodes_per_group * fs.inode_size))
-    spans += [(block * size, (block + 1) * size) for block in index.acls]
-    return ((start - start % GRAIN, end + -end % GRAIN) for start, end in spans)
+        yield bitmap * size, bitmap * size + (fs.inodes_per_group + 7) // 8
+        yield table * size, table * size + fs.inodes_per_group * fs.inode_size
+    yield from ((block * size, (block + 1) * size) for block in index.acls)
 
 
 def _kept(old: VolumeIndex, known: Ranges, changed: Ranges) -> Iterator[tuple[int, bytes]]:

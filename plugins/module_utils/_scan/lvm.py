@@ -124,11 +124,6 @@ class Found:
         )
 
 
-def has_label(volume: Blocks) -> bool:
-    """Whether LVM would take it for a physical volume."""
-    return next(_labels(volume.read(0, _LABEL_SECTORS * SECTOR)), None) is not None
-
-
 def read_groups(physical: Sequence[Blocks]) -> Found:
     """All logical volumes that lie on these physical volumes; what can't be read is told in a sentence each."""
     found = Found()

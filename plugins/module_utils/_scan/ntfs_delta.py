@@ -95,7 +95,7 @@ class NtfsDelta:
         self._lose(number, was, now)
         if was or now:
             self._pairs.append(NtfsPair(number, was, now, number in self._touched))
-        if now and (was is None or _differ(was, now) or number in self._touched):
+        if now and (was is None or _is_other(was, now) or number in self._touched):
             self._covered += self._files.file(now)
         elif now:
             self._files.indicators(now)
@@ -120,8 +120,8 @@ class NtfsDelta:
             start = end
 
 
-def _differ(was: File, now: File) -> bool:
-    """In content, or in how it is judged."""
+def _is_other(was: File, now: File) -> bool:
+    """Whether it differs in content, or in how it is judged."""
     return was.content != now.content or is_paged(was) != is_paged(now)
 
 

@@ -34,13 +34,13 @@ class Other:
         self._judge, self._where, self._volume = judge, where, volume
         self._fs = Foreign(kind, volume)
         self._base = base
-        self._known = keys(base.index.contents) if base is not None and base.index is not None else frozenset()
+        self._index = base.index if base is not None else None
+        self._known = keys(self._index.contents) if self._index is not None else frozenset()
         self._covered: list[tuple[int, int]] = []
         self._found: set[bytes] = set()
         self._kind, self._entries = kind, list[Entry]()
         self._indexing = indexing
-        has_index = base is not None and base.index is not None
-        self._entry_of = ENTRY_OF.get(kind) if indexing or has_index else None
+        self._entry_of = ENTRY_OF.get(kind) if indexing or self._index is not None else None
         self._differing: set[str] = set()
 
     def run(self) -> VolumeIndex:
@@ -56,11 +56,9 @@ class Other:
         if self._base is not None:
             label, covered = "differing blocks outside of files", Ranges(self._covered)
             match_rest(judge, self._where, self._volume, self._base.changed, covered, label)
-            if self._base.index is not None:
-                before = unpack(self._base.index.listing)
-                what = "What happened to the files of %s" % self._where
-                differing = self._differing
-                judge.each(what, tell_changes, judge, self._where, self._kind, before, self._entries, differing)
+        if self._index is not None:
+            what, before = "What happened to the files of %s" % self._where, unpack(self._index.listing)
+            judge.each(what, tell_changes, judge, self._where, self._kind, before, self._entries, self._differing)
         if not self._indexing:
             return VolumeIndex()
         return VolumeIndex(contents=b"".join(sorted(self._found)), listing=pack(self._entries))

@@ -21,7 +21,7 @@ from .foreign import COMPARABLE, READABLE, identify, marks
 from .former import Below, kind_of, remember, unmatched, volume_key
 from .journal import Replayed, replay
 from .judge import Judge, Where
-from .lvm import has_label, read_groups
+from .lvm import read_groups
 from .ntfs_delta import NtfsDelta
 from .ntfs_index import build as build_ntfs
 from .ntfs_judge import NtfsScan
@@ -224,7 +224,7 @@ class Scanner:
         """Of two file systems in one place the first is read, but the guest may mount the other."""
         told, kinds = str(where).capitalize(), marks(volume)
         kind = next(iter(kinds), "unknown")
-        if kind != "lvm" and has_label(volume):
+        if "lvm" in kinds[1:]:
             self._judge.reason("%s holds a file system (%s) and a label of LVM." % (told, kind))
         elif len(kinds) > 1:
             text = "%s bears the marks of several file systems (%s): the guest may mount another than was read."
@@ -254,7 +254,7 @@ class Scanner:
             self._ext_on_top(where, volume, base)
         elif kind == "ntfs" and base.is_comparable:
             self._ntfs_on_top(where, volume, base)
-        elif kind in COMPARABLE and base.is_comparable and volume.size == base.volume.size:
+        elif kind in COMPARABLE and base.is_comparable and base.index is not None and volume.size == base.volume.size:
             self._method = "delta"
             Other(self._judge, where, kind, volume, base).run()
         else:
