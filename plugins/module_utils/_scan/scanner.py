@@ -222,14 +222,11 @@ class Scanner:
 
     def _identify(self, where: Where, volume: Blocks) -> str:
         """Of two file systems in one place the first is read, but the guest may mount the other."""
-        told, kinds = str(where).capitalize(), marks(volume)
-        kind = next(iter(kinds), "unknown")
-        if "lvm" in kinds[1:]:
-            self._judge.reason("%s holds a file system (%s) and a label of LVM." % (told, kind))
-        elif len(kinds) > 1:
+        kinds = marks(volume)
+        if len(kinds) > 1:
             text = "%s bears the marks of several file systems (%s): the guest may mount another than was read."
-            self._judge.reason(text % (told, ", ".join(kinds)))
-        return kind
+            self._judge.reason(text % (str(where).capitalize(), ", ".join(kinds)))
+        return next(iter(kinds), "unknown")
 
     def _record(self, disk: str, key: str, kind: str, volume: Blocks) -> None:
         read = self._read
