@@ -41,10 +41,10 @@ system-test: system
 	@tests/requirements/install-system $$(sed 's/#.*//' $(REQ)/system-test.txt)
 
 test: .venv system-test collections ## Run all tests
-	$(SUDO) .venv/bin/pytest $(SUITES)
+	$(SUDO) tests/run "not slow" $(SUITES)
 
 test-all: .venv system-test collections ## Run all tests, the slow ones and the fault tests too
-	$(SUDO) .venv/bin/pytest -m "" $(SUITES) $(wildcard tests/faults)
+	$(SUDO) tests/run "slow or not slow" $(SUITES) $(wildcard tests/faults)
 
 bench: .venv collections ## Run the benchmarks; B=contain runs one of them
 	@for bench in tests/benchmarks/$(B)*.py; do $(SUDO) .venv/bin/python "$$bench"; done
