@@ -15,7 +15,7 @@ from .archive import Archive, CannotWrite, Read
 from .blocks import Blocks, Slice
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
-from .foreign import READABLE, Foreign, marks
+from .foreign import READABLE, marks, open_volume
 from .journal import replay
 from .judge import Emit
 from .lvm import read_groups
@@ -170,7 +170,7 @@ class Collector:
         self._file(what, path, inode.size, read, inode.mode, inode.owner, inode.modified)
 
     def _foreign(self, what: str, number: int, kind: str, volume: Blocks) -> None:
-        fs = Foreign(kind, volume)
+        fs = open_volume(kind, volume)
         for doubt in fs.doubts():
             self._miss("%s may look different to the guest: %s." % (what, doubt))
         patterns = Patterns(self._texts, fold=kind in _FOLDING)

@@ -2,20 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""File systems other than ext, read with the dissect libraries, and the proofs that nothing of them was left out."""
+"""File systems other than ext. FAT has a reader here, the others are read with the dissect libraries."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Callable
 
 from .blocks import Blocks, Stream
-from .layout import Layout, layout_of
+from .fat import MAX_DEPTH, SECTORS, Fat
+from .layout import ForeignFile, Layout, NotReadable, layout_of
 
-MAX_DEPTH = 256
 _NTFS_DATA = 0x80
 _MAGICS = (
     (1080, b"\x53\xef", "ext"),
@@ -35,30 +34,15 @@ _MAGICS = (
     (32768, b"JFS1", "jfs"),
     (65588, b"ReIsEr", "reiserfs"),
 )
-_SECTORS = 512, 1024, 2048, 4096
 _OPENERS = {
     "xfs": ("dissect.target.filesystems.xfs", "XfsFilesystem"),
     "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
     "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
-    "fat": ("dissect.target.filesystems.fat", "FatFilesystem"),
     "exfat": ("dissect.target.filesystems.exfat", "ExfatFilesystem"),
 }
-READABLE = frozenset(_OPENERS)
+READABLE = frozenset((*_OPENERS, "fat"))
 # Those that can be proven to have been read as a whole, so that they can be a clean base
 COMPARABLE = frozenset(("xfs", "fat"))
-
-
-class NotReadable(Exception):
-    """The volume can't be read; the sentence says why."""
-
-
-@dataclass(frozen=True)
-class ForeignFile:
-    path: str
-    size: int
-    read: Callable[[int, int], bytes]
-    status: Callable[[], Any]  # as os.stat tells it
-    layout: Callable[[], Layout | None] = lambda: None
 
 
 def marks(volume: Blocks) -> list[str]:
@@ -78,7 +62,7 @@ def identify(volume: Blocks) -> str:
 def _is_fat(head: bytes) -> bool:
     """FAT has no magic number. As Linux sees it, which asks for neither the jump nor the mark at the sector's end."""
     sector, per_cluster, reserved, tables, media = struct.unpack_from("<HBHB4xB", head.ljust(22, b"\0"), 11)
-    sane = sector in _SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
+    sane = sector in SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
     return bool(sane and reserved and tables in (1, 2) and media >= 0xF0)
 
 
@@ -93,6 +77,10 @@ def preload() -> str:
     return ""
 
 
+def open_volume(kind: str, volume: Blocks) -> Foreign | Fat:
+    return Fat(volume) if kind == "fat" else Foreign(kind, volume)
+
+
 class Foreign:
     """One file system, walked by its directories. After the walk `unproven` tells why some of it may be missing."""
 
@@ -105,11 +93,6 @@ class Foreign:
         except ImportError as exc:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
         self._inodes: set[int] = set()
-        self._clusters = 0
-        self._origin = (0, volume.size)
-        if kind == "fat":
-            fat = self._fs.fatfs
-            self._origin = (fat.first_data_sector * fat.sector_size, fat.total_sectors * fat.sector_size)
 
     def files(
         self,
@@ -142,7 +125,7 @@ class Foreign:
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
         if self._kind != "ntfs":
             size, opened = int(entry.lstat().st_size), _Opened(entry.open)
-            layout = (lambda: opened.layout(size, *self._origin)) if self._kind in COMPARABLE else lambda: None
+            layout = (lambda: opened.layout(size)) if self._kind in COMPARABLE else lambda: None
             yield ForeignFile(entry.path, size, opened.read, entry.lstat, layout)
             return
         # A file may have several streams, a directory too, and some of the volume's own have only named ones.
@@ -155,9 +138,6 @@ class Foreign:
     def _account(self, entry: Any) -> None:
         if self._kind == "xfs":
             self._inodes.add(entry.entry.inum)
-        elif self._kind == "fat":
-            runs = [] if _fixed_root(entry) else entry.entry.dataruns()
-            self._clusters += sum(count for _start, count in runs)
 
     def doubts(self) -> list[str]:
         if self._kind == "xfs" and not _xfs_log_is_clean(self._volume):
@@ -167,17 +147,12 @@ class Foreign:
             ]
         if self._kind == "xfs" and any(self._volume.read(16, 8)):
             return ["it keeps files on a real-time device, which is not read"]
-        if self._kind == "fat" and _fat_is_dirty(self._volume, self._fs.fatfs):
-            return ["it was not unmounted cleanly"]
         return []
 
     def unproven(self) -> str:
         if self._kind == "xfs":
             expected, seen = _xfs_inodes(self._volume), len(self._inodes)
             return "" if expected == seen else "%d inodes are in use, but %d were reached" % (expected, seen)
-        if self._kind == "fat":
-            expected, seen = _fat_clusters(self._volume, self._fs.fatfs), self._clusters
-            return "" if expected == seen else "%d clusters are in use, but %d were reached" % (expected, seen)
         return "its reader can't prove that it saw every file of a %s volume" % self._kind
 
 
@@ -196,43 +171,13 @@ class _Opened:
             raise NotReadable("it is shorter than its size")
         return data
 
-    def layout(self, size: int, origin: int, limit: int) -> Layout | None:
+    def layout(self, size: int) -> Layout | None:
         """None also if it can't be opened: who reads it will say why."""
         try:
             self._handle = self._handle or self._open()
-            return layout_of(self._handle, size, origin, limit)
+            return layout_of(self._handle, size)
         except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
             return None
-
-
-def _fixed_root(entry: Any) -> bool:
-    """FAT12 and FAT16 keep their root directory outside of the clusters."""
-    return entry.entry.cluster in (None, 0)
-
-
-def _fat_table(volume: Blocks, fat: Any) -> tuple[int, ...]:
-    raw = volume.read(fat.bpb.BPB_RsvdSecCnt * fat.sector_size, fat.fat_size * fat.sector_size)
-    if fat.fat.bits_per_entry == 32:
-        return tuple(value & 0x0FFFFFFF for value in struct.unpack("<%dI" % (len(raw) // 4), raw))
-    if fat.fat.bits_per_entry == 16:
-        return struct.unpack("<%dH" % (len(raw) // 2), raw)
-    pairs = (int.from_bytes(raw[at : at + 3], "little") for at in range(0, len(raw) - 2, 3))
-    return tuple(half for pair in pairs for half in (pair & 0xFFF, pair >> 12))
-
-
-def _fat_is_dirty(volume: Blocks, fat: Any) -> bool:
-    if fat.fat.bits_per_entry == 12:
-        return False  # has no such mark
-    flag = 0x08000000 if fat.fat.bits_per_entry == 32 else 0x8000
-    # Linux marks a mounted volume in the boot sector instead
-    state = volume.read(65 if fat.fat.bits_per_entry == 32 else 37, 1)[0]
-    return not _fat_table(volume, fat)[1] & flag or bool(state & 1)
-
-
-def _fat_clusters(volume: Blocks, fat: Any) -> int:
-    bad = (1 << min(28, fat.fat.bits_per_entry)) - 9
-    count = (fat.total_sectors - fat.first_data_sector) // fat.bpb.BPB_SecPerClus
-    return sum(1 for value in _fat_table(volume, fat)[2 : count + 2] if value not in (0, bad))
 
 
 def _xfs_inodes(volume: Blocks) -> int:

@@ -15,9 +15,9 @@ from typing import Any
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .delta import Base, match_rest
-from .foreign import Foreign, ForeignFile
+from .foreign import open_volume
 from .judge import Judge, Where
-from .layout import Layout, keys
+from .layout import ForeignFile, Layout, keys
 from .other_changes import ENTRY_OF, Entry, pack, tell_changes, unpack
 from .places import Ranges
 from .verdict import printable
@@ -32,7 +32,7 @@ class Other:
         self, judge: Judge, where: Where, kind: str, volume: Blocks, base: Base | None = None, indexing: bool = False
     ) -> None:
         self._judge, self._where, self._volume = judge, where, volume
-        self._fs = Foreign(kind, volume)
+        self._fs = open_volume(kind, volume)
         self._base = base
         self._index = base.index if base is not None else None
         self._known = keys(self._index.contents) if self._index is not None else frozenset()
