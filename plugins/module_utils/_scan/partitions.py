@@ -228,7 +228,7 @@ def _sound(disk: Blocks, sector: int, lba: int) -> _Gpt | None:
 
 
 def _gpt(disk: Blocks, sector: int, lba: int) -> _Gpt | None:
-    """None without a mark of one; all that Linux asks of a header (is_gpt_valid in block/partitions/efi.c) is checked."""
+    """None without the mark of one. Asks of a header all that Linux does (is_gpt_valid in block/partitions/efi.c)."""
     last = disk.size // sector - 1
     header = disk.read(lba * sector, sector) if 0 < lba <= last else b""
     if header[:8] != b"EFI PART":

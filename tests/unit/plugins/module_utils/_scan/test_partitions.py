@@ -117,9 +117,9 @@ def header(lba: int, table_at: int, rows: bytes, sector: int = 512, **changes: i
     """A GPT header with its checksums."""
     last = (1 << 20) // sector - 1
     told = {"mine": lba, "other": last if lba == 1 else 1, "first": 6, "last": last - 6, "width": 128, **changes}
-    count = len(rows) // 128
-    raw = struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, told["mine"], told["other"],
-                      told["first"], told["last"], b"d" * 16, table_at, count, told["width"], zlib.crc32(rows))  # fmt: skip
+    places = [told[name] for name in ("mine", "other", "first", "last")]
+    table = table_at, len(rows) // 128, told["width"], zlib.crc32(rows)
+    raw = struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, *places, b"d" * 16, *table)
     return raw[:16] + struct.pack("<I", zlib.crc32(raw)) + raw[20:]
 
 
