@@ -181,6 +181,8 @@ class Collector:
                 owner = (max(0, status.st_uid or 0), max(0, status.st_gid or 0))
                 mtime = int(status.st_mtime)
                 self._file(what, (str(number), *path), file.size, file.read, status.st_mode, owner, mtime)
+        for oddity in fs.odd():
+            self._miss("%s may hold more: %s." % (what, oddity))
 
 
 def _split(path: str) -> Path:

@@ -129,6 +129,10 @@ class Fat:
                     entered.add(row.cluster)
                     pending.append((row, depth + 1))
 
+    def unnamed(self) -> Iterator[ForeignFile]:
+        """FAT knows of no file that no directory names."""
+        return iter(())
+
     def doubts(self) -> list[str]:
         boot, found = self._boot, []
         # Windows marks a mounted volume in the table, Linux in the boot sector. FAT12 has no such mark in its table.
@@ -150,8 +154,11 @@ class Fat:
         told = ["%d clusters are in use, but not reached" % missed] if missed else []
         if self._shared:
             told.append("%d clusters belong to several files" % self._shared)
-        told += [text + (" (%d times)" % count if count > 1 else "") for text, count in self._odd.items()]
-        return "; ".join(told)
+        return "; ".join((*told, *self.odd()))
+
+    def odd(self) -> list[str]:
+        """What was met that could not be read, or that systems read differently."""
+        return [text + (" (%d times)" % count if count > 1 else "") for text, count in self._odd.items()]
 
     def _add(self, text: str) -> None:
         if len(self._odd) >= _MOST_ODD and text not in self._odd:

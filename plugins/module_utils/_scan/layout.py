@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -34,6 +34,7 @@ class ForeignFile:
     read: Callable[[int, int], bytes]
     status: Callable[[], Any]  # as os.stat tells it
     layout: Callable[[], Layout | None] = lambda: None
+    stretches: Callable[[], Sequence[tuple[int, int]]] | None = None  # offset and length of what is no hole
 
 
 def layout_of(stream: Any, size: int) -> Layout | None:
@@ -49,6 +50,17 @@ def layout_of(stream: Any, size: int) -> Layout | None:
             pieces.append((at, block * unit, (block + count) * unit))
         at += count * unit
     return _layout(pieces, size, (unit, stream.size, tuple(stream.runlist)))
+
+
+def stretches_of(stream: Any, size: int) -> list[tuple[int, int]]:
+    """What of a stream of the dissect libraries is no hole."""
+    found, at = [], 0
+    for block, count in getattr(stream, "runlist", [(0, size)]):
+        length = min(count * getattr(stream, "block_size", 1), size - at)
+        if block is not None and length > 0:
+            found.append((at, length))
+        at += length
+    return found
 
 
 def layout_of_runs(runs: Iterable[tuple[int, int]], size: int) -> Layout:

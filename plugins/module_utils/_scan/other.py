@@ -10,6 +10,7 @@ block size, and none of the blocks of these runs differ: then it is that file's 
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from .baseline import VolumeIndex
@@ -48,7 +49,7 @@ class Other:
         for doubt in self._fs.doubts():
             judge.reason("%s may look different to the guest: %s." % (told, doubt))
         judge.emit("expect", {"bytes": self._volume.size})
-        for file in self._fs.files(see=self._see):
+        for file in chain(self._fs.files(see=self._see), self._fs.unnamed()):
             self._file(file)
         unproven = self._fs.unproven()
         if unproven:
@@ -85,7 +86,7 @@ class Other:
                 return
             self._differing.add(path)
             self._covered += layout.content if layout else ()
-        judge.file(self._where, judge.content(file.size, file.read), lambda: path)
+        judge.file(self._where, judge.content(file.size, file.read, file.stretches), lambda: path)
 
     def _is_same(self, layout: Layout | None) -> bool:
         if self._base is None or layout is None or layout.key not in self._known:
