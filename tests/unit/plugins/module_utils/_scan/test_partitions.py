@@ -123,10 +123,12 @@ def header(lba: int, table_at: int, rows: bytes, sector: int = 512, **changes: i
     return raw[:16] + struct.pack("<I", zlib.crc32(raw)) + raw[20:]
 
 
-def gpt(*rows: bytes, backup: tuple[bytes, ...] | None = None, mbr: bytes = b"", **changes: int) -> Memory:
+def gpt(
+    *rows: bytes, backup: tuple[bytes, ...] | None = None, mbr: bytes = b"", changes: dict[str, int] | None = None
+) -> Memory:
     """With its copy at the end of the disk, which may differ."""
     first, second = (b"".join(some).ljust(512, b"\0") for some in (rows, rows if backup is None else backup))
-    sectors = {0: mbr or table(PROTECTIVE), 1: header(1, 2, first, **changes), 2: first}
+    sectors = {0: mbr or table(PROTECTIVE), 1: header(1, 2, first, **changes or {}), 2: first}
     return Memory({**sectors, LAST: header(LAST, LAST - 1, second), LAST - 1: second})
 
 
@@ -168,7 +170,7 @@ def test_a_hybrid_mbr_that_names_another_partition_is_told() -> None:
 )
 def test_a_header_that_linux_refuses_gives_way_to_its_copy(change: dict[str, int]) -> None:
     """The first one leaves out a partition; which of them counts depends on the system."""
-    found = read_table(gpt(entry(100, 149), backup=(entry(100, 149), entry(200, 249)), **change))
+    found = read_table(gpt(entry(100, 149), backup=(entry(100, 149), entry(200, 249)), changes=change))
     assert found.parts == [Extent(51200, 25600), Extent(102400, 25600)]
     assert "its copy" in " ".join(found.doubts)
 
@@ -189,7 +191,7 @@ def test_copies_of_a_gpt_that_differ_are_told() -> None:
 
 def test_a_copy_where_the_header_says_counts_too() -> None:
     rows = entry(200, 249).ljust(512, b"\0")
-    disk = gpt(entry(100, 149), other=1500)
+    disk = gpt(entry(100, 149), changes={"other": 1500})
     disk._data[1500 * 512 : 1501 * 512] = header(1500, 1501, rows).ljust(512, b"\0")
     disk._data[1501 * 512 : 1502 * 512] = rows
     assert "differ" in " ".join(read_table(disk).doubts)
