@@ -19,7 +19,7 @@ from .foreign import READABLE, marks, open_volume
 from .journal import replay
 from .judge import Emit
 from .lvm import read_groups
-from .partitions import Extent, find_partitions
+from .partitions import Extent, read_table
 from .patterns import Patterns
 from .verdict import printable
 
@@ -51,8 +51,10 @@ class Collector:
         self._emit("finished", {"files": self._archive.files, "bytes": self._archive.bytes, "missing": self._missing})
 
     def _partitions(self, disk: Blocks) -> None:
-        parts = find_partitions(disk) or [Extent(0, disk.size)]
-        for part in parts:
+        table = read_table(disk)
+        for doubt in table.doubts:
+            self._miss("The disk may look different to the guest: %s." % doubt)
+        for part in table.parts or [Extent(0, disk.size)]:
             whole = part == Extent(0, disk.size)
             self._volume(disk if whole else Slice(disk, part.start, part.size), part.start, "")
 
