@@ -24,6 +24,7 @@ _PROTECTIVE = 0xEE
 _EXTENDED = (0x05, 0x0F, 0x85)
 _DYNAMIC = 0x42  # the Logical Disk Manager of Windows
 _NESTED = (0x63, 0x81, 0xA5, 0xA6, 0xA9, 0xBF)  # UnixWare, Minix, the BSDs, Solaris: Linux looks inside of them
+_SWAP, _SOLARIS = 0x82, b"\xee\xde\x0d\x60"  # of one type; a table of Solaris has this mark in its second sector
 _ENTRY = struct.Struct("<B3xB3xII")
 _GPT_ENTRY = 128  # Linux takes no other
 _DYNAMIC_GUIDS = (
@@ -34,6 +35,7 @@ _IS_DYNAMIC = "a partition is of a dynamic disk of Windows (LDM), whose volumes 
 _OTHER_TABLES = (
     (0, b"\x0b\xe5\xa9\x41", "SGI"),
     (0, b"ER", "Macintosh"),
+    (0, b"\xc9\xc2\xd4\xc1", "AIX"),
     (64, b"\x57\x45\x56\x82", "BSD or OSF"),
     (508, b"\xda\xbe", "Sun"),
     *((at, b"RDSK", "Amiga") for at in range(0, 16 * SECTOR, SECTOR)),
@@ -183,14 +185,14 @@ def _mbr(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> Iterator[Extent
         if slot.kind in _EXTENDED:
             yield from _logical(disk, slot, doubts)
         else:
-            _look_at(slot.kind, doubts)
+            _look_at(disk, slot.kind, slot.extent(), doubts)
             yield slot.extent()
 
 
-def _look_at(kind: int, doubts: list[str]) -> None:
+def _look_at(disk: Blocks, kind: int, part: Extent, doubts: list[str]) -> None:
     if kind == _DYNAMIC:
         doubts.append(_IS_DYNAMIC)
-    if kind in _NESTED:
+    if kind in _NESTED or (kind == _SWAP and disk.read(part.start + SECTOR + 12, 4) == _SOLARIS):
         doubts.append("a partition of type %#04x may hold partitions of its own, which are not read" % kind)
 
 
@@ -209,7 +211,7 @@ def _logical(disk: Blocks, extended: _Slot, doubts: list[str]) -> Iterator[Exten
                 continue
             # As Linux does: there is often noise in the third and fourth
             if number < 2 or (slot.start + slot.count <= within.size // SECTOR and part.end <= whole.end):
-                _look_at(slot.kind, doubts)
+                _look_at(disk, slot.kind, part, doubts)
                 yield part
         following = [slot for slot in _used(sector) if slot.kind in _EXTENDED]
         if not following:
