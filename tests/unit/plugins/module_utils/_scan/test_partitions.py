@@ -103,6 +103,13 @@ def test_a_partition_that_holds_others_is_told(kind: int, words: str) -> None:
     assert words in " ".join(found.doubts)
 
 
+def test_a_table_of_solaris_in_a_partition_of_swap_is_told() -> None:
+    slot = table((0x82, 100, 50))
+    assert read_table(Memory({0: slot})).doubts == ()
+    found = read_table(Memory({0: slot, 101: bytes(12) + b"\xee\xde\x0d\x60"}))
+    assert "partitions of its own" in " ".join(found.doubts)
+
+
 @pytest.mark.parametrize(("place", "data"), [(0, b"\x0b\xe5\xa9\x41"), (508, b"\xda\xbe"), (1024, b"RDSK"), (0, b"ER")])
 def test_the_table_of_another_kind_is_told(place: int, data: bytes) -> None:
     disk = Memory({place // 512: bytes(place % 512) + data})
