@@ -54,8 +54,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("mkfs.xfs is not installed")
     image = tmp_path_factory.mktemp("xfs") / "plain.img"
     with image.open("wb") as file:
-        file.truncate(320 * MB)
-    disks.run("mkfs.xfs", "-q", "-f", "-m", "reflink=0", image)
+        file.truncate(32 * MB)
+    disks.run("mkfs.xfs", "-q", "-f", "--unsupported", "-d", "agcount=2", "-m", "reflink=0", image)
     with mounted(image) as root:
         (root / "inner").mkdir()
         (root / "inner/deepest").mkdir()
