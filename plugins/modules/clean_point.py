@@ -22,7 +22,7 @@ description:
   - Runs on the data host, on a stopped VM or on exported disks. Nothing is written but what is known of contents.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, FAT, exFAT and btrfs)
+  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, exFAT and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:

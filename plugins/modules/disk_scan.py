@@ -25,7 +25,7 @@ description:
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, FAT, exFAT and btrfs)
+  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, exFAT and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:

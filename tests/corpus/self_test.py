@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Makes the two images that every scan tests itself on, and writes them into plugins/module_utils/_scan/self_test.py.
+"""Makes the images that every scan tests itself on, and writes them into plugins/module_utils/_scan/self_test.py.
 
 Run it after a change of what they hold: PYTHONPATH=build/collections .venv/bin/python tests/corpus/self_test.py
 """
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 import tempfile
 import textwrap
 import zlib
 from pathlib import Path
 
 from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.fat import DIRECTORY, FatVolume, entry, long_entry
+from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
 
 TARGET = Path(__file__).resolve().parents[2] / "plugins/module_utils/_scan/self_test.py"
 KB = 1024
@@ -42,16 +45,73 @@ def make(place: Path) -> tuple[bytes, bytes]:
     return base.read_bytes(), top.read_bytes()
 
 
+def others(place: Path) -> dict[str, bytes]:
+    """The same samples in file systems other than ext, each with its reader."""
+    sources = {"replaced": disks.EICAR, "new": b"." * 2100 + disks.MARKER}
+    return {"_FAT": fat(sources), "_XFS": xfs(place, sources), "_NTFS": ntfs(place, sources)}
+
+
+def fat(sources: dict[str, bytes]) -> bytes:
+    """In a partition; one file runs forth and back."""
+    volume = FatVolume(12, clusters=60)
+    volume.root = long_entry("etc", entry("ETC", 3, 0, DIRECTORY)) + long_entry("d", entry("D", 4, 0, DIRECTORY))
+    volume.put(long_entry("replaced", entry("REPLACED", 5, len(sources["replaced"]))), 3)
+    volume.put(long_entry("new", entry("NEW", 20, len(sources["new"]))), 4)
+    volume.put(sources["replaced"], 5)
+    volume.put(sources["new"], 20, 19, 24, 25, 23)
+    image = volume.image()
+    slot = struct.pack("<BxxxBxxxII", 0, 1, 8, len(image) // 512)
+    return (bytes(446) + slot + bytes(48) + b"\x55\xaa").ljust(8 * 512, b"\0") + image
+
+
+def xfs(place: Path, sources: dict[str, bytes]) -> bytes:
+    for name, content in sources.items():
+        (place / name).write_bytes(content)
+    tree = place / "tree.proto"
+    tree.write_text(
+        "/none\n0 0\nd--755 0 0\n"
+        f"etc d--755 0 0\nreplaced ---644 0 0 {place}/replaced\n$\nd d--755 0 0\nnew ---644 0 0 {place}/new\n$\n$\n"
+    )
+    image = empty(place / "xfs.img", 16 * KB * KB)
+    disks.run("mkfs.xfs", "-q", "-f", "--unsupported", "-m", "reflink=0,rmapbt=0", "-p", tree, image)
+    return image.read_bytes()
+
+
+def ntfs(place: Path, sources: dict[str, bytes]) -> bytes:
+    image = empty(place / "ntfs.img", 2 * KB * KB)
+    disks.run("mkntfs", "-q", "-F", "-Q", "-s", "512", "-c", "512", "-p", "0", "-H", "16", "-S", "63", image)
+    with mounted_ntfs(image) as root:
+        for directory, name in (("etc", "replaced"), ("d", "new")):
+            (root / directory).mkdir()
+            (root / directory / name).write_bytes(sources[name])
+    raw = image.read_bytes()
+    capitals = raw.index(struct.pack("<64H", *range(64)))  # a large table, which nobody here reads
+    return raw[:capitals] + bytes(128 * KB) + raw[capitals + 128 * KB :]
+
+
+def empty(image: Path, size: int) -> Path:
+    with image.open("wb") as file:
+        file.truncate(size)
+    return image
+
+
+def sectors(data: bytes) -> bytes:
+    """The size, and those that are not empty, each behind its number."""
+    used = [at for at in range(0, len(data), 512) if any(data[at : at + 512])]
+    return struct.pack("<I", len(data)) + b"".join(struct.pack("<I", at) + data[at : at + 512] for at in used)
+
+
 def literal(name: str, data: bytes) -> str:
-    text = base64.b85encode(zlib.compress(data, 9)).decode()
+    text = base64.b85encode(zlib.compress(sectors(data), 9)).decode()
     return f"{name} = (\n" + "".join(f'    "{line}"\n' for line in textwrap.wrap(text, 110)) + ")\n"
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         base, top = make(Path(place))
+        images = {"_BASE": base, "_TOP": top, **others(Path(place))}
     source = TARGET.read_text()
-    for name, data in (("_BASE", base), ("_TOP", top)):
+    for name, data in images.items():
         source = re.sub(rf"(?ms)^{name} = \(.*?^\)\n", literal(name, data).replace("\\", "\\\\"), source)
     TARGET.write_text(source)
 

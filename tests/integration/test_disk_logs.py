@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import subprocess
 import tarfile
 import time
@@ -22,6 +23,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._evidence.logs 
 from ansible_collections.vmward.remediation.plugins.module_utils._evidence.progress import Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
+from ansible_collections.vmward.remediation.tests.corpus.fat import DIRECTORY, FatVolume, entry
 
 MB = disks.MB
 LOGS = {
@@ -224,6 +226,22 @@ def test_letter_case_does_not_count_on_fat(case: Path, tmp_path: Path) -> None:
     result = take(case, image)
     assert state(result) == "stored", result
     assert list(members(case).values()) == [b"ElfFile\0" * 100]
+
+
+def test_a_directory_of_fat_that_is_broken_is_named(case: Path, tmp_path: Path) -> None:
+    volume = FatVolume()
+    volume.root = entry("INETPUB", 7, 0, DIRECTORY)
+    volume.table[7] = 7
+    result = take(case, volume.write(tmp_path / "vda.img"))
+    assert "directory /INETPUB was not read: its chain of clusters runs in a circle" in json.dumps(result)
+
+
+def test_a_partition_that_other_systems_see_is_named(case: Path, tmp_path: Path) -> None:
+    image = disks.partitioned(tmp_path / "vda.img", "gpt", [disks.ext4(tmp_path / "part.img", LOGS)])
+    disks.write_at(image, 446 + 16, struct.pack("<BxxxBxxxII", 0, 0x83, 20000, 100))
+    result = take(case, image)
+    assert len(members(case)) == len(TAKEN)
+    assert "names another partition" in json.dumps(result)
 
 
 def test_a_disk_that_takes_too_long_is_told(case: Path, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from .archive import Archive, CannotWrite, Read
 from .blocks import Blocks, Slice
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
-from .foreign import READABLE, Foreign, marks
+from .foreign import READABLE, marks, open_volume
 from .journal import replay
 from .judge import Emit
 from .lvm import read_groups
-from .partitions import Extent, find_partitions
+from .partitions import Extent, read_table
 from .patterns import Patterns
 from .verdict import printable
 
@@ -51,8 +51,10 @@ class Collector:
         self._emit("finished", {"files": self._archive.files, "bytes": self._archive.bytes, "missing": self._missing})
 
     def _partitions(self, disk: Blocks) -> None:
-        parts = find_partitions(disk) or [Extent(0, disk.size)]
-        for part in parts:
+        table = read_table(disk)
+        for doubt in table.doubts:
+            self._miss("The disk may look different to the guest: %s." % doubt)
+        for part in table.parts or [Extent(0, disk.size)]:
             whole = part == Extent(0, disk.size)
             self._volume(disk if whole else Slice(disk, part.start, part.size), part.start, "")
 
@@ -170,7 +172,7 @@ class Collector:
         self._file(what, path, inode.size, read, inode.mode, inode.owner, inode.modified)
 
     def _foreign(self, what: str, number: int, kind: str, volume: Blocks) -> None:
-        fs = Foreign(kind, volume)
+        fs = open_volume(kind, volume)
         for doubt in fs.doubts():
             self._miss("%s may look different to the guest: %s." % (what, doubt))
         patterns = Patterns(self._texts, fold=kind in _FOLDING)
@@ -181,6 +183,8 @@ class Collector:
                 owner = (max(0, status.st_uid or 0), max(0, status.st_gid or 0))
                 mtime = int(status.st_mtime)
                 self._file(what, (str(number), *path), file.size, file.read, status.st_mode, owner, mtime)
+        for oddity in fs.odd():
+            self._miss("%s may hold more: %s." % (what, oddity))
 
 
 def _split(path: str) -> Path:

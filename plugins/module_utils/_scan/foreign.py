@@ -2,21 +2,24 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""File systems other than ext, read with the dissect libraries, and the proofs that nothing of them was left out."""
+"""File systems other than ext. FAT has a reader here, the others are read with the dissect libraries."""
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Callable
 
 from .blocks import Blocks, Stream
-from .layout import Layout, layout_of
+from .fat import MAX_DEPTH, SECTORS, Fat
+from .layout import ForeignFile, Layout, NotReadable, layout_of, stretches_of
+from .verdict import printable
+from .xfs import Xfs, check_directory, set_runs
 
-MAX_DEPTH = 256
 _NTFS_DATA = 0x80
+_MOST_ODD = 20
 _MAGICS = (
     (1080, b"\x53\xef", "ext"),
     (0, b"XFSB", "xfs"),
@@ -35,30 +38,15 @@ _MAGICS = (
     (32768, b"JFS1", "jfs"),
     (65588, b"ReIsEr", "reiserfs"),
 )
-_SECTORS = 512, 1024, 2048, 4096
 _OPENERS = {
     "xfs": ("dissect.target.filesystems.xfs", "XfsFilesystem"),
     "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
     "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
-    "fat": ("dissect.target.filesystems.fat", "FatFilesystem"),
     "exfat": ("dissect.target.filesystems.exfat", "ExfatFilesystem"),
 }
-READABLE = frozenset(_OPENERS)
+READABLE = frozenset((*_OPENERS, "fat"))
 # Those that can be proven to have been read as a whole, so that they can be a clean base
 COMPARABLE = frozenset(("xfs", "fat"))
-
-
-class NotReadable(Exception):
-    """The volume can't be read; the sentence says why."""
-
-
-@dataclass(frozen=True)
-class ForeignFile:
-    path: str
-    size: int
-    read: Callable[[int, int], bytes]
-    status: Callable[[], Any]  # as os.stat tells it
-    layout: Callable[[], Layout | None] = lambda: None
 
 
 def marks(volume: Blocks) -> list[str]:
@@ -78,7 +66,7 @@ def identify(volume: Blocks) -> str:
 def _is_fat(head: bytes) -> bool:
     """FAT has no magic number. As Linux sees it, which asks for neither the jump nor the mark at the sector's end."""
     sector, per_cluster, reserved, tables, media = struct.unpack_from("<HBHB4xB", head.ljust(22, b"\0"), 11)
-    sane = sector in _SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
+    sane = sector in SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
     return bool(sane and reserved and tables in (1, 2) and media >= 0xF0)
 
 
@@ -93,23 +81,24 @@ def preload() -> str:
     return ""
 
 
+def open_volume(kind: str, volume: Blocks) -> Foreign | Fat:
+    return Fat(volume) if kind == "fat" else Foreign(kind, volume)
+
+
 class Foreign:
     """One file system, walked by its directories. After the walk `unproven` tells why some of it may be missing."""
 
     def __init__(self, kind: str, volume: Blocks) -> None:
         self._kind = kind
-        self._volume = volume
         module, name = _OPENERS[kind]
+        self._xfs = Xfs(volume) if kind == "xfs" else None
         try:
             self._fs = getattr(import_module(module), name)(Stream(volume))
         except ImportError as exc:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
         self._inodes: set[int] = set()
-        self._clusters = 0
-        self._origin = (0, volume.size)
-        if kind == "fat":
-            fat = self._fs.fatfs
-            self._origin = (fat.first_data_sector * fat.sector_size, fat.total_sectors * fat.sector_size)
+        self._odd: list[str] = []
+        self._unnamed: list[str] = []
 
     def files(
         self,
@@ -122,63 +111,106 @@ class Foreign:
             directory, depth = pending.pop()
             if depth > MAX_DEPTH:
                 raise NotReadable("its directories are nested too deeply")
-            self._account(directory)
-            for item in directory.scandir():
-                entry = item.get()
+            for entry, is_directory in self._entries(directory):
                 see(directory, entry)
-                if entry.is_symlink():
-                    self._account(entry)
-                elif entry.is_dir():
-                    if not enter(entry.path):
-                        continue
+                if is_directory and enter(entry.path):
                     pending.append((entry, depth + 1))
-                    if self._kind == "ntfs":
-                        yield from self._streams(entry)
-                else:
-                    self._account(entry)
-                    if entry.is_file(follow_symlinks=False):
-                        yield from self._streams(entry)
+                if entry.is_file(follow_symlinks=False) or (is_directory and self._kind == "ntfs"):
+                    yield from self._streams(entry)
+
+    def _entries(self, directory: Any) -> Iterator[tuple[Any, bool]]:
+        """With whether each is a directory that is to be entered. Damage in one of them must not hide the others."""
+        shown = printable(directory.path, 200) or "/"
+        try:
+            for entry in self._listed(directory):
+                try:
+                    yield entry, self._leads_on(entry)
+                except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+                    self._odd.append("%s was not read: %s" % (printable(entry.path, 200), _why(exc)))
+        except Exception as exc:  # noqa: BLE001 - the same
+            self._odd.append("directory %s was not read: %s" % (shown, _why(exc)))
+
+    def _listed(self, directory: Any) -> Iterator[Any]:
+        if self._xfs is None:
+            for item in directory.scandir():
+                yield item.get()
+            return
+        node = directory.entry
+        self._inodes.add(node.inum)
+        set_runs(node)
+        check_directory(node)
+        for child in node.iterdir():
+            if child.filename not in (".", ".."):
+                child._filetype = 0  # what the directory says of it is a hint only
+                yield type(directory)(self._fs, "%s/%s" % (directory.path.rstrip("/"), child.filename), child)
+
+    def _leads_on(self, entry: Any) -> bool:
+        is_directory = not entry.is_symlink() and bool(entry.is_dir())
+        if self._xfs is None:
+            return is_directory
+        if is_directory and entry.entry.inum in self._inodes:
+            self._odd.append("directory %s is named twice" % printable(entry.path, 200))
+            return False
+        self._inodes.add(entry.entry.inum)
+        return is_directory
 
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
-        if self._kind != "ntfs":
-            size, opened = int(entry.lstat().st_size), _Opened(entry.open)
-            layout = (lambda: opened.layout(size, *self._origin)) if self._kind in COMPARABLE else lambda: None
-            yield ForeignFile(entry.path, size, opened.read, entry.lstat, layout)
-            return
-        # A file may have several streams, a directory too, and some of the volume's own have only named ones.
-        record = entry.entry
-        for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
-            path = "%s:%s" % (entry.path, name) if name else entry.path
-            opened = _Opened(lambda name=name: record.open(name))  # type: ignore[misc]
-            yield ForeignFile(path, int(record.size(name)), opened.read, entry.lstat)
+        if self._xfs is not None:
+            yield _of_xfs(entry.path, entry.entry, entry.lstat)
+        elif self._kind != "ntfs":
+            yield ForeignFile(entry.path, int(entry.lstat().st_size), _Opened(entry.open).read, entry.lstat)
+        else:
+            # A file may have several streams, a directory too, and some of the volume's own have only named ones.
+            record = entry.entry
+            for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
+                path = "%s:%s" % (entry.path, name) if name else entry.path
+                opened = _Opened(lambda name=name: record.open(name))  # type: ignore[misc]
+                yield ForeignFile(path, int(record.size(name)), opened.read, entry.lstat)
 
-    def _account(self, entry: Any) -> None:
-        if self._kind == "xfs":
-            self._inodes.add(entry.entry.inum)
-        elif self._kind == "fat":
-            runs = [] if _fixed_root(entry) else entry.entry.dataruns()
-            self._clusters += sum(count for _start, count in runs)
+    def unnamed(self) -> Iterator[ForeignFile]:
+        """After `files` of all directories: what none of them names, but the file system holds."""
+        if self._xfs is None:
+            return
+        used, marked_free = self._xfs.inodes()
+        own, missed = self._xfs.own(), (used | marked_free) - self._inodes
+        for found, text in (
+            (missed - own - marked_free, "no directory names %d inodes that are in use"),
+            (self._inodes - used - marked_free, "directories name %d inodes that are not in use"),
+            (marked_free, "%d inodes are in use, but marked as free"),
+        ):
+            self._unnamed += [text % len(found)] if found else []
+        for number in sorted(missed):
+            node = self._fs.xfs.get_inode(number)
+            try:
+                if stat.S_ISREG(node.inode.di_mode) and node.size:
+                    yield _of_xfs("/(inode %d)" % number, node, lambda: None)
+            except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+                self._odd.append("inode %d was not read: %s" % (number, _why(exc)))
 
     def doubts(self) -> list[str]:
-        if self._kind == "xfs" and not _xfs_log_is_clean(self._volume):
-            return [
-                "its log holds changes that are not yet written. "
-                "Start and shut the VM down cleanly, or replay the log on a copy"
-            ]
-        if self._kind == "xfs" and any(self._volume.read(16, 8)):
-            return ["it keeps files on a real-time device, which is not read"]
-        if self._kind == "fat" and _fat_is_dirty(self._volume, self._fs.fatfs):
-            return ["it was not unmounted cleanly"]
-        return []
+        return self._xfs.doubts() if self._xfs is not None else []
+
+    def odd(self) -> list[str]:
+        """What was met that could not be read, or only in one of several ways."""
+        return self._odd[:_MOST_ODD] + (["and more"] if len(self._odd) > _MOST_ODD else [])
 
     def unproven(self) -> str:
-        if self._kind == "xfs":
-            expected, seen = _xfs_inodes(self._volume), len(self._inodes)
-            return "" if expected == seen else "%d inodes are in use, but %d were reached" % (expected, seen)
-        if self._kind == "fat":
-            expected, seen = _fat_clusters(self._volume, self._fs.fatfs), self._clusters
-            return "" if expected == seen else "%d clusters are in use, but %d were reached" % (expected, seen)
-        return "its reader can't prove that it saw every file of a %s volume" % self._kind
+        if self._kind in COMPARABLE:
+            return "; ".join((*self._unnamed, *self.odd()))
+        return "; ".join(("its reader can't prove that it saw every file of a %s volume" % self._kind, *self.odd()))
+
+
+def _of_xfs(path: str, node: Any, status: Callable[[], Any]) -> ForeignFile:
+    def opened() -> Any:
+        set_runs(node)
+        return node.open()
+
+    content, size = _Opened(opened), int(node.size)
+    return ForeignFile(path, size, content.read, status, lambda: content.layout(size), lambda: content.stretches(size))
+
+
+def _why(exc: Exception) -> str:
+    return str(exc).rstrip(".") or type(exc).__name__
 
 
 class _Opened:
@@ -196,83 +228,14 @@ class _Opened:
             raise NotReadable("it is shorter than its size")
         return data
 
-    def layout(self, size: int, origin: int, limit: int) -> Layout | None:
+    def stretches(self, size: int) -> list[tuple[int, int]]:
+        self._handle = self._handle or self._open()
+        return stretches_of(self._handle, size)
+
+    def layout(self, size: int) -> Layout | None:
         """None also if it can't be opened: who reads it will say why."""
         try:
             self._handle = self._handle or self._open()
-            return layout_of(self._handle, size, origin, limit)
+            return layout_of(self._handle, size)
         except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
             return None
-
-
-def _fixed_root(entry: Any) -> bool:
-    """FAT12 and FAT16 keep their root directory outside of the clusters."""
-    return entry.entry.cluster in (None, 0)
-
-
-def _fat_table(volume: Blocks, fat: Any) -> tuple[int, ...]:
-    raw = volume.read(fat.bpb.BPB_RsvdSecCnt * fat.sector_size, fat.fat_size * fat.sector_size)
-    if fat.fat.bits_per_entry == 32:
-        return tuple(value & 0x0FFFFFFF for value in struct.unpack("<%dI" % (len(raw) // 4), raw))
-    if fat.fat.bits_per_entry == 16:
-        return struct.unpack("<%dH" % (len(raw) // 2), raw)
-    pairs = (int.from_bytes(raw[at : at + 3], "little") for at in range(0, len(raw) - 2, 3))
-    return tuple(half for pair in pairs for half in (pair & 0xFFF, pair >> 12))
-
-
-def _fat_is_dirty(volume: Blocks, fat: Any) -> bool:
-    if fat.fat.bits_per_entry == 12:
-        return False  # has no such mark
-    flag = 0x08000000 if fat.fat.bits_per_entry == 32 else 0x8000
-    # Linux marks a mounted volume in the boot sector instead
-    state = volume.read(65 if fat.fat.bits_per_entry == 32 else 37, 1)[0]
-    return not _fat_table(volume, fat)[1] & flag or bool(state & 1)
-
-
-def _fat_clusters(volume: Blocks, fat: Any) -> int:
-    bad = (1 << min(28, fat.fat.bits_per_entry)) - 9
-    count = (fat.total_sectors - fat.first_data_sector) // fat.bpb.BPB_SecPerClus
-    return sum(1 for value in _fat_table(volume, fat)[2 : count + 2] if value not in (0, bad))
-
-
-def _xfs_inodes(volume: Blocks) -> int:
-    """The inodes in use by the allocation groups' own count, less those that no directory names."""
-    head = volume.read(0, 512)
-    block_size = struct.unpack_from(">I", head, 4)[0]
-    group_blocks, groups = struct.unpack_from(">II", head, 84)
-    sector = struct.unpack_from(">H", head, 102)[0]
-    if not 0 < groups <= 1 << 20:
-        raise NotReadable("its superblock holds absurd values")
-    used = 0
-    for group in range(groups):
-        agi = volume.read(group * group_blocks * block_size + 2 * sector, 64)
-        if agi[:4] != b"XAGI":
-            raise NotReadable("an allocation group is damaged")
-        used += struct.unpack_from(">I", agi, 16)[0] - struct.unpack_from(">I", agi, 28)[0]
-    quotas = struct.unpack_from(">QQ", head, 160) + struct.unpack_from(">Q", head, 232)
-    return used - 2 - sum(1 for number in quotas if number not in (0, (1 << 64) - 1))
-
-
-def _xfs_log_is_clean(volume: Blocks) -> bool:
-    """The newest record of the log says that the file system was unmounted, and nothing else."""
-    head = volume.read(0, 512)
-    block_size = struct.unpack_from(">I", head, 4)[0]
-    start = struct.unpack_from(">Q", head, 48)[0]
-    blocks = struct.unpack_from(">I", head, 96)[0]
-    shift = head[124]
-    if not start or not blocks:
-        return False  # an external log, which we do not have
-    group, within = start >> shift, start & ((1 << shift) - 1)
-    at = (group * struct.unpack_from(">I", head, 84)[0] + within) * block_size
-    newest, place = -1, 0
-    for base in range(0, blocks * block_size, 1 << 20):
-        chunk = volume.read(at + base, min(1 << 20, blocks * block_size - base))
-        for offset in range(0, len(chunk), 512):
-            if chunk[offset : offset + 4] == b"\xfe\xed\xba\xbe":
-                number = struct.unpack_from(">Q", chunk, offset + 16)[0]
-                if number > newest:
-                    newest, place = number, at + base + offset
-    header = volume.read(place, 512)
-    single = struct.unpack_from(">I", header, 40)[0] == 1
-    header_blocks = max(1, -(-struct.unpack_from(">I", header, 320)[0] // 32768))
-    return newest >= 0 and single and bool(volume.read(place + 512 * header_blocks, 512)[9] & 0x20)

@@ -17,8 +17,8 @@ from typing import Any, Callable
 from .blocks import Blocks, Meter, UnreadableImage
 from .engines import WINDOW, Content, Engine, EngineFailed, Hit
 from .ext4_records import BadFilesystem
-from .foreign import NotReadable
 from .ioc import NO_INDICATORS, Indicators
+from .layout import NotReadable
 from .partitions import BadPartitionTable, Extent
 from .verdict import Finding, printable
 

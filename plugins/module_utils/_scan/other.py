@@ -10,14 +10,15 @@ block size, and none of the blocks of these runs differ: then it is that file's 
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .delta import Base, match_rest
-from .foreign import Foreign, ForeignFile
+from .foreign import open_volume
 from .judge import Judge, Where
-from .layout import Layout, keys
+from .layout import ForeignFile, Layout, keys
 from .other_changes import ENTRY_OF, Entry, pack, tell_changes, unpack
 from .places import Ranges
 from .verdict import printable
@@ -32,7 +33,7 @@ class Other:
         self, judge: Judge, where: Where, kind: str, volume: Blocks, base: Base | None = None, indexing: bool = False
     ) -> None:
         self._judge, self._where, self._volume = judge, where, volume
-        self._fs = Foreign(kind, volume)
+        self._fs = open_volume(kind, volume)
         self._base = base
         self._index = base.index if base is not None else None
         self._known = keys(self._index.contents) if self._index is not None else frozenset()
@@ -48,7 +49,7 @@ class Other:
         for doubt in self._fs.doubts():
             judge.reason("%s may look different to the guest: %s." % (told, doubt))
         judge.emit("expect", {"bytes": self._volume.size})
-        for file in self._fs.files(see=self._see):
+        for file in chain(self._fs.files(see=self._see), self._fs.unnamed()):
             self._file(file)
         unproven = self._fs.unproven()
         if unproven:
@@ -85,7 +86,7 @@ class Other:
                 return
             self._differing.add(path)
             self._covered += layout.content if layout else ()
-        judge.file(self._where, judge.content(file.size, file.read), lambda: path)
+        judge.file(self._where, judge.content(file.size, file.read, file.stretches), lambda: path)
 
     def _is_same(self, layout: Layout | None) -> bool:
         if self._base is None or layout is None or layout.key not in self._known:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from .fat import Row
 from .judge import Judge, Where
 from .verdict import Change, printable
 
@@ -91,17 +92,16 @@ def _xfs_attributes(node: Any) -> bytes:
     return b"".join(parts)
 
 
-def fat_entry(directory: Any, entry: Any) -> Entry:
-    """Of what dissect.target gives. FAT tells of content by one time only, and has no owner and no permissions."""
-    row = entry.entry.dirent
+def fat_entry(directory: Row, entry: Row) -> Entry:
+    """FAT tells of content by one time only, and has no owner and no permissions."""
     return Entry(
         path=entry.path,
-        parent=int(directory.entry.cluster or 0),
-        number=int(entry.entry.cluster),
-        mode=stat.S_IFDIR if entry.is_dir() else stat.S_IFREG,
-        size=int(row.DIR_FileSize),
-        modified=int(row.DIR_WrtDate) << 16 | int(row.DIR_WrtTime),
-        attributes=str(int(row.DIR_Attr) & ~_ARCHIVE),
+        parent=directory.cluster,
+        number=entry.cluster,
+        mode=stat.S_IFDIR if entry.is_directory else stat.S_IFREG,
+        size=entry.size,
+        modified=entry.modified,
+        attributes=str(entry.attributes & ~_ARCHIVE),
     )
 
 

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the volumes of a disk lie, and what lies between them."""
+"""Where the volumes of a disk lie, and what lies between them: as Linux sees it, and what others may see instead.
+
+Linux (block/partitions) takes a GPT only with a protective MBR, and only with a sound first header; others take the
+copy at the disk's end, or an MBR beside it. Whatever could make a system see another partition is told as a doubt.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,27 @@ from .blocks import Blocks
 
 SECTOR = 512
 MAX_PARTITIONS = 1024
+_SECTORS = 512, 4096
+_PROTECTIVE = 0xEE
 _EXTENDED = (0x05, 0x0F, 0x85)
+_DYNAMIC = 0x42  # the Logical Disk Manager of Windows
+_NESTED = (0x63, 0x81, 0xA5, 0xA6, 0xA9, 0xBF)  # UnixWare, Minix, the BSDs, Solaris: Linux looks inside of them
+_SWAP, _SOLARIS = 0x82, b"\xee\xde\x0d\x60"  # of one type; a table of Solaris has this mark in its second sector
 _ENTRY = struct.Struct("<B3xB3xII")
+_GPT_ENTRY = 128  # Linux takes no other
+_DYNAMIC_GUIDS = (
+    bytes.fromhex("aac808588f7ee04285d2e1e90434cfb3"),
+    bytes.fromhex("a0609baf3114624fbc683311714a69ad"),
+)
+_IS_DYNAMIC = "a partition is of a dynamic disk of Windows (LDM), whose volumes are not read"
+_OTHER_TABLES = (
+    (0, b"\x0b\xe5\xa9\x41", "SGI"),
+    (0, b"ER", "Macintosh"),
+    (0, b"\xc9\xc2\xd4\xc1", "AIX"),
+    (64, b"\x57\x45\x56\x82", "BSD or OSF"),
+    (508, b"\xda\xbe", "Sun"),
+    *((at, b"RDSK", "Amiga") for at in range(0, 16 * SECTOR, SECTOR)),
+)
 
 
 class BadPartitionTable(Exception):
@@ -33,19 +56,49 @@ class Extent:
         return self.start + self.size
 
 
+@dataclass(frozen=True)
+class Table:
+    """`doubts`: why a guest may see other partitions than these, or more."""
+
+    parts: list[Extent]
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Slot:
+    kind: int
+    start: int
+    count: int
+
+    def extent(self, base: int = 0) -> Extent:
+        return Extent((base + self.start) * SECTOR, self.count * SECTOR)
+
+
+@dataclass(frozen=True)
+class _Gpt:
+    parts: list[Extent]
+    copy: int
+    is_dynamic: bool
+
+
 def find_partitions(disk: Blocks) -> list[Extent]:
-    """The partitions by GPT or MBR in the order of their tables; none at all when there is no table."""
-    boot = disk.read(0, SECTOR)
-    for sector in (512, 4096):
-        if disk.read(sector, 8) == b"EFI PART":
-            return _checked(list(_gpt(disk, sector)), disk)
-    if boot[510:512] != b"\x55\xaa":
-        return []
-    if any(boot[at] not in (0, 0x80) for at in range(446, 510, 16)):
-        return []  # the boot sector of a file system ends with the same mark
-    if any(kind == 0xEE for kind, _start, _count in _entries(boot)):
-        raise BadPartitionTable("the protective MBR stands, but the GPT behind it is gone")
-    return _checked(list(_mbr(disk, boot)), disk)
+    """The partitions in the order of their tables; none at all when there is no table."""
+    return read_table(disk).parts
+
+
+def read_table(disk: Blocks) -> Table:
+    head = disk.read(0, 16 * SECTOR)
+    doubts = [
+        "it bears the mark of a partition table (%s) that is not read" % name
+        for at, magic, name in _OTHER_TABLES
+        if head[at : at + len(magic)] == magic
+    ]
+    slots = _slots(head[:SECTOR])
+    if any(slot.kind == _PROTECTIVE for slot in slots):
+        parts = _protected(disk, slots, doubts)
+    else:
+        parts = _unprotected(disk, slots, doubts)
+    return Table(_checked(parts, disk), tuple(dict.fromkeys(doubts)))
 
 
 def find_gaps(parts: list[Extent], size: int) -> list[Extent]:
@@ -60,56 +113,144 @@ def find_gaps(parts: list[Extent], size: int) -> list[Extent]:
     return gaps
 
 
-def _entries(sector: bytes) -> Iterator[tuple[int, int, int]]:
-    for index in range(4):
-        _boot, kind, start, count = _ENTRY.unpack_from(sector, 446 + 16 * index)
-        if kind and count:
-            yield kind, start, count
+def _slots(sector: bytes) -> list[_Slot]:
+    """Of an MBR, if it is one. Linux asks for the size alone, whatever the type."""
+    if sector[510:512] != b"\x55\xaa" or any(sector[at] not in (0, 0x80) for at in range(446, 510, 16)):
+        return []  # the boot sector of a file system ends with the same mark
+    return _used(sector)
 
 
-def _mbr(disk: Blocks, boot: bytes) -> Iterator[Extent]:
-    for kind, start, count in _entries(boot):
-        if kind in _EXTENDED:
-            yield from _logical(disk, start)
+def _used(sector: bytes) -> list[_Slot]:
+    return [slot for slot in _all(sector) if slot.count]
+
+
+def _all(sector: bytes) -> list[_Slot]:
+    return [_Slot(*_ENTRY.unpack_from(sector, 446 + 16 * index)[1:]) for index in range(4)]
+
+
+def _protected(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> list[Extent]:
+    """By the GPT that the MBR stands before."""
+    sector, gpt = _choose(disk, doubts)
+    ends = [(size, disk.size // size - 1) for size in _SECTORS]
+    copies = [_sound(disk, *place) for place in ((sector, gpt.copy), *ends)]
+    if any(copy is not None and set(copy.parts) != set(gpt.parts) for copy in copies):
+        doubts.append("its GPT and a copy of it differ in their partitions")
+    if gpt.is_dynamic:
+        doubts.append(_IS_DYNAMIC)
+    beside = [slot for slot in slots if slot.kind != _PROTECTIVE]
+    if set(_mbr(disk, beside, doubts)) - set(gpt.parts):
+        doubts.append("the MBR before its GPT names another partition, which Windows may mount")
+    if not any(slot.kind == _PROTECTIVE and slot.start == 1 for slot in slots):
+        doubts.append("the MBR before its GPT is not one that Linux accepts")
+    return gpt.parts
+
+
+def _choose(disk: Blocks, doubts: list[str]) -> tuple[int, _Gpt]:
+    """Behind the first sector, of either size that sectors have; else from the end, as others than Linux do."""
+    found, whys = list[tuple[int, _Gpt]](), list[str]()
+    for sector in _SECTORS:
+        try:
+            gpt = _gpt(disk, sector, 1)
+        except BadPartitionTable as exc:
+            whys.append(str(exc))
         else:
-            yield Extent(start * SECTOR, count * SECTOR)
+            found += [(sector, gpt)] if gpt is not None else []
+    if len(found) > 1:
+        doubts.append("it holds a GPT for sectors of 512 bytes, and one for sectors of 4096 bytes")
+    if found:
+        doubts += ["beside its GPT lies a broken one: %s" % why for why in whys]
+        return found[0]
+    why = whys[0] if whys else "the protective MBR stands, but the GPT behind it is gone"
+    for sector in _SECTORS:
+        gpt = _sound(disk, sector, disk.size // sector - 1)
+        if gpt is not None:
+            doubts.append("its GPT was read from its copy, as some systems do and Linux does not: %s" % why)
+            return sector, gpt
+    raise BadPartitionTable(why)
 
 
-def _logical(disk: Blocks, base: int) -> Iterator[Extent]:
-    at = base
+def _unprotected(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> list[Extent]:
+    """By the MBR. No common system heeds a GPT then, but what it names must not be passed over in silence."""
+    parts = list(_mbr(disk, slots, doubts))
+    for sector in _SECTORS:
+        gpt = _sound(disk, sector, 1)
+        if gpt is not None and set(gpt.parts) - set(parts):
+            doubts.append("it holds a GPT that no protective MBR stands before, so that Linux does not heed it")
+            parts = parts or gpt.parts
+    return parts
+
+
+def _mbr(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> Iterator[Extent]:
+    for slot in slots:
+        if slot.kind in _EXTENDED:
+            yield from _logical(disk, slot, doubts)
+        else:
+            _look_at(disk, slot.kind, slot.extent(), doubts)
+            yield slot.extent()
+
+
+def _look_at(disk: Blocks, kind: int, part: Extent, doubts: list[str]) -> None:
+    if kind == _DYNAMIC:
+        doubts.append(_IS_DYNAMIC)
+    if kind in _NESTED or (kind == _SWAP and disk.read(part.start + SECTOR + 12, 4) == _SOLARIS):
+        doubts.append("a partition of type %#04x may hold partitions of its own, which are not read" % kind)
+
+
+def _logical(disk: Blocks, extended: _Slot, doubts: list[str]) -> Iterator[Extent]:
+    whole = extended.extent()
+    at, within = extended.start, whole
     seen: set[int] = set()
     while at not in seen and len(seen) < MAX_PARTITIONS:
         seen.add(at)
         sector = disk.read(at * SECTOR, SECTOR)
         if sector[510:512] != b"\x55\xaa":
             raise BadPartitionTable("the chain of logical partitions is broken")
-        following = None
-        for kind, start, count in _entries(sector):
-            if kind in _EXTENDED:
-                following = base + start
-            else:
-                yield Extent((at + start) * SECTOR, count * SECTOR)
-        if following is None:
+        for number, slot in enumerate(_all(sector)):
+            part = slot.extent(at)
+            if not slot.count or slot.kind in _EXTENDED:
+                continue
+            # As Linux does: there is often noise in the third and fourth
+            if number < 2 or (slot.start + slot.count <= within.size // SECTOR and part.end <= whole.end):
+                _look_at(disk, slot.kind, part, doubts)
+                yield part
+        following = [slot for slot in _used(sector) if slot.kind in _EXTENDED]
+        if not following:
             return
-        at = following
+        if len(following) > 1:
+            raise BadPartitionTable("a link in the chain of logical partitions has two successors")
+        at, within = extended.start + following[0].start, following[0].extent()
     raise BadPartitionTable("the chain of logical partitions has no end")
 
 
-def _gpt(disk: Blocks, sector: int) -> Iterator[Extent]:
-    header = disk.read(sector, sector)
+def _sound(disk: Blocks, sector: int, lba: int) -> _Gpt | None:
+    try:
+        return _gpt(disk, sector, lba)
+    except BadPartitionTable:
+        return None
+
+
+def _gpt(disk: Blocks, sector: int, lba: int) -> _Gpt | None:
+    """None without the mark of one. Asks of a header all that Linux does (is_gpt_valid in block/partitions/efi.c)."""
+    last = disk.size // sector - 1
+    header = disk.read(lba * sector, sector) if 0 < lba <= last else b""
+    if header[:8] != b"EFI PART":
+        return None
     length, crc = struct.unpack_from("<II", header, 12)
+    mine, copy, first_usable, last_usable = struct.unpack_from("<QQQQ", header, 24)
     table_at, count, width, table_crc = struct.unpack_from("<QIII", header, 72)
-    if not 92 <= length <= sector or not 1 <= count <= MAX_PARTITIONS or width not in (128, 256, 512):
+    if not 92 <= length <= sector or not 1 <= count <= MAX_PARTITIONS or width != _GPT_ENTRY:
         raise BadPartitionTable("the GPT header holds absurd sizes")
     if zlib.crc32(header[:16] + bytes(4) + header[20:length]) != crc:
         raise BadPartitionTable("the checksum of the GPT header is wrong")
+    if mine != lba or not first_usable <= last_usable <= last:
+        raise BadPartitionTable("the GPT header is not that of its place on this disk")
     table = disk.read(table_at * sector, count * width)
     if zlib.crc32(table) != table_crc:
         raise BadPartitionTable("the checksum of the GPT is wrong")
-    for at in range(0, count * width, width):
-        first, last = struct.unpack_from("<QQ", table, at + 32)
-        if table[at : at + 16].strip(b"\0"):
-            yield Extent(first * sector, (last + 1 - first) * sector)
+    rows = [row for row in (table[at : at + width] for at in range(0, len(table), width)) if any(row[:16])]
+    places = [struct.unpack_from("<QQ", row, 32) for row in rows]
+    parts = [Extent(first * sector, (end + 1 - first) * sector) for first, end in places]
+    return _Gpt(parts, copy, any(row[:16] in _DYNAMIC_GUIDS for row in rows))
 
 
 def _checked(parts: list[Extent], disk: Blocks) -> list[Extent]:

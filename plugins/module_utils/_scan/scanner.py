@@ -26,7 +26,7 @@ from .ntfs_delta import NtfsDelta
 from .ntfs_index import build as build_ntfs
 from .ntfs_judge import NtfsScan
 from .other import Other
-from .partitions import Extent, find_gaps, find_partitions
+from .partitions import Extent, find_gaps, read_table
 from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
 from .verdict import Change, Volume, printable
@@ -148,10 +148,12 @@ class Scanner:
         self._gaps(name, disk, gaps, below)
 
     def _parts(self, name: str, disk: Blocks) -> list[Extent]:
-        kind, parts = identify(disk), find_partitions(disk)
-        if parts and kind != "unknown":
+        kind, table = identify(disk), read_table(disk)
+        for doubt in table.doubts:
+            self._judge.reason("Disk %s may look different to the guest: %s." % (name, doubt))
+        if table.parts and kind != "unknown":
             self._judge.reason("Disk %s holds a partition table and a file system (%s) in one place." % (name, kind))
-        return parts or [Extent(0, disk.size)]
+        return table.parts or [Extent(0, disk.size)]
 
     def _compare_tables(self, name: str, disk: Blocks, below: Below | None, parts: list[Extent]) -> list[Extent]:
         if below is None:

@@ -1,0 +1,262 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""FAT volumes as no driver writes them: what any system would show is read, and what they disagree about is told."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct
+from ansible_collections.vmward.remediation.tests.corpus.fat import (
+    DIRECTORY,
+    LABEL,
+    FatVolume,
+    entry,
+    long_entry,
+)
+
+EVIL = disks.MARKER
+BITS = pytest.mark.parametrize("bits", [12, 16, 32])
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Direct:
+    volume = FatVolume()
+    volume.root = entry("OLD.TXT", 5, 700)
+    volume.put(b"o" * 700, 5, 6)
+    return Direct(volume.write(tmp_path_factory.mktemp("fat") / "golden.img"))
+
+
+def look(direct: Direct, volume: FatVolume, place: Path) -> Tally:
+    return direct.look(volume.write(place / "d.img"), False)
+
+
+def found(tally: Tally) -> list[str]:
+    return [finding.path for finding in tally.findings]
+
+
+@BITS
+def test_files_of_directories_are_found_by_their_names(direct: Direct, tmp_path: Path, bits: int) -> None:
+    volume = FatVolume(bits)
+    volume.root = entry("LABEL", 0, 0, LABEL) + entry("DIR", 10, 0, DIRECTORY) + entry("PLAIN.TXT", 3, 5)
+    volume.put(b"plain", 3)
+    inside = long_entry("A long name of evil.com", entry("ALONGN~1.COM", 12, 600 + len(EVIL)))
+    volume.put(entry(".", 10, 0, DIRECTORY) + entry("..", 0, 0, DIRECTORY) + inside, 10)
+    volume.put(b"x" * 600 + EVIL, 12, 20)
+    tally = look(direct, volume, tmp_path)
+    assert (found(tally), tally.reasons, tally.files) == (["/DIR/A long name of evil.com"], [], 2)
+    assert tally.findings[0].offset == 600
+
+
+@BITS
+def test_a_chain_that_runs_backwards_is_read_in_its_order(direct: Direct, tmp_path: Path, bits: int) -> None:
+    volume = FatVolume(bits)
+    volume.root = entry("EVIL.COM", 40, 512 + len(EVIL))
+    volume.put(b"x" * 512 + EVIL, 40, 39)
+    tally = look(direct, volume, tmp_path)
+    assert (found(tally), tally.reasons) == (["/EVIL.COM"], [])
+
+
+def test_chains_of_any_order_are_read_in_their_order(direct: Direct, tmp_path: Path) -> None:
+    chance = random.Random(4)
+    for _round in range(10):
+        volume = FatVolume(12)
+        chain = chance.sample(range(3, 40), 20)
+        at = chance.randrange(20) * 512 + 300
+        volume.root = entry("EVIL.COM", chain[0], 20 * 512)
+        volume.put((bytes(at) + EVIL).ljust(20 * 512, b"x"), *chain)
+        tally = look(direct, volume, tmp_path)
+        assert (found(tally), tally.reasons) == (["/EVIL.COM"], []), chain
+
+
+def test_a_chain_that_was_turned_around_is_not_the_base_s(direct: Direct, tmp_path: Path) -> None:
+    """Its second cluster lies before the first, and what lies behind the first did not change."""
+    golden, volume = FatVolume(), FatVolume()
+    golden.root = volume.root = entry("OLD.TXT", 40, 1024)
+    golden.put(b"o" * 1024, 40, 41)
+    golden.content[39] = EVIL
+    volume.put(b"o" * 512, 40, 39)
+    volume.content.update({39: EVIL, 41: golden.content[41]})
+    image = volume.write(tmp_path / "new.img")
+    assert found(Direct(golden.write(tmp_path / "golden.img")).look(image, True)) == ["/OLD.TXT"]
+
+
+def behind_the_end(volume: FatVolume) -> None:
+    volume.root = entry("PLAIN.TXT", 3, 5) + bytes(32) + entry("EVIL.COM", 9, len(EVIL))
+    volume.put(b"plain", 3)
+    volume.put(EVIL, 9)
+
+
+@BITS
+def test_a_file_behind_the_end_of_a_directory_is_found_and_told(direct: Direct, tmp_path: Path, bits: int) -> None:
+    """Linux reads on behind it, Windows does not."""
+    volume = FatVolume(bits)
+    behind_the_end(volume)
+    tally = look(direct, volume, tmp_path)
+    assert found(tally) == ["/EVIL.COM"]
+    assert "behind its end" in " ".join(tally.reasons)
+
+
+def test_what_was_deleted_behind_the_end_is_no_doubt(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume()
+    volume.root = entry("PLAIN.TXT", 3, 5) + bytes(32) + b"\xe5" + entry("GONE.COM", 9, 5)[1:]
+    volume.put(b"plain", 3)
+    assert look(direct, volume, tmp_path).verdict().value == "clean"
+
+
+def test_clusters_of_two_files_do_not_make_up_for_those_of_none(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume()
+    volume.root = entry("ONE.TXT", 3, 5) + entry("TWO.TXT", 3, 5)
+    volume.put(b"plain", 3)
+    volume.put(EVIL, 9)  # in use, and named by nobody
+    reasons = " ".join(look(direct, volume, tmp_path).reasons)
+    assert "belong to several files" in reasons
+    assert "in use, but not reached" in reasons
+
+
+def test_a_file_in_clusters_that_are_marked_free_is_told(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume()
+    volume.root = entry("EVIL.COM", 9, len(EVIL))
+    volume.content[9] = EVIL
+    tally = look(direct, volume, tmp_path)
+    assert tally.verdict().value == "incomplete"
+    assert "EVIL.COM" in tally.reasons[0]
+
+
+@pytest.mark.parametrize("chain", [(7, 7), (7, 8, 9, 7), (7, 8, 9, 8)], ids=["itself", "first", "middle"])
+@pytest.mark.parametrize("kind", [0x20, DIRECTORY], ids=["file", "directory"])
+@BITS
+def test_a_chain_in_a_circle_ends_and_is_told(
+    direct: Direct, tmp_path: Path, chain: tuple[int, ...], kind: int, bits: int
+) -> None:
+    volume = FatVolume(bits)
+    volume.root = entry("ROUND", chain[0], 5000 if kind == 0x20 else 0, kind) + entry("EVIL.COM", 3, len(EVIL))
+    volume.put(EVIL, 3)
+    for cluster, following in pairwise(chain):
+        volume.table[cluster] = following
+    tally = look(direct, volume, tmp_path)
+    assert found(tally) == ["/EVIL.COM"]
+    assert "circle" in " ".join(tally.reasons)
+
+
+def test_a_root_directory_in_a_circle_ends_and_is_told(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume(32)
+    volume.table[2] = 2
+    assert "circle" in " ".join(look(direct, volume, tmp_path).reasons)
+
+
+def test_directories_in_a_circle_end_and_hide_nothing(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume()
+    volume.root = entry("DIR", 10, 0, DIRECTORY)
+    volume.put(entry("AGAIN", 10, 0, DIRECTORY) + entry("EVIL.COM", 3, len(EVIL)), 10)
+    volume.put(EVIL, 3)
+    tally = look(direct, volume, tmp_path)
+    assert found(tally) == ["/DIR/EVIL.COM"]
+    assert "belong to several files" in " ".join(tally.reasons)
+
+
+def test_many_files_in_one_long_chain_end_soon(direct: Direct, tmp_path: Path) -> None:
+    """To follow it for each of them would take hours."""
+    volume = FatVolume(32)
+    volume.put(b"", *range(300, 66000))
+    rows = b"".join(entry(f"F{number}", 300 + number, 10) for number in range(4000))
+    volume.put(rows, *range(3, 3 + len(rows) // 512))
+    volume.root = entry("DIR", 3, 0, DIRECTORY)
+    assert look(direct, volume, tmp_path).verdict().value == "incomplete"
+
+
+@pytest.mark.parametrize("following", [1, 0xFFF0, 0xFFF7, 4300], ids=["reserved", "unknown", "bad", "outside"])
+def test_a_chain_that_leads_nowhere_is_told(direct: Direct, tmp_path: Path, following: int) -> None:
+    volume = FatVolume()
+    volume.root = entry("BROKEN", 7, 5)
+    volume.table[7] = following
+    tally = look(direct, volume, tmp_path)
+    assert tally.verdict().value == "incomplete"
+    assert "BROKEN" in tally.reasons[0]
+
+
+@pytest.mark.parametrize("size", [513, 0xFFFFFFFF])
+def test_a_size_beyond_the_chain_is_told(direct: Direct, tmp_path: Path, size: int) -> None:
+    volume = FatVolume()
+    volume.root = entry("EVIL.COM", 7, size)
+    volume.put(EVIL, 7)
+    assert "shorter than its size" in " ".join(look(direct, volume, tmp_path).reasons)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\x1b[2J\x1b]0;owned\x07evil", "line\nbreak", "right\u202eto-left", "\ud800", "e" * 255, ".."],
+    ids=["terminal", "newline", "direction", "surrogate", "longest", "dots"],
+)
+def test_a_name_cannot_leave_its_line(direct: Direct, tmp_path: Path, name: str) -> None:
+    volume = FatVolume()
+    volume.root = long_entry(name, entry("EVIL~1.COM", 7, len(EVIL)))
+    volume.put(EVIL, 7)
+    (path,) = found(look(direct, volume, tmp_path))
+    assert path.isprintable()
+    assert path.startswith("/")
+    assert len(path) <= 512
+
+
+def test_a_label_that_holds_clusters_is_told(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume()
+    volume.root = entry("LABEL", 10, 0, LABEL | DIRECTORY)
+    volume.put(entry("EVIL.COM", 3, len(EVIL)), 10)
+    volume.put(EVIL, 3)
+    assert look(direct, volume, tmp_path).verdict().value == "incomplete"
+
+
+def test_a_fat32_of_few_clusters_is_a_fat32(direct: Direct, tmp_path: Path) -> None:
+    """By its boot sector, as Linux and Windows see it, not by their count."""
+    volume = FatVolume(32, clusters=100)
+    volume.root = entry("EVIL.COM", 7, len(EVIL))
+    volume.put(EVIL, 7)
+    tally = look(direct, volume, tmp_path)
+    assert (found(tally), tally.reasons) == (["/EVIL.COM"], [])
+
+
+@pytest.mark.parametrize(
+    ("place", "data"),
+    [
+        (11, b"\0\x08"),  # the size of a sector
+        (13, b"\x80"),  # of a cluster
+        (14, b"\xff\xff"),  # reserved sectors
+        (17, b"\xff\xff"),  # entries of the root
+        (19, b"\xff\xff\0"),  # sectors, of both kinds
+        (22, b"\xff\xff"),  # sectors of a table
+        (32, b"\xff\xff\xff\xff"),  # sectors
+    ],
+)
+def test_absurd_sizes_are_not_clean(direct: Direct, tmp_path: Path, place: int, data: bytes) -> None:
+    volume = FatVolume()
+    volume.root = entry("PLAIN.TXT", 3, 1000)
+    volume.put(b"p" * 1000, 3, 4)
+    image = volume.write(tmp_path / "d.img")
+    assert direct.look(image, False).verdict().value == "clean"
+    disks.write_at(image, place, data)
+    assert direct.look(image, False).verdict().value != "clean"
+
+
+def test_a_table_of_which_not_the_first_copy_counts_is_told(direct: Direct, tmp_path: Path) -> None:
+    """Linux reads the first one all the same."""
+    volume = FatVolume(32)
+    volume.root = entry("PLAIN.TXT", 3, 5)
+    volume.put(b"plain", 3)
+    image = volume.write(tmp_path / "d.img")
+    disks.write_at(image, 40, b"\x81")
+    assert "copy" in " ".join(direct.look(image, False).reasons)
+
+
+def test_a_count_of_clusters_that_systems_read_differently_is_told(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume(16, clusters=4086)
+    volume.root = entry("PLAIN.TXT", 3, 5)
+    volume.put(b"plain", 3)
+    assert "FAT12" in " ".join(look(direct, volume, tmp_path).reasons)

@@ -1,0 +1,56 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Before a scan is believed: a reader that is blind to its planted samples is found out, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import self_test
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile, Yara
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.fat import Fat
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import Foreign
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_judge import NtfsScan
+
+
+@pytest.fixture(scope="module")
+def yara() -> Yara:
+    return Yara([RuleFile("x", "rule x { condition: false }", "", 0)], 60)
+
+
+def told(yara: Yara) -> str:
+    """The reason, if any, why nothing can be believed."""
+    reasons: list[str] = []
+    passed = self_test.passes([yara], self_test.open_images(), lambda _kind, body: reasons.append(body["text"]))
+    assert passed is not bool(reasons)
+    assert passed is not bool(reasons)
+    return " ".join(reasons)
+
+
+def nothing(*_arguments: Any, **_options: Any) -> Iterator[Any]:
+    return iter(())
+
+
+@pytest.mark.parametrize(
+    ("reader", "method", "name"),
+    [(Fat, "files", "FAT"), (Foreign, "files", "XFS"), (NtfsScan, "run", "NTFS")],
+)
+def test_a_reader_that_is_blind_is_found_out(
+    yara: Yara, monkeypatch: pytest.MonkeyPatch, reader: type, method: str, name: str
+) -> None:
+    assert told(yara) == ""
+    monkeypatch.setattr(reader, method, nothing)
+    assert f"in a disk scanned as {name} (" in told(yara)
+
+
+def test_without_the_library_of_xfs_the_others_are_tested(yara: Yara, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_test, "preload", lambda: "No module named dissect")
+    monkeypatch.setattr(Foreign, "files", nothing)
+    assert told(yara) == ""
+    monkeypatch.setattr(Fat, "files", nothing)
+    assert "as FAT" in told(yara)
