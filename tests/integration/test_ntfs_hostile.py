@@ -144,7 +144,7 @@ def test_every_mark_counts(volume: Volume, at: int, mark: bytes, kind: str) -> N
     disks.write_at(image, at, mark)
     with image.open("rb") as file:
         assert kind in marks(Raw(file.fileno()))
-    told(volume.both(image), "several file systems (")
+    told(volume.both(image), "a label of LVM" if kind == "lvm" else "several file systems (")
 
 
 # --- what a file is made of ------------------------------------------------------------------------------------------
@@ -245,6 +245,41 @@ def test_a_swap_file_under_another_name_is_judged_as_any_file(tmp_path: Path) ->
     base.direct = Direct(base.golden)
     image = base.holding(made.name("evil.exe"), content, content=bytes(4096))
     told(base.both(image), "in parts only")
+
+
+def test_a_swap_file_that_has_another_name_too_is_judged_as_any_file(volume: Volume) -> None:
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2)
+    names = made.name("pagefile.sys", number=7), made.name("evil.exe", number=8)
+    told(volume.both(volume.holding(*names, content)), "in parts only")
+
+
+# --- the journal of changes ------------------------------------------------------------------------------------------
+
+JOURNAL = made.name("$UsnJrnl", parent=11, number=7)
+JOURNALED = made.outside(DATA, [(None, 1 << 32), (FREE, 1)], ((1 << 32) + 1) * made.CLUSTER, 2, name="$J")
+
+
+def test_the_journal_of_changes_is_matched_as_raw_bytes(volume: Volume) -> None:
+    """16 TiB, of which one cluster is there."""
+    for tally in volume.both(volume.holding(JOURNAL, JOURNALED)):
+        assert [(one.path, one.offset) for one in tally.indicators] == [("(journal of changes)", 1 << 44)]
+    whole, delta = volume.both(volume.holding(JOURNAL, JOURNALED, content=bytes(range(256)) * 16))
+    assert whole.verdict().value == delta.verdict().value == "clean", (whole.reasons, delta.reasons)
+
+
+def test_a_file_that_calls_itself_the_journal_of_changes_too_is_judged_as_any_file(volume: Volume) -> None:
+    content = made.outside(DATA, [(FREE, 1)], 4096, 2, name="$J")
+    for tally in volume.both(volume.holding(made.name("normal.txt", number=6), JOURNAL, content)):
+        assert [finding.path for finding in tally.findings] == ["/normal.txt:$J"]
+
+
+def test_a_journal_of_changes_that_got_another_name_is_judged_as_any_file(tmp_path: Path) -> None:
+    """As the base's, it was matched as raw bytes only."""
+    base = Volume(tmp_path)
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2, name="$J")
+    base.golden = base.holding(JOURNAL, content, content=bytes(4096)).rename(tmp_path / "base.img")
+    base.direct = Direct(base.golden)
+    told(base.both(base.holding(made.name("evil.exe"), content, content=bytes(4096))), "in parts only")
 
 
 def test_clusters_marked_as_bad_are_matched(volume: Volume) -> None:

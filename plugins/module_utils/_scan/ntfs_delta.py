@@ -20,7 +20,7 @@ from .ext4_records import BadFilesystem
 from .judge import Judge, Where
 from .ntfs import File, Ntfs
 from .ntfs_changes import NtfsPair, tell_changes
-from .ntfs_judge import NtfsJudge, is_paged, tell_lost
+from .ntfs_judge import NtfsJudge, is_journal, is_paged, tell_lost
 from .ntfs_records import Run
 from .places import Ranges
 
@@ -122,7 +122,11 @@ class NtfsDelta:
 
 def _is_other(was: File, now: File) -> bool:
     """Whether it differs in content, or in how it is judged."""
-    return was.content != now.content or is_paged(was) != is_paged(now)
+    return was.content != now.content or _as_raw_bytes(was) != _as_raw_bytes(now)
+
+
+def _as_raw_bytes(file: File) -> list[bool]:
+    return [is_paged(file), *(is_journal(file, name) for name in file.streams)]
 
 
 def _file(fs: Ntfs, number: int) -> File | None:
