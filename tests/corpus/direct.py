@@ -58,9 +58,9 @@ def found(tally: Tally) -> set[tuple[str, str, str]]:
 class Golden:
     """An image that was found clean, and copies of it, scanned both ways."""
 
-    def __init__(self, image: Path) -> None:
+    def __init__(self, image: Path, indicators: Indicators = NO_INDICATORS) -> None:
         self.image, self.place = image, image.parent
-        self.direct = Direct(image)
+        self.direct = Direct(image, indicators)
 
     def copy(self) -> Path:
         image = self.place / "changed.img"

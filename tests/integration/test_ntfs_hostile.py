@@ -18,7 +18,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.archive i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.collect import Collector
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators, parse
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
@@ -201,10 +201,19 @@ def test_a_stream_below_a_renamed_directory_is_told_by_its_path(tmp_path: Path) 
     disks.write_at(base.golden, FREE * made.CLUSTER, bytes(4096))
     stream = made.resident(DATA, b"harmless", 2, "hidden")
     made.put(base.golden, 17, made.record(17, made.standard(), made.name("file", parent=RECORD), stream))
-    for path in ("/new/file:hidden", "/new/file"):
-        base.direct = Direct(base.golden, Indicators(paths=frozenset([path])))
+    for path, wanted in (("/new/file:hidden", "/NEW/File:Hidden"), ("/new/file", "/New/FILE")):
+        base.direct = Direct(base.golden, Indicators(paths=frozenset([wanted])))
         for tally in base.both(base.holding(made.name("new"), content=bytes(4096))):
             assert [finding.path for finding in tally.findings] == [path]
+
+
+@pytest.mark.parametrize(
+    "wanted", [r"{names: [evil.EXE]}", r"{paths: ['C:\EVIL.exe']}", r"{paths: ['D:\dir\x', '/evil.exe']}"]
+)
+def test_case_does_not_count_in_indicators(volume: Volume, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume, "direct", Direct(volume.golden, parse(wanted, "ioc.yml")))
+    for tally in volume.both(volume.holding(made.name("Evil.EXE"), PART, content=bytes(4096))):
+        assert [finding.path for finding in tally.findings] == ["/Evil.EXE"]
 
 
 # --- memory that was written out -------------------------------------------------------------------------------------

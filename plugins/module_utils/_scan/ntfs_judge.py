@@ -64,7 +64,7 @@ class NtfsJudge:
         for name in file.all_names:
             path = self._fs.path(file.number, name)
             for whole in (path, *(path + b":" + stream for stream in file.streams if stream)):
-                for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape")):
+                for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape"), "ntfs"):
                     self._judge.named(self._where, whole, rule)
 
     def _reparse(self, file: File) -> None:
