@@ -95,9 +95,7 @@ class NtfsJudge:
         content = judge.content(stream.size, read, lambda: fs.stretches(stream))
         is_plain = not stream.flags & (PACKED | ENCRYPTED)
         if not name and not content.is_whole and is_plain and is_paged(file):
-            path = printable(fs.path(file.number), 300)
-            judge.note("%s on %s is memory that was written out, and was matched as raw bytes." % (path, self._where))
-            judge.parts(self._where, content, "memory that was written out")
+            judge.paged(self._where, content, fs.path(file.number))
             return fs.on_volume(stream)
         suffix = b":" + name if name else b""
         judge.file(self._where, content, lambda: fs.path(file.number) + suffix, self._key(stream))

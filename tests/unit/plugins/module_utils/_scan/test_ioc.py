@@ -67,7 +67,13 @@ def test_case_does_not_count_where_windows_ignores_it(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [r"C:\Windows\Temp\x.exe", "c:/Windows/Temp/x.exe", r"\Windows\Temp\x.exe", r"\\?\D:\Windows\Temp\x.exe", r"C:\Windows\\Temp\x.exe"],
+    [
+        r"C:\Windows\Temp\x.exe",
+        "c:/Windows/Temp/x.exe",
+        r"\Windows\Temp\x.exe",
+        r"\\?\D:\Windows\Temp\x.exe",
+        r"C:\Windows\\Temp\x.exe",
+    ],
 )
 def test_a_path_of_windows_is_looked_for_on_every_volume(path: str) -> None:
     found = parse(json.dumps({"paths": [path]}), "x.json")
