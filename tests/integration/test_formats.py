@@ -7,14 +7,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import random
 import shutil
+import struct
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import parse
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import crc32c
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
 MARKER = disks.MARKER
@@ -127,3 +139,218 @@ def test_a_known_hash_is_found_behind_the_mark_of_swap(swap: Swap, tmp_path: Pat
     direct = Direct(clean, parse(f"sha256: [{digest}]", "ioc.yml"))
     tally = direct.look(swap.copy(), False)
     assert [(one.path, one.rule, one.sha256) for one in tally.findings] == [("/swap.img", "ioc_sha256", digest)]
+
+
+# --- disks in images of several formats ------------------------------------------------------------------------------
+
+FORMATS = {
+    "vmdk": ("vmdk", "subformat=monolithicSparse"),
+    "vmdk, packed": ("vmdk", "subformat=streamOptimized"),
+    "vhdx": ("vhdx", "subformat=dynamic,block_size=1M"),
+    "vhdx, large blocks": ("vhdx", "subformat=dynamic"),
+    "vhdx, fixed": ("vhdx", "subformat=fixed"),
+}
+every_format = pytest.mark.parametrize("kind", FORMATS)
+
+
+def converted(raw: Path, kind: str, image: Path) -> Path:
+    name, options = FORMATS[kind]
+    disks.run("qemu-img", "convert", "-f", "raw", "-O", name, "-o", options, raw, image)
+    return image
+
+
+def look(image: Path, kind: str, **changes: Any) -> dict[str, Any]:
+    layers = (LayerSpec(str(image), FORMATS[kind][0] if kind in FORMATS else kind),)
+    limits = Limits(60, 512 * MB, 60)
+    return scan(replace(Request((DiskRequest("vda", layers),), RULES, "", ("yara",), 0, "", limits), **changes))
+
+
+def findings(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return sorted((one["path"], one["rule"], one["sha256"]) for one in result["findings"])
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blocks of it lie in every piece of the disk, and across their borders."""
+    place = tmp_path_factory.mktemp("guest")
+    chance = random.Random(5)
+    large = b"".join(bytes(chance.randrange(1, 300_000)) + chance.randbytes(70_000) for _part in range(60))
+    part = disks.ext4(place / "part.img", {**disks.harmless(), "large": large}, 72 * MB)
+    return disks.partitioned(place / "guest.img", "gpt", [part, 5 * MB])
+
+
+@pytest.fixture(scope="module")
+def infected(guest: Path) -> Path:
+    image = Path(shutil.copy(guest, guest.parent / "infected.img"))
+    part, marker = guest.parent / "part.img", guest.parent / "marker"
+    marker.write_bytes(b"x" * 5000 + MARKER)
+    disks.debugfs(part, f"write {marker} etc/evil", f"write {marker} other")
+    with part.open("rb") as file:
+        disks.write_at(image, MB, file.read())
+    return image
+
+
+@every_format
+def test_a_disk_is_the_same_in_every_format(guest: Path, tmp_path: Path, kind: str) -> None:
+    image = converted(guest, kind, tmp_path / "image")
+    chance = random.Random(kind)
+    with image.open("rb") as file:
+        disk, raw = open_chain([Layer("", FORMATS[kind][0], file.fileno())]), guest.read_bytes()
+        assert disk.size >= len(raw)
+        for _read in range(400):
+            at, length = chance.randrange(disk.size), chance.choice((1, 513, 70_000, 3 * MB))
+            assert disk.read(at, length) == raw[at : at + length].ljust(length, b"\0")
+            assert sum(place[0] for place in disk.places(at, length)) == length
+
+
+@pytest.mark.parametrize(("name", "options"), [("vmdk", "subformat=monolithicSparse"), ("vhdx", "block_size=1M")])
+def test_pieces_may_lie_in_any_order(tmp_path: Path, name: str, options: str) -> None:
+    image = tmp_path / "image"
+    disks.run("qemu-img", "create", "-q", "-f", name, "-o", options, image, "8M")
+    order = [6, 1, 5, 3, 0, 2]
+    disks.run("qemu-io", "-f", name, *[w for at in order for w in ("-c", f"write -q -P {at + 1} {at}M 1M")], image)
+    raw = b"".join(bytes([at + 1 if at in order else 0]) * MB for at in range(8))
+    with image.open("rb") as file:
+        disk = open_chain([Layer("", name, file.fileno())])
+        for at in range(0, 7 * MB, 300_000):
+            assert disk.read(at, MB + 70_000) == raw[at : at + MB + 70_000].ljust(MB + 70_000, b"\0")
+
+
+@every_format
+def test_a_clean_disk_is_clean_in_every_format(guest: Path, tmp_path: Path, kind: str) -> None:
+    result = look(converted(guest, kind, tmp_path / "image"), kind)
+    assert (result["verdict"], result["findings"]) == ("clean", []), result["incomplete_reasons"]
+    assert result["files"] == look(guest, "raw")["files"]
+
+
+@every_format
+def test_samples_are_found_in_every_format(infected: Path, tmp_path: Path, kind: str) -> None:
+    result, raw = look(converted(infected, kind, tmp_path / "image"), kind), look(infected, "raw")
+    assert findings(result) == findings(raw)
+    assert {path for path, _rule, _sha256 in findings(raw)} == {"/etc/evil", "/other"}
+
+
+@every_format
+def test_a_truncated_disk_is_incomplete_in_every_format(guest: Path, tmp_path: Path, kind: str) -> None:
+    image = converted(guest, kind, tmp_path / "image")
+    size = image.stat().st_size
+    # Large blocks reach beyond the end of the disk, packed pieces are filled up
+    for left in (size - 600 if kind in ("vmdk", "vhdx") else size * 7 // 10, size * 3 // 10, 0):
+        os.truncate(image, left)
+        result = look(image, kind)
+        assert result["verdict"] == "incomplete", (left, result["volumes"])
+        assert "truncated" in " ".join(result["incomplete_reasons"]) or not left
+
+
+def test_random_damage_is_never_a_crash_and_hides_nothing(infected: Path, tmp_path: Path) -> None:
+    """Of what describes the image: a header, a table, a descriptor."""
+    chance = random.Random(3)
+    for kind in ("vmdk", "vmdk, packed", "vhdx"):
+        whole = converted(infected, kind, tmp_path / "whole")
+        for _round in range(5):
+            image = Path(shutil.copy(whole, tmp_path / "image"))
+            for _hit in range(3):
+                places = (0, 64 << 10, 192 << 10, 2 * MB, 3 * MB) if kind.startswith("vhdx") else (0, 512, 20 * 512)
+                at = chance.choice(places) + chance.randrange(600)
+                disks.write_at(image, at, chance.randbytes(chance.choice((1, 8))))
+            assert look(image, kind)["verdict"] in ("infected", "incomplete")
+
+
+def test_a_disk_in_any_format_can_be_the_golden_image(guest: Path, infected: Path, tmp_path: Path) -> None:
+    for kind in ("vmdk, packed", "vhdx"):
+        golden = converted(guest, kind, tmp_path / kind)
+        top = converted(infected, kind, tmp_path / f"{kind} top")
+        base, over = ((LayerSpec(str(image), FORMATS[kind][0]),) for image in (golden, top))
+        limits, known = Limits(60, 512 * MB, 60), str(tmp_path / "known")
+        asked = Request((DiskRequest("vda", base),), RULES, "", ("yara",), 0, "", limits, directory=known)
+        assert index(asked)["verdict"] == "clean"
+        result = scan(replace(asked, disks=(DiskRequest("vda", over, clone_of=base),)))
+        assert {volume["method"] for volume in result["volumes"]} == {"delta", "same"}
+        assert [path for path, _rule, _sha256 in findings(result)] == ["/etc/evil", "/other"]
+
+
+def refused(image: Path, kind: str, words: str) -> None:
+    result = look(image, kind)
+    assert (result["verdict"], result["volumes"]) == ("incomplete", [])
+    assert words in " ".join(result["incomplete_reasons"])
+
+
+@pytest.mark.parametrize("subformat", ["monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+def test_a_vmdk_that_names_other_files_is_refused(guest: Path, tmp_path: Path, subformat: str) -> None:
+    image = tmp_path / "image.vmdk"
+    disks.run("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", guest, image)
+    refused(image, "vmdk", "not a sparse VMDK in one file")
+    for extent in tmp_path.glob("image-s*.vmdk"):
+        refused(extent, "vmdk", "one of several files" if "Sparse" in subformat else "not a sparse VMDK in one file")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"parentCID=ffffffff", b"parentCID=12345678", "lies on a parent"),
+        (b"parentCID=ffffffff", b"#arentCID=ffffffff", "lies on a parent"),
+        (b" SPARSE ", b" FLAT   ", "made of several files"),
+        (b"# The Disk Data Base\n", b'RW 1 FLAT "/etc/shadow"', "made of several files"),
+    ],
+)
+def test_what_the_descriptor_in_a_vmdk_names_is_never_opened(
+    guest: Path, tmp_path: Path, old: bytes, new: bytes, words: str
+) -> None:
+    image = converted(guest, "vmdk", tmp_path / "image")
+    data = image.read_bytes()
+    assert data.count(old) == 1
+    disks.write_at(image, data.index(old), new)
+    refused(image, "vmdk", words)
+
+
+def test_a_vmdk_that_is_still_open_is_refused(guest: Path, tmp_path: Path) -> None:
+    image = converted(guest, "vmdk", tmp_path / "image")
+    disks.write_at(image, 72, b"\1")
+    refused(image, "vmdk", "not closed cleanly")
+
+
+def rewritten(image: Path, offset: int, at: int, data: bytes) -> None:
+    """Into the headers of a VHDX, with the right checksum."""
+    whole = image.read_bytes()
+    for place in (64 << 10, 128 << 10) if offset == 0 else (192 << 10, 256 << 10):
+        raw = bytearray(whole[place : place + (4096 if offset == 0 else 65536)])
+        raw[at : at + len(data)] = data
+        raw[4:8] = bytes(4)
+        raw[4:8] = struct.pack("<I", crc32c(0xFFFFFFFF, bytes(raw)) ^ 0xFFFFFFFF)
+        disks.write_at(image, place, bytes(raw))
+
+
+def test_a_vhdx_whose_log_is_to_be_replayed_is_refused(guest: Path, tmp_path: Path) -> None:
+    image = converted(guest, "vhdx", tmp_path / "image")
+    rewritten(image, 0, 8, bytes(8))  # what is written is whole
+    assert look(image, "vhdx")["verdict"] == "clean"
+    rewritten(image, 0, 48, b"a log of 16 bytes"[:16])
+    refused(image, "vhdx", "its log holds changes")
+
+
+def test_a_vhdx_on_a_parent_is_refused(guest: Path, tmp_path: Path) -> None:
+    image = converted(guest, "vhdx", tmp_path / "image")
+    data = image.read_bytes()
+    at = data.index(b"metadata")
+    entry = data.index(UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le, at)
+    place = at + struct.unpack_from("<I", data, entry + 16)[0]
+    disks.write_at(image, place + 4, b"\2")
+    refused(image, "vhdx", "lies on a parent")
+
+
+def test_one_damaged_header_of_a_vhdx_does_no_harm(infected: Path, tmp_path: Path) -> None:
+    image = converted(infected, "vhdx", tmp_path / "image")
+    for place in (64 << 10, 192 << 10):
+        disks.write_at(image, place + 20, b"damage")
+    assert look(image, "vhdx")["verdict"] == "infected"
+    disks.write_at(image, (256 << 10) + 20, b"damage")
+    refused(image, "vhdx", "both of its region tables are damaged")
+    disks.write_at(image, (128 << 10) + 20, b"damage")
+    refused(image, "vhdx", "both of its headers are damaged")
+
+
+@pytest.mark.parametrize("state", [4, 5, 7])
+def test_a_block_of_a_vhdx_in_an_unknown_state_is_told(guest: Path, tmp_path: Path, state: int) -> None:
+    image = converted(guest, "vhdx", tmp_path / "image")
+    disks.write_at(image, 2 * MB, bytes([state]))
+    refused(image, "vhdx", "in a state that this reader does not know")
