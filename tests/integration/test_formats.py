@@ -25,7 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import crc32c
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import disks
-from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden, found
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
@@ -354,3 +354,91 @@ def test_a_block_of_a_vhdx_in_an_unknown_state_is_told(guest: Path, tmp_path: Pa
     image = converted(guest, "vhdx", tmp_path / "image")
     disks.write_at(image, 2 * MB, bytes([state]))
     refused(image, "vhdx", "in a state that this reader does not know")
+
+
+# --- overlays that a guest wrote to ----------------------------------------------------------------------------------
+
+
+def written(chance: random.Random, files: list[str], before: Path, place: Path) -> list[str]:
+    """What makes the disk what a guest's file system makes it, in pieces of odd lengths, as commands of qemu-io."""
+    after, requests = Path(shutil.copy(before, place / "after.img")), list[str]()
+    for number in range(chance.randint(1, 4)):
+        content, victim = place / f"content{number}", chance.choice(files)
+        content.write_bytes(chance.randbytes(chance.choice((10, 5000, 200_000))) + chance.choice((b"", MARKER)))
+        requests += chance.choice(
+            [
+                [f"write {content} new{number}"],
+                [f"mkdir d{number}", f"cd d{number}", f"write {content} deep", "cd /"],
+                [f"rm {victim}", f"write {content} {victim}"],
+                [f"rm {victim}"],
+                [f"ln {victim} other{number}"],
+            ]
+        )
+    disks.debugfs(after, *requests)
+    old, new, commands, at = before.read_bytes(), after.read_bytes(), list[str](), 0
+    while at < len(new):
+        end = at
+        while end < min(len(new), at + 65536) and old[end : end + 512] != new[end : end + 512]:
+            end += 512
+        if end > at:
+            block = place / f"{at}.block"
+            block.write_bytes(new[at:end])
+            is_empty = not any(new[at:end])
+            commands.append(f"write -q -z {at} {end - at}" if is_empty else f"write -q -s {block} {at} {end - at}")
+        at = max(end, at + 512)
+    return commands
+
+
+def given_back(chance: random.Random, before: bytes) -> list[str]:
+    """Zeros, and what was trimmed: of whole clusters, of parts of them, over both, mostly of what holds something."""
+    commands = []
+    full = [at for at in range(MB, len(before) - MB, 4096) if any(before[at : at + 4096])]
+    for _number in range(chance.randint(1, 5)):
+        at = chance.choice((chance.choice(full), chance.choice(full), chance.randrange(MB, len(before) - MB, 512)))
+        length = chance.choice((512, 4096, 65536, 131072, 300 * 1024))
+        if chance.random() < 0.5:
+            at, length = at // 65536 * 65536, max(65536, length // 65536 * 65536)
+        commands.append(chance.choice(("discard -q", "write -q -z", "write -q -z -u")) + f" {at} {length}")
+    return commands
+
+
+@pytest.mark.parametrize(
+    ("golden", "options"),
+    [
+        ("raw", "cluster_size=64k"),
+        ("qcow2", "extended_l2=on,cluster_size=128k"),
+        ("qcow2", "extended_l2=on,cluster_size=64k"),
+        ("packed", "cluster_size=4k"),
+    ],
+)
+def test_random_guest_writes_to_an_overlay_are_found_as_by_a_whole_scan(
+    tmp_path: Path, golden: str, options: str
+) -> None:
+    """A scan of what QEMU reads, put into a raw file, is the truth."""
+    files, chance, infected, cleans = disks.harmless(20), random.Random(golden + options), 0, 0
+    raw = disks.ext4(tmp_path / "golden.img", files, 16 * MB)
+    kind, base = ("raw", raw) if golden == "raw" else ("qcow2", tmp_path / "golden.qcow2")
+    if kind == "qcow2":
+        disks.qcow2(base, raw, *(["-c"] if golden == "packed" else []))
+    direct = Direct(base, kind=kind)
+    for round_ in range(7):
+        top, seen = tmp_path / f"top{round_}.qcow2", tmp_path / "seen.img"
+        disks.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", base, "-o", options, top)
+        commands = written(chance, sorted(files), raw, tmp_path)
+        trims = given_back(chance, raw.read_bytes()) if round_ % 3 else []
+        commands = commands[: len(commands) // 2] + trims + commands[len(commands) // 2 :]
+        disks.run("qemu-io", "-d", "unmap", "-f", "qcow2", *[word for one in commands for word in ("-c", one)], top)
+        disks.as_raw(top, seen)
+        truth = direct.look(seen, False)
+        whole, delta = direct.look(top, False, overlay=True), direct.look(top, True, overlay=True)
+        told = (round_, commands, truth.reasons, whole.reasons, delta.reasons)
+        with top.open("rb") as over, base.open("rb") as below:
+            layers = [Layer("", "qcow2", over.fileno()), Layer("", kind, below.fileno())]
+            assert open_chain(layers).read(0, 16 * MB) == seen.read_bytes(), told
+        assert found(delta) == found(whole) == found(truth), told
+        assert (whole.verdict(), whole.reasons, whole.bytes_read) == (truth.verdict(), truth.reasons, truth.bytes_read)
+        assert delta.verdict().value != "clean" or truth.verdict().value == "clean", told
+        infected += bool(truth.findings)
+        cleans += truth.verdict().value == "clean"
+    assert infected > 2
+    assert infected + cleans > 3
