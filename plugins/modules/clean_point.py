@@ -22,7 +22,7 @@ description:
   - Runs on the data host, on a stopped VM or on exported disks. Nothing is written but what is known of contents.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, exFAT and btrfs)
+  - dissect.target (Python library, for XFS, exFAT and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -60,7 +60,7 @@ options:
             description: Format of this layer, from the hypervisor's configuration. It is never probed.
             type: str
             required: true
-            choices: [qcow2, raw, vmdk]
+            choices: [qcow2, raw, vmdk, vhdx]
       snapshot:
         description: Name or ID of an internal snapshot in the top qcow2 layer, to be read instead of its active state.
         type: str
@@ -82,7 +82,7 @@ options:
             description: Format of this layer.
             type: str
             required: true
-            choices: [qcow2, raw, vmdk]
+            choices: [qcow2, raw, vmdk, vhdx]
   points:
     description: The points to look at, the newest first.
     type: list

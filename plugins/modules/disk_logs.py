@@ -26,7 +26,7 @@ description:
   - An archive that is whole is not taken again.
   - The action of this module runs it as an asynchronous job and prints its progress.
 requirements:
-  - dissect.target and dissect.hypervisor (Python libraries, for XFS, NTFS and btrfs)
+  - dissect.target (Python library, for XFS, NTFS and btrfs)
 attributes:
   check_mode:
     description:
@@ -82,7 +82,7 @@ options:
       format:
         description: Format of the image, as it was exported. It is never probed.
         type: str
-        choices: [qcow2, raw, vmdk]
+        choices: [qcow2, raw, vmdk, vhdx]
         default: qcow2
   patterns:
     description:
@@ -230,7 +230,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox i
 IMAGE = {
     "name": {"type": "str", "required": True},
     "path": {"type": "path", "required": True},
-    "format": {"type": "str", "choices": ["qcow2", "raw", "vmdk"], "default": "qcow2"},
+    "format": {"type": "str", "choices": ["qcow2", "raw", "vmdk", "vhdx"], "default": "qcow2"},
 }
 DEST = {"path": {"type": "path", "required": True}, "folder": {"type": "str", "required": True}}
 ARGUMENTS = {

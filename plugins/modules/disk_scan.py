@@ -25,7 +25,7 @@ description:
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, exFAT and btrfs)
+  - dissect.target (Python library, for XFS, exFAT and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -66,7 +66,7 @@ options:
               - It is never probed, since a guest can write what a probe would believe.
             type: str
             required: true
-            choices: [qcow2, raw, vmdk]
+            choices: [qcow2, raw, vmdk, vhdx]
       snapshot:
         description: Name or ID of an internal snapshot in the top qcow2 layer, to be read instead of its active state.
         type: str
@@ -88,7 +88,7 @@ options:
             description: Format of this layer.
             type: str
             required: true
-            choices: [qcow2, raw, vmdk]
+            choices: [qcow2, raw, vmdk, vhdx]
   index_directory:
     description:
       - Directory in which M(vmward.remediation.golden_index) keeps what it knows of golden images. Only root may

@@ -23,7 +23,7 @@ description:
   - Runs on the data host. The image is not written to, and may be the base of running VMs.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target and dissect.hypervisor (Python libraries, for VMDK, XFS, exFAT and btrfs)
+  - dissect.target (Python library, for XFS, exFAT and btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -53,7 +53,7 @@ options:
         description: Format of this layer, from the hypervisor's configuration.
         type: str
         required: true
-        choices: [qcow2, raw, vmdk]
+        choices: [qcow2, raw, vmdk, vhdx]
   index_directory:
     description:
       - Directory for the indexes. It is made if it is missing. Only root may write to it, or nothing is kept there.

@@ -25,9 +25,9 @@ from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 class Direct:
     """Scans in this process, so that hundreds of them take seconds."""
 
-    def __init__(self, golden: Path, indicators: Indicators = NO_INDICATORS) -> None:
+    def __init__(self, golden: Path, indicators: Indicators = NO_INDICATORS, kind: str = "raw") -> None:
         self._engine, self._indicators = Yara(RULES, 60), indicators
-        self._golden = Layer(str(golden), "raw", os.open(golden, os.O_RDONLY))
+        self._golden = Layer(str(golden), kind, os.open(golden, os.O_RDONLY))
         scanner, tally = self._scanner(indexing=True)
         scanner.run([DiskSpec("vda", (self._golden,))])
         self._index = scanner.index
@@ -39,10 +39,11 @@ class Direct:
         judge = Judge([self._engine], listener.take, 1 << 28, indicators=self._indicators)
         return Scanner(judge, indexing), lambda: listener.tally
 
-    def look(self, image: Path, on_top: bool) -> Tally:
-        layer = Layer(str(image), "raw", os.open(image, os.O_RDONLY))
+    def look(self, image: Path, on_top: bool, overlay: bool = False) -> Tally:
+        """`overlay`: the image lies on the golden one, in qcow2; else it is a raw copy."""
+        layer = Layer(str(image), "qcow2" if overlay else "raw", os.open(image, os.O_RDONLY))
         scanner, tally = self._scanner()
-        spec = DiskSpec("vda", (layer,))
+        spec = DiskSpec("vda", (layer, self._golden) if overlay else (layer,))
         if on_top:
             spec = replace(spec, base=(self._golden,), index=self._index)
         scanner.run([spec])
@@ -58,9 +59,9 @@ def found(tally: Tally) -> set[tuple[str, str, str]]:
 class Golden:
     """An image that was found clean, and copies of it, scanned both ways."""
 
-    def __init__(self, image: Path) -> None:
+    def __init__(self, image: Path, indicators: Indicators = NO_INDICATORS) -> None:
         self.image, self.place = image, image.parent
-        self.direct = Direct(image)
+        self.direct = Direct(image, indicators)
 
     def copy(self) -> Path:
         image = self.place / "changed.img"

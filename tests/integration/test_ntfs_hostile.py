@@ -18,7 +18,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.archive i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.collect import Collector
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators, parse
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
@@ -144,7 +144,7 @@ def test_every_mark_counts(volume: Volume, at: int, mark: bytes, kind: str) -> N
     disks.write_at(image, at, mark)
     with image.open("rb") as file:
         assert kind in marks(Raw(file.fileno()))
-    told(volume.both(image), "several file systems (")
+    told(volume.both(image), "a label of LVM" if kind == "lvm" else "several file systems (")
 
 
 # --- what a file is made of ------------------------------------------------------------------------------------------
@@ -201,10 +201,19 @@ def test_a_stream_below_a_renamed_directory_is_told_by_its_path(tmp_path: Path) 
     disks.write_at(base.golden, FREE * made.CLUSTER, bytes(4096))
     stream = made.resident(DATA, b"harmless", 2, "hidden")
     made.put(base.golden, 17, made.record(17, made.standard(), made.name("file", parent=RECORD), stream))
-    for path in ("/new/file:hidden", "/new/file"):
-        base.direct = Direct(base.golden, Indicators(paths=frozenset([path])))
+    for path, wanted in (("/new/file:hidden", "/NEW/File:Hidden"), ("/new/file", "/New/FILE")):
+        base.direct = Direct(base.golden, Indicators(paths=frozenset([wanted])))
         for tally in base.both(base.holding(made.name("new"), content=bytes(4096))):
             assert [finding.path for finding in tally.findings] == [path]
+
+
+@pytest.mark.parametrize(
+    "wanted", [r"{names: [evil.EXE]}", r"{paths: ['C:\EVIL.exe']}", r"{paths: ['D:\dir\x', '/evil.exe']}"]
+)
+def test_case_does_not_count_in_indicators(volume: Volume, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume, "direct", Direct(volume.golden, parse(wanted, "ioc.yml")))
+    for tally in volume.both(volume.holding(made.name("Evil.EXE"), PART, content=bytes(4096))):
+        assert [finding.path for finding in tally.findings] == ["/Evil.EXE"]
 
 
 # --- memory that was written out -------------------------------------------------------------------------------------
@@ -245,6 +254,41 @@ def test_a_swap_file_under_another_name_is_judged_as_any_file(tmp_path: Path) ->
     base.direct = Direct(base.golden)
     image = base.holding(made.name("evil.exe"), content, content=bytes(4096))
     told(base.both(image), "in parts only")
+
+
+def test_a_swap_file_that_has_another_name_too_is_judged_as_any_file(volume: Volume) -> None:
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2)
+    names = made.name("pagefile.sys", number=7), made.name("evil.exe", number=8)
+    told(volume.both(volume.holding(*names, content)), "in parts only")
+
+
+# --- the journal of changes ------------------------------------------------------------------------------------------
+
+JOURNAL = made.name("$UsnJrnl", parent=11, number=7)
+JOURNALED = made.outside(DATA, [(None, 1 << 32), (FREE, 1)], ((1 << 32) + 1) * made.CLUSTER, 2, name="$J")
+
+
+def test_the_journal_of_changes_is_matched_as_raw_bytes(volume: Volume) -> None:
+    """16 TiB, of which one cluster is there."""
+    for tally in volume.both(volume.holding(JOURNAL, JOURNALED)):
+        assert [(one.path, one.offset) for one in tally.indicators] == [("(journal of changes)", 1 << 44)]
+    whole, delta = volume.both(volume.holding(JOURNAL, JOURNALED, content=bytes(range(256)) * 16))
+    assert whole.verdict().value == delta.verdict().value == "clean", (whole.reasons, delta.reasons)
+
+
+def test_a_file_that_calls_itself_the_journal_of_changes_too_is_judged_as_any_file(volume: Volume) -> None:
+    content = made.outside(DATA, [(FREE, 1)], 4096, 2, name="$J")
+    for tally in volume.both(volume.holding(made.name("normal.txt", number=6), JOURNAL, content)):
+        assert [finding.path for finding in tally.findings] == ["/normal.txt:$J"]
+
+
+def test_a_journal_of_changes_that_got_another_name_is_judged_as_any_file(tmp_path: Path) -> None:
+    """As the base's, it was matched as raw bytes only."""
+    base = Volume(tmp_path)
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2, name="$J")
+    base.golden = base.holding(JOURNAL, content, content=bytes(4096)).rename(tmp_path / "base.img")
+    base.direct = Direct(base.golden)
+    told(base.both(base.holding(made.name("evil.exe"), content, content=bytes(4096))), "in parts only")
 
 
 def test_clusters_marked_as_bad_are_matched(volume: Volume) -> None:

@@ -10,9 +10,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .blocks import Blocks, OfFile, Raw, Stream, UnreadableImage, pread
+from .blocks import Blocks, Raw, UnreadableImage
 from .nbd import Nbd
 from .qcow2 import Qcow2
+from .vhdx import Vhdx
+from .vmdk import Vmdk
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,7 @@ def _open_layer(layer: Layer, backing: Blocks | None, snapshot: str) -> Blocks:
     if layer.format == "nbd":
         return Nbd(layer.fd, layer.size)
     if layer.format == "vmdk":
-        return _open_vmdk(layer.fd)
+        return Vmdk(layer.fd)
+    if layer.format == "vhdx":
+        return Vhdx(layer.fd)
     raise UnreadableImage("the format %s is not supported" % layer.format)
-
-
-def _open_vmdk(fd: int) -> Blocks:
-    if pread(fd, 0, 4) != b"KDMV":
-        # A text descriptor names other files, and an opener that follows it reads what the image wants.
-        raise UnreadableImage("it is not a sparse VMDK in one file. Name its -flat file with the format raw")
-    try:
-        from dissect.hypervisor.disk.vmdk import VMDK
-    except ImportError as exc:
-        raise UnreadableImage("the Python library dissect.hypervisor is missing. Install it on the data host") from exc
-    disk = VMDK(Stream(Raw(fd)))
-    return OfFile(disk, disk.size)

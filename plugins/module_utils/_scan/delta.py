@@ -19,6 +19,7 @@ from typing import Callable
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .changes import Pair, tell_changes
+from .engines import Content
 from .ext4 import Ext4
 from .ext4_records import BadFilesystem, Inode
 from .judge import Judge, Where
@@ -200,7 +201,24 @@ def judge_ext_file(
         return fs.read(inode, offset, length)
 
     content = judge.content(inode.size, read, lambda: fs.stretches(inode))
+    if not content.is_whole and _is_swap(fs, inode):
+        judge.each(
+            "Inode %d on %s" % (inode.number, where), _swap, judge, where, fs, inode, content, path(inode.number)
+        )
+        return
     judge.file(where, content, lambda: path(inode.number), _key(fs, volume, inode) if remember else None)
+
+
+def _is_swap(fs: Ext4, inode: Inode) -> bool:
+    try:
+        return fs.is_swap(inode)
+    except (BadFilesystem, struct.error):
+        return False  # who judges it as a file says why it can't be read
+
+
+def _swap(judge: Judge, where: Where, fs: Ext4, inode: Inode, content: Content, path: bytes) -> None:
+    read, stretches = fs.swapped(inode)
+    judge.paged(where, content, path, Content(inode.size, read, 0, lambda: stretches))
 
 
 def _match_blocks(judge: Judge, where: Where, fs: Ext4, volume: Blocks, inode: Inode) -> None:

@@ -10,6 +10,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Callable
 
 from .blocks import Blocks
 from .ext4_records import BadFilesystem, Inode, attribute, entries_in
@@ -232,8 +233,11 @@ class Ext4:
             raise BadFilesystem("it is encrypted by the guest")
         if self.is_inline(inode):
             return self._inline(inode)[offset : offset + length]
+        return self._in(self.spans(inode), offset, length)
+
+    def _in(self, spans: list[Span], offset: int, length: int) -> bytes:
         parts, at, end = [], offset, offset + length
-        for span in self.spans(inode):
+        for span in spans:
             start, stop = span.logical * self.block_size, (span.logical + span.count) * self.block_size
             if stop <= at:
                 continue
@@ -257,10 +261,14 @@ class Ext4:
             raise BadFilesystem("its inline data is shorter than its size")
         return data[: inode.size]
 
-    def spans(self, inode: Inode, nodes: list[int] | None = None) -> list[Span]:
-        """Where the content lies, in the order of the file. The blocks of the map itself are added to `nodes`."""
+    def spans(self, inode: Inode, nodes: list[int] | None = None, reserved: bool = False) -> list[Span]:
+        """Where the content lies, in the order of the file. The blocks of the map itself are added to `nodes`.
+
+        What was `reserved` and never written reads as zeros; but swapping writes to it all the same.
+        """
         found, end, nodes = [], 0, [] if nodes is None else nodes
-        walk = self._extents(inode.block, 5, nodes) if inode.flags & _F_EXTENTS else self._block_map(inode, nodes)
+        is_tree = inode.flags & _F_EXTENTS
+        walk = self._extents(inode.block, 5, nodes, reserved) if is_tree else self._block_map(inode, nodes)
         for span in walk:
             # A damaged or forged map may go round in circles: it ends at the first step that is not forward.
             if span.logical < end or span.physical + span.count > self.blocks_count:
@@ -273,14 +281,22 @@ class Ext4:
         """Offset and length of what is not a hole."""
         if inode.flags & (_F_INLINE | _F_ENCRYPTED):
             return [(0, inode.size)]
-        spans = (
-            (span.logical * self.block_size, span.count * self.block_size)
-            for span in self.spans(inode)
-            if span.physical
-        )
-        return [(start, min(length, inode.size - start)) for start, length in spans if start < inode.size]
+        return self._stretches(self.spans(inode), inode.size)
 
-    def _extents(self, node: bytes, depth_left: int, nodes: list[int]) -> Iterator[Span]:
+    def _stretches(self, spans: list[Span], size: int) -> list[tuple[int, int]]:
+        places = ((span.logical * self.block_size, span.count * self.block_size) for span in spans if span.physical)
+        return [(start, min(length, size - start)) for start, length in places if start < size]
+
+    def is_swap(self, inode: Inode) -> bool:
+        """By the mark that `mkswap` writes where pages have 4096 bytes."""
+        return self.read(inode, 4086, 10) == b"SWAPSPACE2"
+
+    def swapped(self, inode: Inode) -> tuple[Callable[[int, int], bytes], list[tuple[int, int]]]:
+        """What swapping reads: how, and offset and length of all that is there."""
+        spans = self.spans(inode, reserved=True)
+        return lambda offset, length: self._in(spans, offset, length), self._stretches(spans, inode.size)
+
+    def _extents(self, node: bytes, depth_left: int, nodes: list[int], reserved: bool) -> Iterator[Span]:
         magic, entries, _most, depth = struct.unpack_from("<4H", node)
         if magic != 0xF30A or depth > depth_left or 12 + entries * 12 > len(node):
             raise BadFilesystem("its extent tree is damaged")
@@ -291,11 +307,13 @@ class Ext4:
                 if not 0 < child < self.blocks_count:
                     raise BadFilesystem("its extent tree points outside of the file system")
                 nodes.append(child)
-                yield from self._extents(self._source.read(child * self.block_size, self.block_size), depth - 1, nodes)
+                below = self._source.read(child * self.block_size, self.block_size)
+                yield from self._extents(below, depth - 1, nodes, reserved)
                 continue
             logical, count, high, low = struct.unpack_from("<IHHI", node, at)
             written = count <= 32768
-            yield Span(logical, (low | high << 32) if written else 0, count if written else count - 32768)
+            place = low | high << 32 if written or reserved else 0
+            yield Span(logical, place, count if written else count - 32768)
 
     def _block_map(self, inode: Inode, nodes: list[int]) -> Iterator[Span]:
         last = Span(0, 0, 0)

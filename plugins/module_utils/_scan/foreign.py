@@ -72,7 +72,7 @@ def _is_fat(head: bytes) -> bool:
 
 def preload() -> str:
     """Import all readers while the files of this Python can still be read; says what is missing."""
-    modules = ["dissect.hypervisor.disk.vmdk", *(module for module, _name in _OPENERS.values())]
+    modules = [module for module, _name in _OPENERS.values()]
     try:
         for module in modules:
             import_module(module)

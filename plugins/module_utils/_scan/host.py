@@ -224,7 +224,7 @@ class Walk:
     def _entry(self, fd: int, directory: bytes, entry: os.DirEntry[str], volume: int, device: int) -> bool:
         """Whether it was still there: a directory is not opened yet."""
         path = os.path.join(directory, os.fsencode(entry.name))
-        for rule in self._judge.indicators.of_path(os.fsdecode(path)):
+        for rule in self._judge.indicators.of_path(os.fsdecode(path), os.fsdecode(self._kinds[volume])):
             self._judge.named(Where("host", volume + 1), path, rule)
         if path in self._area.exclude:
             self._left_out.append(path)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Callable
 
 from .engines import HINT
@@ -19,9 +20,16 @@ from .engines import HINT
 KINDS = ("sha256", "sha1", "md5", "paths", "names", "ips", "domains")
 _LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32}
 _NETWORK = "ioc_network_"
-# One comparison of a STIX pattern: object:property = 'value'
-_COMPARISON = re.compile(r"([a-z0-9-]+):([A-Za-z0-9_.'-]+)\s*=\s*'((?:[^'\\]|\\.)*)'")
-_SIMPLE = re.compile(r"\[\s*%s(?:\s+OR\s+%s)*\s*\]" % (_COMPARISON.pattern, _COMPARISON.pattern))
+# File systems of Windows, as this collection and as Linux call them
+_CASELESS = frozenset(("ntfs", "fat", "exfat", "ntfs3", "vfat", "msdos", "fuseblk"))
+_MOST_TOLD, _MOST_IGNORED = 1000, 50
+# object:property = 'value' of a STIX pattern; such comparisons in brackets; and brackets joined by OR
+_ONE = r"[a-z0-9-]+:[A-Za-z0-9_.'-]+\s*=\s*'(?:[^'\\]|\\.)*'"
+_COMPARISON = re.compile(r"([a-z0-9-]+:[A-Za-z0-9_.'-]+)\s*=\s*'((?:[^'\\]|\\.)*)'")
+_OBSERVED = re.compile(r"\[\s*%s(?:\s+(?:OR|AND)\s+%s)*\s*\]" % (_ONE, _ONE))
+_PATTERN = re.compile(r"%s(?:\s+OR\s+%s)*" % (_OBSERVED.pattern, _OBSERVED.pattern))
+_BELOW = "file:parent_directory_ref.path", "file:name"
+_WINDOWS = re.compile(r"(\\\\[?.]\\)?([A-Za-z]:)?[\\/]")
 _STIX = {
     "file:hashes.SHA-256": "sha256",
     "file:hashes.'SHA-256'": "sha256",
@@ -30,6 +38,7 @@ _STIX = {
     "file:hashes.MD5": "md5",
     "file:hashes.'MD5'": "md5",
     "file:name": "names",
+    "directory:path": "paths",
     "ipv4-addr:value": "ips",
     "ipv6-addr:value": "ips",
     "domain-name:value": "domains",
@@ -62,9 +71,17 @@ class Indicators:
                 digest.update(part)
         return ["ioc_%s" % kind for kind, digest in zip(kinds, digests) if digest.hexdigest() in getattr(self, kind)]
 
-    def of_path(self, path: str) -> list[str]:
-        found = ["ioc_path"] if path in self.paths else []
-        return found + (["ioc_name"] if path.rsplit("/", 1)[-1] in self.names else [])
+    def of_path(self, path: str, kind: str = "") -> list[str]:
+        """The kinds of indicators that name this path. The `kind` of its file system says whether case counts."""
+        paths, names = self.paths, self.names
+        if kind in _CASELESS:
+            (paths, names), path = self._folded, folded(path)
+        found = ["ioc_path"] if path in paths else []
+        return found + (["ioc_name"] if path.rsplit("/", 1)[-1] in names else [])
+
+    @cached_property
+    def _folded(self) -> tuple[frozenset[str], frozenset[str]]:
+        return frozenset(map(folded, self.paths)), frozenset(map(folded, self.names))
 
     @property
     def names_as_bytes(self) -> frozenset[bytes]:
@@ -91,6 +108,11 @@ class Indicators:
 NO_INDICATORS = Indicators()
 
 
+def folded(text: str) -> str:
+    """Equal for all that Windows holds to be the same name, and for a few more."""
+    return text.upper().casefold()
+
+
 def parse(text: str, origin: str) -> Indicators:
     try:
         content = json.loads(text)
@@ -109,7 +131,11 @@ def parse(text: str, origin: str) -> Indicators:
 def merged(all_of: Iterable[Indicators]) -> Indicators:
     found = list(all_of)
     union = {kind: frozenset().union(*(getattr(one, kind) for one in found)) for kind in KINDS}
-    return Indicators(**union, ignored=tuple(text for one in found for text in one.ignored))
+    ignored = list(dict.fromkeys(text for one in found for text in one.ignored))
+    if len(ignored) > _MOST_IGNORED:
+        more = "%d more patterns were not looked for" % (len(ignored) - _MOST_IGNORED)
+        ignored = [*ignored[:_MOST_IGNORED], more]
+    return Indicators(**union, ignored=tuple(ignored))
 
 
 def _yaml(text: str, origin: str) -> Any:
@@ -126,17 +152,42 @@ def _yaml(text: str, origin: str) -> Any:
 
 
 def _stix(bundle: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Any alternative of a pattern is enough, so each is looked for by itself; and told if it can't be."""
     for item in bundle.get("objects") or ():
         if not isinstance(item, dict) or item.get("type") != "indicator" or item.get("revoked"):
             continue
         pattern = str(item.get("pattern", "")).strip()
-        kinds = [_STIX.get("%s:%s" % found[:2]) for found in _COMPARISON.findall(pattern)]
-        if item.get("pattern_type", "stix") != "stix" or not _SIMPLE.fullmatch(pattern) or None in kinds:
-            # Half of a pattern would match what the whole does not
-            yield "ignored", "the pattern %s was not looked for" % pattern
+        if item.get("pattern_type", "stix") != "stix" or not _PATTERN.fullmatch(pattern):
+            yield _ignored(pattern)
             continue
-        for kind, (_object, _property, value) in zip(kinds, _COMPARISON.findall(pattern)):
-            yield str(kind), re.sub(r"\\(.)", r"\1", value)
+        for part in _OBSERVED.findall(pattern):
+            yield from _observed(part)
+
+
+def _observed(part: str) -> Iterator[tuple[str, Any]]:
+    """What one pair of brackets asks for. Half of what AND joins would match what the whole does not."""
+    found = [(what, re.sub(r"\\(.)", r"\1", value)) for what, value in _COMPARISON.findall(part)]
+    if "AND" in _COMPARISON.sub("", part):
+        both = dict(found)
+        if len(found) != 2 or set(both) != set(_BELOW) or not all(both.values()):
+            yield _ignored(part)
+            return
+        found = [("directory:path", "/".join(both[what] for what in _BELOW))]
+    for what, value in found:
+        kind = _STIX.get(what, "")
+        yield (kind, value) if kind and _can_be_matched(kind, value) else _ignored("%s = '%s'" % (what, value))
+
+
+def _ignored(pattern: str) -> tuple[str, str]:
+    return "ignored", "the pattern %s was not looked for" % pattern[:_MOST_TOLD]
+
+
+def _can_be_matched(kind: str, value: str) -> bool:
+    """Feeds hold paths with variables, and parts of paths. One of those is no reason to refuse all the others."""
+    try:
+        return kind not in ("paths", "names") or bool(_value(kind, value, ""))
+    except BadIndicators:
+        return False
 
 
 def _checked(items: Iterable[tuple[str, Any]], origin: str) -> Indicators:
@@ -165,6 +216,22 @@ def _value(kind: str, value: str, origin: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9])?", value):
             raise BadIndicators("Cannot use %r of %s: it is no domain name." % (value, origin))
         return value.lower()
-    if kind == "paths" and not value.startswith("/"):
-        raise BadIndicators("Cannot use %r of %s: a path starts with a slash." % (value, origin))
+    if kind == "paths":
+        return _path(value, origin)
+    if kind == "names" and ("/" in value or _WINDOWS.match(value)):
+        raise BadIndicators("Cannot use %r of %s: a name holds no slash. Write it under paths." % (value, origin))
     return value
+
+
+def _path(value: str, origin: str) -> str:
+    """As on every volume: which of them Windows calls by which letter, nobody knows from outside."""
+    start = _WINDOWS.match(value)
+    if start is None or value.startswith(r"\\") and not start.group(1):
+        told = "a path starts with a slash, or with a drive's letter and a backslash"
+        raise BadIndicators("Cannot use %r of %s: %s." % (value, origin, told))
+    is_windows = not value.startswith("/")
+    parts = (value[start.end() :].replace("\\", "/") if is_windows else value).split("/")
+    named = [part for part in parts if part not in ("", ".")]
+    if not named or ".." in named:
+        raise BadIndicators("Cannot use %r of %s: it names no file." % (value, origin))
+    return "/" + "/".join(named)

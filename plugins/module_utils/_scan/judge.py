@@ -168,6 +168,15 @@ class Judge:
             self._hit(where, path(), engine, hit, content.size, judgement.sha256)
         self.tell()
 
+    def paged(self, where: Where, content: Content, path: str | bytes, beneath: Content | None = None) -> None:
+        """Memory that the guest wrote out, too large to be judged as a whole, which is no gap. `beneath`: if its file
+        system hands out less than lies there."""
+        what = "memory that was written out"
+        self.note("%s on %s is %s, and was matched as raw bytes." % (printable(path, 300), where, what))
+        for rule in self.indicators.of_content(content.stream) if content.size <= _HASHED else ():
+            self._hit(where, path, "ioc", Hit(rule, -1), content.size, content.digest().hex())
+        self.parts(where, beneath or content, what)
+
     def _judge(self, content: Content) -> Judgement:
         hits: list[tuple[str, Hit]] = []
         gaps: list[str] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .judge import Judge, Where
 from .ntfs import FIRST_OF_USERS, File, Ntfs
-from .ntfs_judge import is_own
+from .ntfs_judge import is_journal
 from .ntfs_records import EA, REPARSE
 from .verdict import Change, printable
 
@@ -71,7 +71,7 @@ class _Teller:
                 self._stream("deleted", self._old, was, name, [])
             elif name not in was.streams:
                 self._stream("new", self._new, now, name, [])
-            elif not is_own(now, name) and (found := self._content(was, now, name, touched)):
+            elif not is_journal(now, name) and (found := self._content(was, now, name, touched)):
                 self._stream("changed", self._new, now, name, found)
 
     def _content(self, was: File, now: File, name: bytes, touched: bool) -> list[str]:

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from .blocks import Blocks
 from .delta import Base, match_rest
 from .ext4_records import BadFilesystem
+from .ioc import folded
 from .judge import Judge, Where
 from .ntfs import File, Ntfs
 from .ntfs_changes import NtfsPair, tell_changes
-from .ntfs_judge import NtfsJudge, is_paged, tell_lost
+from .ntfs_judge import NtfsJudge, is_journal, is_paged, tell_lost
 from .ntfs_records import Run
 from .places import Ranges
 
@@ -108,13 +109,14 @@ class NtfsDelta:
 
     def _look_for_paths(self, judged: set[int]) -> None:
         """Files that are what they were may be elsewhere now, since a directory was renamed."""
-        names = {path.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape") for path in self._judge.indicators.paths}
-        wanted = names | {name.partition(b":")[0] for name in names}  # the index knows files, not their streams
+        names = {folded(path.rsplit("/", 1)[-1]) for path in self._judge.indicators.paths}
+        wanted = names | {name.partition(":")[0] for name in names}  # the index knows files, not their streams
         if not wanted:
             return
         start = 0
         for child, end in zip(self._index.children, self._index.name_ends):
-            if self._index.names[start:end] in wanted and child not in judged:
+            name = self._index.names[start:end].decode("utf-8", "surrogateescape")
+            if folded(name) in wanted and child not in judged:
                 what = "Record %d on %s" % (child, self._where)
                 self._judge.each(what, lambda child=child: self._files.indicators(self._new.file(child)))
             start = end
@@ -122,7 +124,11 @@ class NtfsDelta:
 
 def _is_other(was: File, now: File) -> bool:
     """Whether it differs in content, or in how it is judged."""
-    return was.content != now.content or is_paged(was) != is_paged(now)
+    return was.content != now.content or _as_raw_bytes(was) != _as_raw_bytes(now)
+
+
+def _as_raw_bytes(file: File) -> list[bool]:
+    return [is_paged(file), *(is_journal(file, name) for name in file.streams)]
 
 
 def _file(fs: Ntfs, number: int) -> File | None:

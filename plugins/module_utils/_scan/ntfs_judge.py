@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from .blocks import Blocks
+from .engines import Content
 from .judge import Judge, Where
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
 from .ntfs_doubts import doubts, is_asleep
@@ -19,6 +20,7 @@ from .verdict import printable
 # The tables, the log and the map of the volume itself, which no program of the guest can open
 _OWN = frozenset(((0, b""), (1, b""), (2, b""), (6, b"")))
 _BAD_CLUSTERS = 8, b"$Bad"
+_JOURNAL = EXTEND, b"$UsnJrnl"
 _PAGED = frozenset((b"pagefile.sys", b"swapfile.sys", b"hiberfil.sys"))
 # What Windows reads in such a file does not lie in its streams: single instances, images, deduplicated, packed
 _ELSEWHERE = frozenset((0x80000007, 0x80000008, 0x80000013, 0x80000017))
@@ -62,7 +64,7 @@ class NtfsJudge:
         for name in file.all_names:
             path = self._fs.path(file.number, name)
             for whole in (path, *(path + b":" + stream for stream in file.streams if stream)):
-                for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape")):
+                for rule in wanted.of_path(whole.decode("utf-8", "surrogateescape"), "ntfs"):
                     self._judge.named(self._where, whole, rule)
 
     def _reparse(self, file: File) -> None:
@@ -82,14 +84,18 @@ class NtfsJudge:
         if not name and is_asleep(fs, file, stream):
             text = "%s may look different to the guest: Windows sleeps in it. Shut it down fully (shutdown /s /t 0)."
             judge.reason(text % str(self._where).capitalize())
-        content = judge.content(
-            stream.size, lambda at, length: fs.read(stream, at, length), lambda: fs.stretches(stream)
-        )
+
+        def read(at: int, length: int) -> bytes:
+            return fs.read(stream, at, length)
+
+        if is_journal(file, name):
+            # Its size counts all that was ever written, and the newest part is there
+            judge.parts(self._where, Content(stream.size, read, 0, lambda: fs.stretches(stream)), "journal of changes")
+            return fs.on_volume(stream)
+        content = judge.content(stream.size, read, lambda: fs.stretches(stream))
         is_plain = not stream.flags & (PACKED | ENCRYPTED)
         if not name and not content.is_whole and is_plain and is_paged(file):
-            path = printable(fs.path(file.number), 300)
-            judge.note("%s on %s is memory that was written out, and was matched as raw bytes." % (path, self._where))
-            judge.parts(self._where, content, "memory that was written out")
+            judge.paged(self._where, content, fs.path(file.number))
             return fs.on_volume(stream)
         suffix = b":" + name if name else b""
         judge.file(self._where, content, lambda: fs.path(file.number) + suffix, self._key(stream))
@@ -118,13 +124,18 @@ class NtfsJudge:
 
 
 def is_own(file: File, name: bytes) -> bool:
-    """Does this stream serve the file system itself? Free records and journals are not read, like free blocks."""
-    return (file.number, name) in _OWN or (name == b"$J" and (EXTEND, b"$UsnJrnl") in file.names)
+    """Does this stream serve the file system itself? Free records and its log are not read, like free blocks."""
+    return (file.number, name) in _OWN
+
+
+def is_journal(file: File, name: bytes) -> bool:
+    """Does it tell what happened to the files? Not if the file can be opened by a further name."""
+    return name == b"$J" and set(file.all_names) == {_JOURNAL}
 
 
 def is_paged(file: File) -> bool:
-    """Is it memory that Windows wrote out, by its name?"""
-    return any(parent == ROOT and name.lower() in _PAGED for parent, name in file.names)
+    """Is it memory that Windows wrote out, by its name? Not if the file can be opened by a further one."""
+    return bool(file.all_names) and all(parent == ROOT and name.lower() in _PAGED for parent, name in file.all_names)
 
 
 class NtfsScan:

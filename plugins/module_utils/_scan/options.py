@@ -19,7 +19,7 @@ _MOST = 64 << 20
 
 LAYER = {
     "path": {"type": "path", "required": True},
-    "format": {"type": "str", "required": True, "choices": ["qcow2", "raw", "vmdk"]},
+    "format": {"type": "str", "required": True, "choices": ["qcow2", "raw", "vmdk", "vhdx"]},
 }
 LAYERS = {"type": "list", "elements": "dict", "required": True, "options": LAYER}
 DISK = {

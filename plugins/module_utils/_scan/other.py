@@ -65,7 +65,9 @@ class Other:
         return VolumeIndex(contents=b"".join(sorted(self._found)), listing=pack(self._entries))
 
     def _see(self, directory: Any, entry: Any) -> None:
-        make = self._entry_of
+        make, judge = self._entry_of, self._judge
+        for rule in judge.indicators.of_path(entry.path, self._kind):
+            judge.named(self._where, entry.path, rule)
 
         def add() -> None:
             if make is not None:
@@ -76,8 +78,6 @@ class Other:
 
     def _file(self, file: ForeignFile) -> None:
         judge, path = self._judge, file.path
-        for rule in judge.indicators.of_path(path):
-            judge.named(self._where, path, rule)
         layout = file.layout() if self._indexing or self._base is not None else None
         if self._indexing and layout:
             self._found.add(layout.key)

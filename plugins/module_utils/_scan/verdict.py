@@ -14,6 +14,7 @@ MAX_FINDINGS = 1000
 MAX_REASONS = 200
 MAX_CHANGES = 2000
 MAX_TEXT = 512
+LEFT_OUT = "Indicators of compromise: "  # so begins a note about one that can't be looked for
 
 
 class Verdict(Enum):
@@ -158,6 +159,8 @@ def in_one_line(result: dict[str, Any]) -> str:
     counts = [(result["findings_count"], "findings"), (result["indicators_count"], "indicators")]
     found = "".join(", %d %s" % (count, what) for count, what in counts if count)
     why = "; %s" % result["incomplete_reasons"][0] if result["incomplete_reasons"] else ""
+    if any(note.startswith(LEFT_OUT) for note in result.get("coverage_notes", ())):
+        why += "; some indicators of compromise were not looked for"
     return "%s (%s, %.1f s%s)%s" % (result["verdict"], amount, result["seconds"], found, why)
 
 

@@ -56,6 +56,83 @@ def test_stix_comparisons_are_looked_for_and_others_told() -> None:
     assert len(found.ignored) == 2
 
 
+@pytest.mark.parametrize("kind", ["ntfs", "fat", "exfat", "vfat"])
+def test_case_does_not_count_where_windows_ignores_it(kind: str) -> None:
+    found = parse("names: [evil.exe, Übel.exe]\npaths: ['/Temp/Run.exe']", "x.yml")
+    assert found.of_path("/a/Evil.EXE", kind) == found.of_path("/ÜBEL.Exe", kind) == ["ioc_name"]
+    assert found.of_path("/temp/RUN.exe", kind) == ["ioc_path"]
+    assert found.of_path("/a/Evil.EXE", "ext") == found.of_path("/temp/RUN.exe", "xfs") == []
+    assert found.of_path("/a/evil.exe", "ext") == ["ioc_name"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"C:\Windows\Temp\x.exe",
+        "c:/Windows/Temp/x.exe",
+        r"\Windows\Temp\x.exe",
+        r"\\?\D:\Windows\Temp\x.exe",
+        r"C:\Windows\\Temp\x.exe",
+    ],
+)
+def test_a_path_of_windows_is_looked_for_on_every_volume(path: str) -> None:
+    found = parse(json.dumps({"paths": [path]}), "x.json")
+    assert found.paths == {"/Windows/Temp/x.exe"}
+
+
+def test_a_path_is_looked_for_as_directories_spell_it() -> None:
+    assert parse(r"paths: [/tmp//.x/./run/, '/tmp/a\b']", "x.yml").paths == {"/tmp/.x/run", r"/tmp/a\b"}
+
+
+def test_every_alternative_of_a_stix_pattern_is_looked_for_or_told() -> None:
+    found = parse(
+        stix(
+            "[file:name = 'a.exe'] OR [file:name = 'b.exe' OR file:name = 'c ] OR [.exe']",
+            r"[directory:path = 'C:\\Users\\Public\\x']",
+            r"[file:name = 'run.dll' AND file:parent_directory_ref.path = 'C:\\Windows\\Temp']",
+            "[file:parent_directory_ref.path = '/opt/.x' AND file:name = 'run']",
+            "[file:name = 'd.exe'] OR [process:command_line = 'x']",
+            "[file:name = 'e.exe' OR file:size = '5']",
+        ),
+        "x.json",
+    )
+    assert found.names == {"a.exe", "b.exe", "c ] OR [.exe", "d.exe", "e.exe"}
+    assert found.paths == {"/Users/Public/x", "/Windows/Temp/run.dll", "/opt/.x/run"}
+    assert len(found.ignored) == 2
+    assert "process:command_line" in found.ignored[0]
+    assert "file:size" in found.ignored[1]
+
+
+def test_thousands_that_cannot_be_looked_for_are_counted() -> None:
+    found = merged([parse(stix(*(f"[file:size = '{size}']" for size in range(3000))), "x.json")])
+    assert len(found.ignored) < 100
+    assert found.ignored[-1] == "2950 more patterns were not looked for"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "[file:name = 'a' AND file:name = 'b']",
+        "[file:name = 'a' AND file:parent_directory_ref.path = '/b' OR file:name = 'c']",
+        "[file:name = '' AND file:parent_directory_ref.path = '/b']",
+        "[file:name = 'a'] AND [file:name = 'b']",
+        "[file:name = 'a'] FOLLOWEDBY [file:name = 'b']",
+        "[file:name LIKE 'a%']",
+        "[file:name = 'a'] WITHIN 5 SECONDS",
+        "[directory:path = '%APPDATA%\\\\x']",
+        r"[directory:path = 'C:\Windows\x']",
+        "[directory:path = 'x/y']",
+        "[file:name = 'x/y']",
+        "[file:name = 'a' AND file:size = %s]" % ("5" * 5000),
+    ],
+)
+def test_a_stix_pattern_that_cannot_be_looked_for_is_told(pattern: str) -> None:
+    found = parse(stix(pattern), "x.json")
+    assert (found.names, found.paths) == (frozenset(), frozenset())
+    assert len(found.ignored) == 1
+    assert pattern[1:10] in found.ignored[0]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -65,6 +142,13 @@ def test_stix_comparisons_are_looked_for_and_others_told() -> None:
         ("ips: [999.1.1.1]", "it is no IP address"),
         ("domains: ['a b']", "it is no domain name"),
         ("paths: [etc/passwd]", "starts with a slash"),
+        (r"paths: ['%TEMP%\x.exe']", "starts with a slash"),
+        (r"paths: ['\\server\share\x.exe']", "starts with a slash"),
+        (r"paths: ['C:x.exe']", "starts with a slash"),
+        (r"paths: ['C:\']", "names no file"),
+        ("paths: [/tmp/../x]", "names no file"),
+        (r"names: ['C:\x.exe']", "holds no slash"),
+        ("names: [tmp/x]", "holds no slash"),
         ("names: [1]", "must be texts"),
         ("names: []", "holds none"),
         ("a: [", "Cannot read the indicators"),
