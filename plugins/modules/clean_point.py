@@ -160,8 +160,8 @@ msg:
   type: str
   returned: success
   sample: >-
-    baseline of 2026-01-03T00:00:00Z is clean (evening: infected, baseline: clean); infected since 2026-01-04T18:00:00Z
-    at the latest; a return loses the work of 2 d 0 h 00 min and 1.2 MB written since
+    baseline of 2026-01-03T00:00:00Z is clean; infected since 2026-01-04T18:00:00Z at the latest; a return loses the
+    work of 2 d 0 h 00 min and 1.2 MB written since; scanned: evening: infected, baseline: clean
 chosen:
   description: The newest clean point with C(kind), C(id), C(name) and C(created); empty if there is none.
   type: dict

@@ -157,12 +157,14 @@ def test_the_answer_in_one_line_holds_no_foreign_line() -> None:
     }
     lost = {"seconds": 2 * DAY + 3661, "bytes": 1_200_000}
     assert in_words({**told, "chosen": points[1], "lost": lost}) == (
-        "s3 of 2026-01-03T00:00:00Z is clean (evil\\n\\x1b[31m: infected, s3: clean); infected since "
-        "2026-01-04T00:00:00Z at the latest; a return loses the work of 2 d 1 h 01 min and 1.2 MB written since"
+        "s3 of 2026-01-03T00:00:00Z is clean; infected since 2026-01-04T00:00:00Z at the latest; a return loses the "
+        "work of 2 d 1 h 01 min and 1.2 MB written since; scanned: evil\\n\\x1b[31m: infected, s3: clean"
     )
     unknown = in_words({**told, "chosen": points[1], "lost": {"seconds": -1, "bytes": -1}, "infected_since": ""})
     assert "infected since a time that is not known" in unknown
     assert "the work since a time that is not known and an amount of data that is not known" in unknown
     none = in_words({**told, "chosen": {}, "lost": {}, "incomplete_reasons": ["It did not end."]})
-    assert none.startswith("no clean point (")
+    assert none.startswith("no clean point; infected since ")
     assert none.endswith(". It did not end.")
+    many = [{"name": f"s{number}", "verdict": "infected", "created": ""} for number in range(30)]
+    assert in_words({**told, "points": many, "chosen": {}, "lost": {}}).endswith("s7: infected, and 22 more")

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which point is clean, since when it is infected, what would be lost: asked without restoring, on the simulated hypervisor."""
+"""Which point is clean, since when it is infected, what is lost: asked without restoring, on the simulation."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_the_question_is_answered_and_changes_nothing(simulated: Tour) -> None:
     before = simulated.vm()
     told = " ".join(simulated.done("clean_point", clean_point_all=True, vmward_incident_time="").split())
     assert simulated.vm() == before
-    assert "is clean (present state: infected, clean-baseline: clean); infected since " in told
-    assert " written since. Nothing was changed." in told
+    assert " is clean; infected since " in told
+    assert " written since; scanned: present state: infected, clean-baseline: clean. Nothing was changed." in told
     found = answer(simulated)
     assert (found["chosen"], found["infected"], found["verdict"]) == ("clean-baseline", ["present state"], "clean")
     assert found["infected_since"] == found["considered"][0]["created"]

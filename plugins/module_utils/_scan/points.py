@@ -226,18 +226,18 @@ def _seconds(created: str, at: datetime) -> int:
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """The answer in one line: which point, since when it is infected, and what a return loses."""
-    tried = ", ".join(f"{_name(one)}: {one['verdict']}" for one in result["points"] if one["verdict"] != "not scanned")
+    """The answer in one line: which point, since when it is infected, what a return loses, and what was looked at."""
     chosen, lost = result["chosen"], result["lost"]
     of = f" of {printable(chosen['created'], 40)}" if chosen and chosen["created"] else ""
     parts = [f"{_name(chosen)}{of} is clean" if chosen else "no clean point"]
-    parts[0] += f" ({tried or 'nothing was scanned'})"
     if result["infected"]:
-        parts.append(
-            f"infected since {printable(result['infected_since'], 40) or 'a time that is not known'} at the latest"
-        )
+        since = printable(result["infected_since"], 40) or "a time that is not known"
+        parts.append(f"infected since {since} at the latest")
     if chosen:
         parts.append(f"a return loses {_time(lost['seconds'])} and {_amount(lost['bytes'])}")
+    tried = [f"{_name(one)}: {one['verdict']}" for one in result["points"] if one["verdict"] != "not scanned"]
+    more = [f"and {len(tried) - 8} more"] if len(tried) > 8 else []
+    parts.append(f"scanned: {', '.join([*tried[:8], *more]) or 'nothing'}")
     return "; ".join(parts) + "".join(f". {why}" for why in result["incomplete_reasons"][:1])
 
 
