@@ -11,7 +11,7 @@ version_added: "0.1.0"
 author: vmward contributors (@vmward)
 description:
   - Takes the C(disks) that M(vmward.remediation.vm_info) tells and gives what M(vmward.remediation.disk_scan) reads.
-  - Read-only media (CD-ROM images) are left out.
+  - Read-only disks and media (CD-ROM images) are left out, and given by O(left_out).
 positional: _input
 options:
   _input:
@@ -25,6 +25,10 @@ options:
     default: ""
   base_only:
     description: Only the base of each chain, the golden image.
+    type: bool
+    default: false
+  left_out:
+    description: Give, instead, what is left out, each with its C(name), C(path) and the reason C(why).
     type: bool
     default: false
 """
@@ -45,11 +49,19 @@ _value:
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
+READ_ONLY = "read-only for the VM, which could not write to it; what it held before was not looked for"
+
 
 def disks_to_scan(
-    disks: Iterable[Mapping[str, Any]], snapshot: str = "", base_only: bool = False
+    disks: Iterable[Mapping[str, Any]], snapshot: str = "", base_only: bool = False, left_out: bool = False
 ) -> list[dict[str, Any]]:
-    """The writable disks with their layers, or with their base alone."""
+    """The writable disks with their layers, or with their base alone; or those that are not scanned."""
+    if left_out:
+        return [
+            {"name": disk["id"], "path": disk["layers"][0]["path"] if disk["layers"] else "", "why": READ_ONLY}
+            for disk in disks
+            if disk["read_only"]
+        ]
     return [
         {
             "name": disk["id"],

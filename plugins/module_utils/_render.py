@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ._model import printable
+from ._report.scans import remarks
 from ._report.story import PHASES, Machine, Phase, Story, clock, is_clean, named_with_paths
 
 WIDTH = 100
@@ -102,7 +103,12 @@ def host_rows(story: Story) -> list[Line]:
 
 def remark(kind: str, text: Any) -> list[Line]:
     label = {"undo": "undo: ", "unproven": "cannot be proven: "}[kind]
-    return [Line(" " * TEXT + part) for part in folded(label + shown(text), WIDTH - TEXT)] if text else []
+    return beneath(label + shown(text)) if text else []
+
+
+def beneath(text: str) -> list[Line]:
+    """More about the row above; the text is one to show."""
+    return [Line(" " * TEXT + part) for part in folded(text, WIDTH - TEXT)]
 
 
 def machine_rows(machine: Machine) -> list[Line]:
@@ -125,6 +131,9 @@ def phase_rows(phase: Phase) -> list[Line]:
         if fact.msg and not (fact.state == phase.state and phase.msg.endswith(fact.msg)):
             claim = "claimed by the guest: " if fact.claimed else ""
             lines += row("" if fact.state == "done" else fact.state, f"- {fact.name}", None, claim + fact.msg)
+        said = remarks(fact.result)
+        lines += [line for text in said[:IN_FULL] for line in beneath(shown(text))]
+        lines += beneath(f"and {len(said) - IN_FULL} more, in the report") if len(said) > IN_FULL else []
     return lines
 
 

@@ -17,6 +17,9 @@ description:
   - Scans the states that a VM's disks can go back to, the newest first, until one is clean. Each of them is judged by
     itself and whole
     chain deep. That a newer one is infected says nothing about an older one, nor the other way round.
+  - The present state can be among them (V(present)), and copies that a backup or an export made (V(backup)). From when
+    on the VM was infected is known of the states that were scanned, so with O(all_points) and the present among them
+    it is known best.
   - What several states share is read and judged once, and the base not at all if it is indexed
     (M(vmward.remediation.golden_index)).
   - Runs on the data host, on a stopped VM or on exported disks. Nothing is written but what is known of contents.
@@ -37,7 +40,9 @@ attributes:
     description: The operating system of the data host.
 options:
   disks:
-    description: The disks as they are now. They are not scanned; they say how much work each point would lose.
+    description:
+      - The disks as they are now. They say how much work each point would lose, and are scanned only as a point
+        V(present).
     type: list
     elements: dict
     required: true
@@ -105,12 +110,20 @@ options:
         type: str
         default: ""
       kind:
-        description: V(snapshot), or V(golden) for the base of each disk alone.
+        description:
+          - V(snapshot), V(golden) for the base of each disk alone, V(present) for the disks as they are now, or
+            V(backup) for copies, which O(points[].disks) names.
         type: str
-        choices: [snapshot, golden]
+        choices: [snapshot, golden, present, backup]
         default: snapshot
+      candidate:
+        description: Whether it may be chosen. Else it is only scanned, to see from when on the VM was infected.
+        type: bool
+        default: true
       disks:
-        description: The disks of this point, as in O(disks), where they are other files (external snapshots, backups).
+        description:
+          - The disks of this point, as in O(disks), where they are other files (external snapshots, backups). One for
+            each of O(disks), of the same name.
         type: list
         elements: dict
         default: []
@@ -119,10 +132,6 @@ options:
     description: Scan all points, also those older than the clean one, to see from when on the VM was infected.
     type: bool
     default: false
-  until:
-    description: The time up to which work would be lost (RFC 3339), for RV(lost).
-    type: str
-    default: ""
   index_directory:
     description: As of M(vmward.remediation.disk_scan).
     type: path
@@ -150,7 +159,9 @@ msg:
   description: The result in one line.
   type: str
   returned: success
-  sample: baseline is clean; 2 newer points are not
+  sample: >-
+    baseline of 2026-01-03T00:00:00Z is clean; infected since 2026-01-04T18:00:00Z at the latest; a return loses the
+    work of 2 d 0 h 00 min and 1.2 MB written since; scanned: evening: infected, baseline: clean
 chosen:
   description: The newest clean point with C(kind), C(id), C(name) and C(created); empty if there is none.
   type: dict
@@ -179,14 +190,15 @@ infected:
   elements: str
   returned: success
 infected_since:
-  description: When the oldest infected one of the scanned points was made. Empty if none is infected.
+  description:
+    - When the oldest infected one of the scanned points was made, so that it was infected then or earlier. Empty if
+      none is infected, or of none that is the time is known.
   type: str
   returned: success
 lost:
   description:
-    - What a return to the chosen point loses. C(seconds) from when it was made to O(until) (V(-1) if unknown), and
-      C(bytes) of disk
-      written since.
+    - What a return to the chosen point loses at most. C(seconds) from when it was made until now, and C(bytes) of disk
+      written since. V(-1) if unknown, as the bytes are for a copy.
   type: dict
   returned: success
 bases:
@@ -218,6 +230,7 @@ cpu_seconds:
   returned: success
 """
 
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -229,49 +242,50 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.options i
     file_spec,
     request_of,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find, in_words
 
 DISKS = {"type": "list", "elements": "dict", "options": DISK}
 POINT = {
     "id": {"type": "str", "default": ""},
     "name": {"type": "str", "default": ""},
     "created": {"type": "str", "default": ""},
-    "kind": {"type": "str", "choices": ["snapshot", "golden"], "default": "snapshot"},
+    "kind": {"type": "str", "choices": ["snapshot", "golden", "present", "backup"], "default": "snapshot"},
+    "candidate": {"type": "bool", "default": True},
     "disks": {**DISKS, "default": []},
 }
 ARGUMENTS = {
     "disks": {**DISKS, "required": True},
     "points": {"type": "list", "elements": "dict", "required": True, "options": POINT},
     "all_points": {"type": "bool", "default": False},
-    "until": {"type": "str", "default": ""},
     "index_directory": {"type": "path"},
     **file_spec(),
 }
 
 
 def points_of(params: dict[str, Any]) -> list[Point]:
-    points = params["points"]
-    if not points or any(point["kind"] == "snapshot" and not (point["id"] or point["disks"]) for point in points):
-        raise BadInput("Cannot look for a clean point: name at least one, each with its id or its disks.")
-    now = disks_of(params["disks"])
+    points, now = params["points"], disks_of(params["disks"])
+    unnamed = [one for one in points if one["kind"] == "snapshot" and not (one["id"] or one["disks"])]
+    if not points or unnamed or any(one["kind"] == "backup" and not one["disks"] for one in points):
+        raise BadInput(
+            "Cannot look for a clean point: name at least one, each with its id or its disks, a backup with its disks."
+        )
+    alone = [disk.name for disk in now if len(disk.layers) < 2 and not disk.clone_of]
+    if alone and any(one["kind"] == "golden" for one in points):
+        raise BadInput("Cannot judge the golden image of disk %s: it stands on none." % ", ".join(alone))
     return [
         Point(
             point["kind"],
             point["id"],
             point["name"] or point["id"],
             point["created"],
-            tuple(disks_of(point["disks"]) or disks_at(now, point["kind"], point["id"])),
+            tuple(
+                disks_of(point["disks"])
+                or disks_at(now, point["kind"], point["id"] if point["kind"] == "snapshot" else "")
+            ),
+            point["candidate"],
         )
         for point in points
     ]
-
-
-def told(result: dict[str, Any]) -> str:
-    """The result in one line."""
-    tried = ", ".join(f"{one['name']}: {one['verdict']}" for one in result["points"] if one["verdict"] != "not scanned")
-    why = f" {result['incomplete_reasons'][0]}" if result["incomplete_reasons"] else ""
-    name = result["chosen"].get("name")
-    return f"{name} is clean ({tried})" if name else f"no clean point ({tried or 'nothing was scanned'}){why}"
 
 
 def main() -> None:
@@ -279,10 +293,10 @@ def main() -> None:
     try:
         points = points_of(module.params)
         request = request_of(module.params, disks_of(module.params["disks"]))
-        result = find(request, points, module.params["all_points"], module.params["until"])
+        result = find(request, points, module.params["all_points"], datetime.now(timezone.utc))
     except BadInput as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=False, msg=told(result), **result)
+    module.exit_json(changed=False, msg=in_words(result), **result)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -254,10 +255,11 @@ def points(base: Path, made: Request, count: int, loading: Loading, loaded: Any)
         for number in reversed(range(count))
     ]
     one = replace(asked, disks=(DiskRequest("vda", layers, "s0"),))
+    now = datetime.now(UTC)
     return {
         "chain_of_one": measured("chain_of_one", lambda: fresh(one, made.directory, loaded), Loading(0, 0)),
-        "chain": measured("chain", lambda: find(replace(asked, directory=""), wanted, True, ""), loading),
-        "chain_on_a_known_base": measured("chain_on_a_known_base", lambda: find(asked, wanted, True, ""), loading),
+        "chain": measured("chain", lambda: find(replace(asked, directory=""), wanted, True, now), loading),
+        "chain_on_a_known_base": measured("chain_on_a_known_base", lambda: find(asked, wanted, True, now), loading),
     }
 
 

@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES, 
 
 ROOT = Path(__file__).resolve().parents[2]
 MB = disks.MB
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def request(*layers: tuple[Path, str], snapshot: str = "", **changes: Any) -> Request:
@@ -485,7 +487,7 @@ def point(own: Lab, top: Path, every: bool, **changes: Any) -> dict[str, Any]:
         Point("snapshot", name, name, f"2026-01-0{name[1]}T00:00:00Z", tuple(disks_at(made.disks, "snapshot", name)))
         for name in ("s4", "s3", "s2", "s1")
     ]
-    return find(made, points, every, "2026-01-05T00:00:00Z")
+    return find(made, points, every, NOW)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -533,10 +535,10 @@ def test_without_a_clean_point_there_is_none(story: tuple[Lab, Path]) -> None:
     made = request((top, "qcow2"), (own.golden, "qcow2"))
     one = Point("snapshot", "s2", "s2", "", tuple(disks_at(made.disks, "snapshot", "s2")))
     none = Point("snapshot", "nosuch", "nosuch", "", tuple(disks_at(made.disks, "snapshot", "nosuch")))
-    result = find(made, [none, one], False, "")
+    result = find(made, [none, one], False, NOW)
     assert (result["chosen"], result["lost"]) == ({}, {})
     assert [point["verdict"] for point in result["points"]] == ["incomplete", "infected"]
-    slow = find(replace(made, limits=Limits(0.01, 1 << 30, 120)), [one], False, "")
+    slow = find(replace(made, limits=Limits(0.01, 1 << 30, 120)), [one], False, NOW)
     assert slow["chosen"] == {}
     assert "deadline" in " ".join(slow["incomplete_reasons"])
 

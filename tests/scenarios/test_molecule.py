@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MOLECULE = ROOT / "extensions" / "molecule"
-ON_THE_LAB = ["contain", "case", "preserve", "scan", "restore", "release"]  # each goes on from the one before
+ON_THE_LAB = ["contain", "case", "preserve", "scan", "clean_point", "restore", "release"]  # one goes on from the other
 FOUND = sorted(path.parent.name for path in MOLECULE.glob("*/molecule.yml"))
 
 

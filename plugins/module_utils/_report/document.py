@@ -15,6 +15,7 @@ from typing import Any
 
 from .._case.entry import Entry
 from .._model import printable
+from .scans import items, remarks
 from .scope import in_words
 from .story import Fact, Story, clock
 
@@ -63,7 +64,9 @@ def document(
         "not_done": not_done(story, verification),
         "findings": [{"vm": vm, **one} for vm, fact in judged for one in findings(fact)],
         "verdicts": [
-            {**statement(vm, f), "verdict": str(f.result["verdict"])} for vm, f in judged if f.result.get("verdict")
+            {**statement(vm, f), "verdict": str(f.result["verdict"]), "remarks": remarks(f.result)}
+            for vm, f in judged
+            if f.result.get("verdict")
         ],
         "clean_points": [clean_point(vm, fact) for vm, fact in facts if fact.name == "clean_point"],
         "notifications": list(
@@ -131,15 +134,19 @@ def not_done(story: Story, verification: Mapping[str, Any]) -> list[dict[str, An
 
 
 def findings(fact: Fact) -> list[dict[str, Any]]:
-    listed = fact.result.get("findings")
-    return [dict(one) for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    return [dict(one) for one in items(fact.result, "findings")]
 
 
 def clean_point(vm: str, fact: Fact) -> dict[str, Any]:
-    listed = fact.result.get("considered")
-    considered = [dict(one) for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    kept = {name: str(fact.result.get(name, "")) for name in ("chosen", "kind", "verdict")}
-    return {**statement(vm, fact), **kept, "considered": considered}
+    kept = {name: str(fact.result.get(name, "")) for name in ("chosen", "kind", "verdict", "infected_since")}
+    lost = fact.result.get("lost")
+    considered = [dict(one) for one in items(fact.result, "considered")]
+    return {
+        **statement(vm, fact),
+        **kept,
+        "lost": dict(lost) if isinstance(lost, Mapping) else {},
+        "considered": considered,
+    }
 
 
 def as_json(told: Mapping[str, Any]) -> str:

@@ -60,6 +60,10 @@ class Phase:
     def ended(self) -> bool:
         return self.seconds is not None
 
+    @property
+    def is_open(self) -> bool:
+        return not self.ended and not all(is_question(fact.phase, fact.name) for fact in self.facts)
+
 
 @dataclass(frozen=True)
 class Now:
@@ -232,14 +236,22 @@ def tell_phase(name: str, entries: Sequence[Entry], stopped: str) -> Phase:
         latest[key] = fact
     end = latest.pop(("end", ""), None)
     facts = tuple(latest.values())
+    entries = [entry for entry in entries if not is_question(str(entry["phase"]), str(entry["action"]))]
+    if not entries:
+        return Phase(name, "not_done", "not run", None, facts)
     if end is None:
-        failed = [fact for fact in facts if fact.state == "failed"]
+        failed = [fact for fact in facts if fact.state == "failed" and not is_question(fact.phase, fact.name)]
         msg = failed[-1].msg if failed else f"begun at {clock(str(entries[0]['time']))}, its end is not recorded"
         return Phase(name, "failed" if failed else "not_done", msg, None, facts)
     # a verdict that came later is about another thing that was scanned, such as a candidate for the clean point
     later = [f for f in facts if f.state == "failed" and f.seq > end.seq and "verdict" not in f.result]
     state, msg = ("failed", later[-1].msg) if later else (end.state, end.msg)
     return Phase(name, state, msg, seconds_of(end.result, entries), facts)
+
+
+def is_question(phase: str, action: str) -> bool:
+    """To ask for the clean point is no part of the scan: it begins nothing, and nothing is missing when it fails."""
+    return (phase, action) == ("scan", "clean_point")
 
 
 def read_fact(entry: Entry) -> Fact:
@@ -310,7 +322,7 @@ def shortfalls(machine: Machine, proof: str, needed: Sequence[str]) -> list[str]
     for phase in machine.phases:
         if phase.state == "failed" and not (phase.name == "contain" and unproven):  # the proof says it better
             found.append(f"{machine.name}: {phase.name} failed: {phase.msg or 'no reason is recorded'}")
-        elif phase.state == "not_done" and (phase.name in needed or phase.facts and not phase.ended):
+        elif phase.state == "not_done" and (phase.name in needed or phase.is_open):
             found.append(f"{machine.name}: {phase.name} was not done: {phase.msg}")
     point = machine.fact("restore", "clean_point")
     if point and point.result.get("verdict") != "clean" and machine.isolation != "free":

@@ -14,37 +14,59 @@ from typing import Any, Callable
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .chain import Layer, open_chain
-from .job import DiskRequest, Request, check_directory, confined, opened, outcome, prepare, spent, unpacked, with_bases
+from .job import (
+    BadInput,
+    DiskRequest,
+    Request,
+    check_directory,
+    confined,
+    opened,
+    outcome,
+    prepare,
+    spent,
+    unpacked,
+    with_bases,
+)
 from .judge import Emit, Judge
 from .listen import Listener, Progress
 from .places import apart
 from .sandbox import Ended
 from .scanner import DiskSpec, Scanner
-from .verdict import Tally, Verdict
+from .verdict import Tally, Verdict, printable
 
 _SHOWN = ("kind", "id", "name", "created")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One state: disks as they were, or are."""
+    """One state: disks as they were, or are. One that is no candidate is looked at, but never chosen."""
 
     kind: str
     id: str
     name: str
     created: str
     disks: tuple[DiskRequest, ...]
+    candidate: bool = True
 
 
 def disks_at(now: Sequence[DiskRequest], kind: str, snapshot: str) -> list[DiskRequest]:
-    """The disks of now in another state: an internal snapshot of them, or the base alone."""
+    """The disks of now in another state: an internal snapshot of them, the base alone, or (no snapshot) the present."""
     if kind == "golden":
         return [replace(disk, layers=disk.clone_of or disk.layers[-1:], snapshot="", clone_of=()) for disk in now]
     return [replace(disk, snapshot=snapshot) for disk in now]
 
 
-def find(request: Request, points: Sequence[Point], every: bool, until: str) -> dict[str, Any]:
-    """Scan the points, the newest first, until one is clean (or all of them). request.disks are the disks of now."""
+def find(request: Request, points: Sequence[Point], every: bool, at: datetime) -> dict[str, Any]:
+    """Scan the points, the newest first, until one is clean (or all of them). request.disks are the disks of now.
+
+    `at`: the time of now. What a return loses is all that was done until then, whenever the incident began.
+    """
+    for point in points:
+        if sorted(disk.name for disk in point.disks) != sorted(disk.name for disk in request.disks):
+            raise BadInput(
+                "Cannot judge %s by a part of its disks, or by others: it has %s, the VM has %s. Name a copy of each."
+                % (printable(point.name, 60), _names(point.disks), _names(request.disks))
+            )
     check_directory(request)
     flat = [disk for point in points for disk in point.disks]
     with opened([*request.disks, *flat]) as (disks, layers):
@@ -54,7 +76,8 @@ def find(request: Request, points: Sequence[Point], every: bool, until: str) -> 
         )
     found = dict(listener.points)
     told = [_told(point, found.get(str(number)), ended) for number, point in enumerate(points)]
-    return {**_chosen(told, until), "points": told, **_shared(listener, ended)}
+    chosen = next((one for one, point in zip(told, points) if point.candidate and _is(one, Verdict.CLEAN)), None)
+    return {**_chosen(told, chosen, at), "points": told, **_shared(listener, ended)}
 
 
 def _prepare(
@@ -89,9 +112,10 @@ def _prepare(
             prepared.judge.begin()
             specs = bases.under(specs, told)
             scanner.run(specs)
-            told("since", {"bytes": _since(newest, scanner.disks)})
+            is_copy = any(disk.layers[-1] not in one.layers for disk, one in zip(_sorted(now), _sorted(specs)))
+            told("since", {"bytes": -1 if is_copy else _since(newest, scanner.disks)})
             told("finished", {})
-            if watch.tally.verdict() is Verdict.CLEAN and not every:
+            if watch.tally.verdict() is Verdict.CLEAN and point.candidate and not every:
                 return
 
     return work
@@ -134,6 +158,14 @@ class _Bases:
         return scanner.index if own.tally.verdict() is Verdict.CLEAN else None
 
 
+def _sorted(disks: Sequence[DiskSpec]) -> list[DiskSpec]:
+    return sorted(disks, key=lambda disk: disk.name)
+
+
+def _names(disks: Sequence[DiskRequest]) -> str:
+    return printable(", ".join(disk.name for disk in disks) or "none", 200)
+
+
 def _since(newest: dict[str, Blocks], then: dict[str, Blocks]) -> int:
     """How much was written since; by where it lies, so nothing is read."""
     if set(newest) != set(then):
@@ -159,15 +191,18 @@ def _told(point: Point, tally: Tally | None, ended: Ended) -> dict[str, Any]:
     }
 
 
-def _chosen(told: Sequence[dict[str, Any]], until: str) -> dict[str, Any]:
-    chosen = next((one for one in told if one["verdict"] == Verdict.CLEAN.value), None)
-    infected = [one for one in told if one["verdict"] == Verdict.INFECTED.value]
+def _chosen(told: Sequence[dict[str, Any]], chosen: dict[str, Any] | None, at: datetime) -> dict[str, Any]:
+    infected = [one for one in told if _is(one, Verdict.INFECTED)]
     return {
         "chosen": {key: chosen[key] for key in _SHOWN} if chosen else {},
-        "infected_since": infected[-1]["created"] if infected else "",
+        "infected_since": next((one["created"] for one in reversed(infected) if one["created"]), ""),
         "infected": [one["name"] for one in infected],
-        "lost": {"seconds": _seconds(chosen["created"], until), "bytes": chosen["bytes_since"]} if chosen else {},
+        "lost": {"seconds": _seconds(chosen["created"], at), "bytes": chosen["bytes_since"]} if chosen else {},
     }
+
+
+def _is(one: dict[str, Any], verdict: Verdict) -> bool:
+    return bool(one["verdict"] == verdict.value)
 
 
 def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
@@ -181,12 +216,41 @@ def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
     }
 
 
-def _seconds(created: str, until: str) -> int:
-    """Between two times of RFC 3339; -1 if one of them is not told."""
+def _seconds(created: str, at: datetime) -> int:
+    """From a time of RFC 3339 to another; -1 if it is not told."""
     try:
-        then, now = (datetime.fromisoformat(text.strip().replace("Z", "+00:00")) for text in (created, until))
+        then = datetime.fromisoformat(created.strip().replace("Z", "+00:00"))
     except ValueError:
         return -1
-    zone = timezone.utc
-    then, now = (one if one.tzinfo else one.replace(tzinfo=zone) for one in (then, now))
-    return max(0, round((now - then).total_seconds()))
+    return max(0, round((at - (then if then.tzinfo else then.replace(tzinfo=timezone.utc))).total_seconds()))
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The answer in one line: which point, since when it is infected, what a return loses, and what was looked at."""
+    chosen, lost = result["chosen"], result["lost"]
+    of = f" of {printable(chosen['created'], 40)}" if chosen and chosen["created"] else ""
+    parts = [f"{_name(chosen)}{of} is clean" if chosen else "no clean point"]
+    if result["infected"]:
+        since = printable(result["infected_since"], 40) or "a time that is not known"
+        parts.append(f"infected since {since} at the latest")
+    if chosen:
+        parts.append(f"a return loses {_time(lost['seconds'])} and {_amount(lost['bytes'])}")
+    tried = [f"{_name(one)}: {one['verdict']}" for one in result["points"] if one["verdict"] != "not scanned"]
+    more = [f"and {len(tried) - 8} more"] if len(tried) > 8 else []
+    parts.append(f"scanned: {', '.join([*tried[:8], *more]) or 'nothing'}")
+    return "; ".join(parts) + "".join(f". {why}" for why in result["incomplete_reasons"][:1])
+
+
+def _name(point: dict[str, Any]) -> str:
+    return printable(str(point["name"]), 60)
+
+
+def _time(seconds: int) -> str:
+    if seconds < 0:
+        return "the work since a time that is not known"
+    days, rest = divmod(seconds, 86400)
+    return "the work of %s%d h %02d min" % ("%d d " % days if days else "", rest // 3600, rest % 3600 // 60)
+
+
+def _amount(size: int) -> str:
+    return "%.1f MB written since" % (size / 1e6) if size >= 0 else "an amount of data that is not known"

@@ -40,3 +40,55 @@ def test_the_newest_from_before_the_incident_comes_first() -> None:
 def test_a_wrong_incident_time_is_said_to_be_one() -> None:
     with pytest.raises(AnsibleFilterError, match="'yesterday' is not a time. Write vmward_incident_time"):
         restore_points(SNAPSHOTS, before="yesterday")
+
+
+DISKS = [{"name": "vda", "layers": [{"path": "/top", "format": "qcow2"}, {"path": "/golden", "format": "qcow2"}]}]
+
+
+def kept(name: str, time: str, *disks: str) -> dict[str, object]:
+    return {"name": name, "time": time, "disks": [{"disk": one, "path": f"/{one}", "format": "raw"} for one in disks]}
+
+
+def test_all_points_come_with_the_present_and_say_which_may_be_taken() -> None:
+    points = restore_points(SNAPSHOTS, before=INCIDENT, every=True, now="2026-01-05T00:00:00Z")
+    assert [(point["kind"], point["name"], point["candidate"]) for point in points] == [
+        ("present", "present state", False),
+        ("snapshot", "new", False),
+        ("snapshot", "old", True),
+        ("snapshot", "undated\n", False),
+    ]
+    assert points[0]["created"] == "2026-01-05T00:00:00Z"
+    asked = restore_points(SNAPSHOTS, every=True)
+    assert [point["candidate"] for point in asked] == [False, True, True, True]
+    golden = restore_points(SNAPSHOTS, golden=True, every=True)
+    assert [point["kind"] for point in golden if point["candidate"]] == ["golden"]
+    assert len(golden) == 5
+    with pytest.raises(AnsibleFilterError, match="There is no snapshot named 'nosuch'"):
+        restore_points(SNAPSHOTS, named="nosuch", every=True)
+
+
+def test_a_backup_takes_its_place_among_the_snapshots() -> None:
+    backups = [kept("nightly", "2026-01-01T12:00:00Z", "vda"), kept("late", "2026-01-04T00:00:00Z", "vda")]
+    points = restore_points(SNAPSHOTS[::2], before=INCIDENT, backups=backups, disks=DISKS)
+    assert [(point["kind"], point["name"]) for point in points] == [("backup", "nightly"), ("snapshot", "old")]
+    image, golden = {"path": "/vda", "format": "raw"}, {"path": "/golden", "format": "qcow2"}
+    assert points[0]["disks"] == [{"name": "vda", "layers": [image], "clone_of": [golden]}]
+    (named,) = restore_points(SNAPSHOTS, named="late", backups=backups, disks=DISKS)
+    assert named["kind"] == "backup"
+    alone = [{**DISKS[0], "layers": DISKS[0]["layers"][:1]}]
+    assert restore_points([], named="late", backups=backups, disks=alone)[0]["disks"][0]["clone_of"] == []
+
+
+@pytest.mark.parametrize(
+    ("backup", "why"),
+    [
+        (kept("part\x1b", "2026-01-01T00:00:00Z", "vdb"), r"'part\\x1b' has the disks vdb, the VM has vda"),
+        (kept("twice", "2026-01-01T00:00:00Z", "vda", "vda"), "Name one copy of each"),
+        (kept("more", "2026-01-01T00:00:00Z", "vda", "vdb"), "Name one copy of each"),
+        (kept("odd", "last night", "vda"), "'last night' is not the time of a backup"),
+        ({"name": "bare"}, "is not told as a name, a time and disks"),
+    ],
+)
+def test_a_backup_that_is_none_of_the_vm_is_refused(backup: dict[str, object], why: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=why):
+        restore_points(SNAPSHOTS, named="old", backups=[backup], disks=DISKS)

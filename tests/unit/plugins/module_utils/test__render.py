@@ -190,3 +190,19 @@ def test_vms_with_the_same_plan_are_told_together() -> None:
     assert told[1] == "desk1, desk2"
     assert sum("seal 1 NIC" in line for line in told) == 1
     assert "app1" in told
+
+
+def test_what_a_verdict_rests_on_and_leaves_out_is_beneath_it() -> None:
+    bases = [{"disk": f"vd{letter}", "base": HOSTILE, "used": False, "why": "it is stale"} for letter in "abcdef"]
+    left = [{"name": "sda", "path": HOSTILE, "why": "read-only"}]
+    few = entry("scan", "disk", msg="clean", verdict="clean", what="active disk", bases=bases[:1], not_scanned=left)
+    many = entry("restore", "clean_point", msg="s3 is clean", verdict="clean", bases=bases)
+    written = book(*contained(), few, many)
+    lines = [line.text for line in summary(tell("2026-0142", written.entries), place(written))]
+    assert not [line for line in lines if not line.isascii() or not line.isprintable()]
+    assert all(len(line) <= WIDTH for line in lines if line.startswith(" " * 30))
+    screen = " ".join(" ".join(lines).split())
+    assert "- disk active disk: clean vda: all of it was scanned, nothing known of x" in screen
+    assert "was relied on: it is stale sda was NOT scanned: read-only" in screen
+    assert "clean_point s3 is clean vda: all of it" in screen
+    assert "and 1 more, in the report" in screen

@@ -153,6 +153,10 @@ def test_foreign_text_stays_text(hostile: str) -> None:
         kind=hostile,
         verdict=hostile,
         considered=[{"name": hostile, "created": hostile, "verdict": hostile}],
+        infected_since=hostile,
+        lost={"seconds": hostile, "bytes": -1},
+        bases=[{"disk": hostile, "base": hostile, "why": hostile}],
+        not_scanned=[{"name": hostile, "path": hostile, "why": hostile}],
     )
     kept = entry(
         "preserve",
@@ -165,12 +169,39 @@ def test_foreign_text_stays_text(hostile: str) -> None:
     told = made(*contained(hostile), kept, disk, end("scan", hostile, msg=hostile), point, title=hostile)
     page = as_html(told)
     plain = {tag for tag, _attrs in Elements(as_html(made(*contained(), *preserved(), *remediated()))).found}
-    assert {tag for tag, _attrs in Elements(page).found} <= plain | {"ul", "li"}
+    assert {tag for tag, _attrs in Elements(page).found} <= plain | {"ul", "li", "br"}
     assert printable(hostile, 4000) in Elements(page).text
     assert not [char for char in page if not char.isprintable() and char != "\n"]
     text = as_json(told)
     assert text.isascii()
     assert json.loads(text)["vms"][0]["name"] == hostile
+
+
+def test_what_a_verdict_rests_on_and_leaves_out_is_told() -> None:
+    base = {"disk": "vda", "base": "/golden", "used": False, "why": "the base was changed since it was indexed"}
+    good = {"disk": "vdb", "base": "/golden", "used": True, "why": ""}
+    left = {"name": "sda", "path": "/iso", "why": "read-only"}
+    point = {"chosen": "s3", "kind": "snapshot", "verdict": "clean", "infected_since": "2026-01-04T00:00:00Z"}
+    told = made(
+        entry("scan", "disk", msg="clean", verdict="clean", bases=[base, base, good], not_scanned=[left]),
+        entry("scan", "clean_point", msg="s3 is clean", **point, lost={"seconds": 60, "bytes": 9}),
+    )
+    stale = (
+        "vda: all of it was scanned, nothing known of /golden was relied on: the base was changed since it was indexed"
+    )
+    assert told["verdicts"][0]["remarks"] == [stale, "sda was NOT scanned: read-only (/iso)"]
+    assert (told["clean_points"][0]["infected_since"], told["clean_points"][0]["lost"]["seconds"]) == (
+        "2026-01-04T00:00:00Z",
+        60,
+    )
+    text = Elements(as_html(told)).text
+    for expected in (
+        stale,
+        "sda was NOT scanned: read-only (/iso)",
+        "desk1 could be brought back from s3",
+        "s3 is clean",
+    ):
+        assert expected in text
 
 
 def test_what_does_not_verify_is_said_first() -> None:

@@ -218,3 +218,17 @@ def test_an_entry_about_the_case_is_about_the_vms_it_lists() -> None:
     story = tell("2026-0142", book(*contained("desk1"), *contained("desk2"), mail, end("notify", "desk2")).entries)
     found = {m.name: [p.state for p in m.phases if p.name == "notify"] for m in story.machines}
     assert found == {"desk1": ["not_done"], "desk2": ["done"]}
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_a_question_for_the_clean_point_is_no_scan(state: str) -> None:
+    asked = entry("scan", "clean_point", state=state, msg="s3 is clean", verdict="clean")
+    machine = told(*contained(), asked)
+    (scan,) = [phase for phase in machine.phases if phase.name == "scan"]
+    assert (scan.state, scan.msg, [fact.msg for fact in scan.facts]) == ("not_done", "not run", ["s3 is clean"])
+    assert machine.shortfalls == ()
+    assert "desk1: scan was not done: not run" in told(*contained(), asked, phases=("scan",)).shortfalls
+    later = told(*contained(), *remediated()[:2], asked)
+    assert next(phase for phase in later.phases if phase.name == "scan").state == "done"
+    begun = told(*contained(), asked, entry("scan", "disk", verdict="clean", what="active disk"))
+    assert begun.shortfalls[0].startswith("desk1: scan was not done: begun at ")

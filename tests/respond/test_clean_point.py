@@ -1,0 +1,75 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which point is clean, since when it is infected, what is lost: asked without restoring, on the simulation."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmward.remediation.tests.respond.test_choices import Tour, is_free
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Tour:
+    return Tour(tmp_path / "tour")
+
+
+def answer(simulated: Tour, phase: str = "scan") -> dict[str, Any]:
+    return simulated.entries(phase, "clean_point")[-1]
+
+
+def backup(simulated: Tour, time: str) -> dict[str, Any]:
+    """A whole copy of the golden image."""
+    copy = simulated.directory / "backup.raw"
+    golden = simulated.directory / "golden.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", golden, copy], check=True)
+    return {"name": "nightly", "time": time, "disks": [{"disk": "vda", "path": str(copy), "format": "raw"}]}
+
+
+def test_the_question_is_answered_and_changes_nothing(simulated: Tour) -> None:
+    simulated.done("contain")
+    before = simulated.vm()
+    told = " ".join(simulated.done("clean_point", clean_point_all=True, vmward_incident_time="").split())
+    assert simulated.vm() == before
+    assert " is clean; infected since " in told
+    assert " written since; scanned: present state: infected, clean-baseline: clean. Nothing was changed." in told
+    found = answer(simulated)
+    assert (found["chosen"], found["infected"], found["verdict"]) == ("clean-baseline", ["present state"], "clean")
+    assert found["infected_since"] == found["considered"][0]["created"]
+    assert found["lost"]["seconds"] >= 0
+    screen = " ".join(simulated.play("status").stdout.split())
+    assert "infected since" in screen
+    assert "NOT DONE scan not run - clean_point clean-baseline of" in screen
+    simulated.done("preserve", vmward_actor="bob")  # nobody has to wait for a question to be over
+    kept = simulated.done("clean_point", clean_point_all=True, clean_point_exports=True)
+    exports = [one for one in answer(simulated)["considered"] if one["kind"] == "backup"]
+    assert [(one["name"][:13], one["verdict"]) for one in exports] == [("export desk1-", "infected")], kept
+    assert answer(simulated)["infected_since"] == exports[0]["created"]
+
+
+def test_nothing_is_asked_for_without_a_time(simulated: Tour) -> None:
+    simulated.done("contain")
+    assert "When did the incident begin?" in simulated.failed("clean_point", vmward_incident_time="")
+    elsewhere = simulated.failed("clean_point", clean_point_exports=True, vmward_evidence_host="localhost")
+    assert "The exported disks of desk1 lie on localhost, and its points are read on tour1." in elsewhere
+
+
+def test_a_backup_can_be_the_clean_point_and_is_not_brought_back_by_itself(simulated: Tour) -> None:
+    simulated.done("contain")
+    simulated.done("preserve")
+    newest = {"clean_point_backups": [backup(simulated, "2037-01-01T00:00:00Z")]}
+    later = "2038-01-01T00:00:00Z"
+    simulated.done("clean_point", vmward_incident_time=later, **newest)
+    assert (answer(simulated)["kind"], answer(simulated)["chosen"]) == ("backup", "nightly")
+    told = simulated.failed("restore", vmward_incident_time=later, **newest)
+    assert "NOT DONE: the newest clean point of desk1 is a backup, nightly 2037-01-01T00:00:00Z" in told
+    assert "to restore from a backup is not built. Nothing was reverted." in told
+    assert answer(simulated, "restore")["kind"] == "backup"
+    assert simulated.entries("restore", "begin") == []
+    assert simulated.entries("restore", "end")[-1]["state"] == "failed"
+    assert not is_free(simulated.vm())

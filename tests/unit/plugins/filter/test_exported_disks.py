@@ -1,0 +1,32 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The exported disks of a case as backups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.vmward.remediation.plugins.filter.exported_disks import exported_disks
+
+
+def kept(*paths: str, taken_at: str = "2026-01-31T12:05:00Z") -> dict[str, Any]:
+    return {"action": "evidence", "artefacts": [{"path": path, "taken_at": taken_at} for path in paths]}
+
+
+def test_each_cut_is_one_export_of_all_its_disks() -> None:
+    first, second = "evidence/data/desk1-20260131T120000Z", "evidence/data/desk1-20260202T080000Z"
+    entries = [
+        kept(f"{first}/memory.elf", f"{first}/disk-vda.qcow2", f"{first}/disk-vda.qcow2.json"),
+        kept(f"{first}/disk-vdb.qcow2", taken_at="2026-01-31T12:07:00Z"),
+        kept(f"{second}/disk-vda.qcow2", taken_at="2026-02-02T08:01:00Z"),
+        kept("evidence/data/x/y/disk-vda.qcow2", "report/disk-vda.qcow2"),
+        {"action": "begin"},
+    ]
+    older, newer = exported_disks(entries, "/srv/cases/1")
+    assert (older["name"], older["time"]) == ("export desk1-20260131T120000Z", "2026-01-31T12:07:00Z")
+    assert older["disks"] == [
+        {"disk": "vda", "path": f"/srv/cases/1/{first}/disk-vda.qcow2", "format": "qcow2"},
+        {"disk": "vdb", "path": f"/srv/cases/1/{first}/disk-vdb.qcow2", "format": "qcow2"},
+    ]
+    assert (newer["time"], len(newer["disks"])) == ("2026-02-02T08:01:00Z", 1)
