@@ -28,6 +28,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     Request,
     scan,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import KEY
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
 from ansible_collections.vmward.remediation.tests.corpus import disks
@@ -153,3 +154,19 @@ def test_disks_of_lvm_are_read_together(images: dict[str, Path], tmp_path: Path)
     with job.opened(asked) as (specs, _layers):
         groups = together(specs, LIMITS, 2)
     assert [[disk.name for disk in group] for group in groups] == [["clean"], ["p2", "p1"], ["infected"]]
+
+
+def test_only_a_disk_that_is_clean_leaves_contents_that_later_scans_rely_on(
+    images: dict[str, Path], tmp_path: Path
+) -> None:
+    files = {**disks.harmless(), "eicar.com": disks.EICAR}
+    mixed = {**images, "infected": disks.ext4(tmp_path / "mixed.img", files)}
+
+    def kept(*names: str) -> int:
+        place = tmp_path / "-".join(names)
+        look(mixed, list(names), directory=str(place))
+        return sum(path.stat().st_size // KEY for path in place.glob("*.clean"))
+
+    assert kept("clean") == len(set(disks.harmless().values()) - {b""})
+    assert kept("doubtful") == kept("infected") == 0
+    assert kept("infected", "clean") == kept("clean")

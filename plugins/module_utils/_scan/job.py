@@ -32,7 +32,7 @@ from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
 from .self_test import open_images, passes
-from .verdict import BaseUse, Tally, printable
+from .verdict import BaseUse, Tally, Verdict, printable
 
 MAX_RULE_FILE = 256 << 20
 FILE_TIMEOUT = 300
@@ -198,7 +198,9 @@ def confined_all(
             if state_of(layer)[2:6] != state[2:6]:
                 for tally in listener.tallies():
                     tally.add_reason("%s was changed while it was read." % layer.path)
-        if request.directory and listener.binding and not ended.trouble:
+        # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
+        is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
+        if request.directory and listener.binding and is_clean:
             Known(request.directory).add_contents(listener.binding, listener.fresh)
 
     jobs = [

@@ -112,6 +112,15 @@ class Tally:
         if len(self.changes) < MAX_CHANGES:
             self.changes.append(change)
 
+    def add_more(self, kind: str, name: str, count: int) -> None:
+        """Findings, indicators or changes (these by name) that are counted, but not listed."""
+        if kind == "finding":
+            self.findings_count += count
+        elif kind == "indicator":
+            self.indicators_count += count
+        elif name in self.changes_count or len(self.changes_count) < 100:
+            self.changes_count[name] = self.changes_count.get(name, 0) + count
+
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
         if len(self.reasons) < MAX_REASONS:
