@@ -326,7 +326,8 @@ def ratios_of(figures: dict[str, Any], size: Size) -> dict[str, float]:
         parts = one["full"]["cpu"] + size.points * one["chain_of_one"]["cpu"]
         found[f"chain, {told}"] = one["chain"]["cpu"] / parts
         found[f"cold, beside a plain read, {told}"] = one["cold"]["scan"] / one["cold"]["read"]
-        found[f"largest delta, cold, beside hot, {told}"] = one["cold"]["scan"] / one[f"{size.deltas[-1]} MB"]["seconds"]
+        hot = one[f"{size.deltas[-1]} MB"]["seconds"]
+        found[f"largest delta, cold, beside hot, {told}"] = one["cold"]["scan"] / hot
     return {name: round(ratio, 2) for name, ratio in found.items()}
 
 

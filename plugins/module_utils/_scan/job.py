@@ -19,7 +19,8 @@ from .baseline import unpack
 from .blocks import UnreadableImage
 from .chain import Layer
 from .claim import claimed
-from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara, compiled
+from .clamd import SILENT, clamd_of
+from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
 from .groups import each_disk, merged, together, worst
@@ -32,14 +33,10 @@ from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
 from .self_test import open_images, passes
-from .verdict import BaseUse, Tally, Verdict, printable
+from .verdict import BaseUse, Tally, Verdict, ageing, printable
 
 MAX_RULE_FILE = 256 << 20
 FILE_TIMEOUT = 300
-_SILENT = (
-    "clamd does not say when an archive exceeds its limits, so that what such a one holds was not judged. "
-    "Set AlertExceedsMax yes in clamd.conf and restart clamd."
-)
 
 
 class BadInput(Exception):
@@ -83,6 +80,7 @@ class Request:
     several: bool = False  # several states of the same disks share most of their contents
     at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
     records: Records | None = None  # filled by the scan
+    dry: bool = False  # nothing may be written
 
     @property
     def children(self) -> int:
@@ -239,7 +237,7 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     if request.rules or "yara" in request.engines_required:
         makers["yara"] = lambda: Yara(request.rules, FILE_TIMEOUT, rules)
     if request.clamd_socket or "clamd" in request.engines_required:
-        makers["clamd"] = lambda: Clamd(request.clamd_socket, FILE_TIMEOUT, request.clamd_database)
+        makers["clamd"] = lambda: clamd_of(request, FILE_TIMEOUT, emit)
     for make in makers.values():
         try:
             engines.append(make())
@@ -252,10 +250,12 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     for one in described:
         emit("engine", one)
         if one.get("limits") == "silent":
-            emit("reason" if "clamd" in request.engines_required else "note", {"text": _SILENT})
+            emit("reason" if "clamd" in request.engines_required else "note", {"text": SILENT})
     if not engines:
         emit("reason", {"text": "No engine is ready, so nothing was read."})
         return None
+    for text in ageing(described):
+        emit("note", {"text": text})
     for text in request.indicators.ignored:
         emit("note", {"text": "Indicators of compromise: %s." % text})
     bound = ""

@@ -21,6 +21,7 @@ from .engines import WINDOW, Content, Engine, EngineFailed, Hit
 from .ext4_records import BadFilesystem
 from .foreign import NotReadable
 from .ioc import NO_INDICATORS, Indicators
+from .packed import HEAD, is_packed
 from .partitions import BadPartitionTable, Extent
 from .verdict import MAX_CHANGES, MAX_FINDINGS, Finding, printable
 
@@ -99,6 +100,9 @@ class Judge:
         self.engines = engines
         # ClamAV judges files by their type, and raw bytes have none
         self._raw_engines = [engine for engine in engines if engine.name == "yara"]
+        # what lies in archives is judged by none
+        self._leaves_packed = not any(getattr(engine, "unpacks", False) for engine in engines)
+        self._unopened = 0
         self.emit = Brief(emit)
         self._whole_limit = whole_limit
         self._max_file_size = max_file_size
@@ -209,6 +213,8 @@ class Judge:
         gaps: list[str] = []
         sha256 = ""
         try:
+            if self._leaves_packed and is_packed(content.head(HEAD)):
+                self._unopened += 1
             if content.size and not self._is_known(content):
                 self._ask(content, hits, gaps)
             if hits and content.size <= _HASHED:
@@ -322,6 +328,9 @@ class Judge:
     def flush(self) -> None:
         """Tell what was only counted so far, and which contents were found clean."""
         self.emit.flush()
+        if self._unopened:
+            self.emit("unopened", {"count": self._unopened})
+            self._unopened = 0
         self._tell_fresh()
 
     def _tell_fresh(self) -> None:

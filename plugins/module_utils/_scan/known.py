@@ -82,7 +82,7 @@ def binding(engines: Sequence[dict[str, Any]], extra: Sequence[Any]) -> str:
     """One text for all that decides on a verdict."""
     told = [
         [one["name"], one["version"], sorted(rule["sha256"] for rule in one["rules"])]
-        + [one.get("database", ""), one.get("limits", "")]
+        + [one.get("database", ""), one.get("limits", ""), one.get("archives", "")]
         for one in engines
     ]
     return hashlib.sha256(json.dumps([READER, FORMAT, told, list(extra)], sort_keys=True).encode()).hexdigest()

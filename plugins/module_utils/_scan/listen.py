@@ -182,6 +182,9 @@ class Listener:
             raise ValueError("more points than asked for")
         self.points.append((str(body["id"]), self.tally))
 
+    def _unopened(self, body: dict[str, Any]) -> None:
+        self.tally.unopened += max(0, int(body["count"]))
+
     def _since(self, body: dict[str, Any]) -> None:
         self.tally.bytes_since = int(body["bytes"])
 

@@ -131,7 +131,8 @@ def test_what_exceeds_what_is_remembered_is_no_reason(monkeypatch: pytest.Monkey
     for kind, body in told_by(many(5), set()):
         listener.take(kind, body)
     assert (len(listener.fresh), listener.tally.reasons) == (3, [])
-    assert listener.tally.notes == ["More contents were found clean than are remembered (3): later scans judge the rest anew."]
+    told = "More contents were found clean than are remembered (3): later scans judge the rest anew."
+    assert listener.tally.notes == [told]
 
 
 def change(number: int) -> dict[str, Any]:
@@ -171,8 +172,13 @@ def test_findings_beyond_those_listed_are_counted_for_each_state_of_the_disks() 
 
 
 @pytest.mark.parametrize(
-    "body", [{"of": "change", "counts": {"new": -1}}, {"of": "reason", "counts": {"reason": 1}}, {"of": "finding", "counts": {"new": True}}]
-)  # fmt: skip
+    "body",
+    [
+        {"of": "change", "counts": {"new": -1}},
+        {"of": "reason", "counts": {"reason": 1}},
+        {"of": "finding", "counts": {"new": True}},
+    ],
+)
 def test_a_count_that_makes_no_sense_is_nonsense(body: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no count"):
         Listener(Progress("", 0)).take("more", body)
