@@ -41,6 +41,8 @@ def test_it_runs_to_its_end(small: Path) -> None:
     assert bench.main() == 0
     told = json.loads(small.read_text())
     assert {name.split(",")[0] for name in told["ratios"]} >= {"dissect", "floor"}
+    spent = told["figures"]["few_rules"]["spent"]
+    assert all(spent["10 MB"][kind] > 0 for kind in ("comparing", "reading", "hashing", "engines", "other"))
     assert {told["figures"][rules]["full"]["verdict"] for rules in ("few_rules", "many_rules")} == {"clean"}
 
 
