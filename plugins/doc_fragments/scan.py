@@ -64,7 +64,8 @@ options:
   clamd_socket:
     description:
       - UNIX socket of a running clamd. If it is set, the engine V(clamd) is used and must work.
-      - Where it is among O(engines_required), C(AlertExceedsMax yes) in C(clamd.conf) is required for the verdict V(clean).
+      - Where it is among O(engines_required), C(AlertExceedsMax yes) and C(ScanArchive yes) in C(clamd.conf) are needed for
+        the verdict V(clean).
     type: path
   clamd_database:
     description:

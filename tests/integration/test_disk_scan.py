@@ -685,8 +685,10 @@ def test_archives_are_opened_by_clamd_unless_it_is_told_not_to(tmp_path: Path, c
     assert "unopened" not in in_one_line(result)
     with clam.daemon("ScanArchive no") as closed:
         result = look((image, "raw"), clamd_socket=closed)
+        required = look((image, "raw"), clamd_socket=closed, engines_required=("yara", "clamd"))
     assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
     assert result["engines"][1]["archives"] == "closed"
+    assert_incomplete(required, "clamd does not open archives")
 
 
 LIAR = """

@@ -64,7 +64,6 @@ def look(images: dict[str, Path], names: list[str], **changes: Any) -> dict[str,
 FRESH = """
 import json, pickle, sys
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import job
-job.FILE_TIMEOUT = 1
 print(json.dumps(job.scan(pickle.load(sys.stdin.buffer))))
 """
 
@@ -135,7 +134,8 @@ def test_an_endless_rule_ends_in_children_that_share_it(images: dict[str, Path])
     endless = "rule endless { condition: filesize > 100000 and for all i in (0..9223372036854775806) : (i >= 0) }"
     place = images["clean"].parent / "one"
     one = {"a": disks.ext4(place.with_suffix(".a"), {"f": b"x" * 200000}), "b": images["infected"]}
-    request = asked_of(one, ["a", "b"], rules=(*RULES, RuleFile("/rules/endless.yar", endless, "", 0)))
+    rules = (*RULES, RuleFile("/rules/endless.yar", endless, "", 0))
+    request = asked_of(one, ["a", "b"], rules=rules, file_timeout=1)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "build/collections")}
     argv = [sys.executable, "-c", FRESH]
     done = subprocess.run(argv, input=pickle.dumps(request), env=environment, capture_output=True, check=True)

@@ -36,9 +36,13 @@ _PROVEN = 1 << 20
 _MOST = (1 << 31) - 1
 _LIMIT = "Heuristics.Limits.Exceeded"
 _FOUND = " FOUND"
-SILENT = (
+_SILENT = (
     "clamd does not say when an archive exceeds its limits, so that what such a one holds was not judged. "
     "Set AlertExceedsMax yes in clamd.conf and restart clamd."
+)
+_CLOSED = (
+    "clamd does not open archives, so that what lies in one was not judged. Set ScanArchive yes in clamd.conf and "
+    "restart clamd."
 )
 _NOT_RELIED_ON = "Nothing that ClamAV judged is relied on later: %s."
 
@@ -106,9 +110,15 @@ class Clamd:
         }
 
 
-def clamd_of(request: Request, timeout: float, emit: Emit) -> Clamd:
+def doubts(described: dict[str, Any]) -> list[str]:
+    """What of its configuration keeps ClamAV from judging all that it is given."""
+    silent, closed = described.get("limits") == "silent", described.get("archives") == "closed"
+    return [_SILENT] * silent + [_CLOSED] * closed
+
+
+def clamd_of(request: Request, emit: Emit) -> Clamd:
     """Only what is to be remembered asks for proof of the signatures: one process at a time, since they load anew."""
-    database, why = "unknown", ""
+    database, why, timeout = "unknown", "", request.file_timeout
     if request.directory and request.clamd_database:
         with nullcontext() if request.dry else Known(request.directory).locked("clamd"):
             database, why = identified(request.clamd_socket, timeout, request.clamd_database, not request.dry)

@@ -19,7 +19,7 @@ from .baseline import unpack
 from .blocks import UnreadableImage
 from .chain import Layer
 from .claim import claimed
-from .clamd import SILENT, clamd_of
+from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
@@ -36,7 +36,6 @@ from .self_test import open_images, passes
 from .verdict import BaseUse, Tally, Verdict, ageing, printable
 
 MAX_RULE_FILE = 256 << 20
-FILE_TIMEOUT = 300
 
 
 class BadInput(Exception):
@@ -81,6 +80,7 @@ class Request:
     at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
     records: Records | None = None  # filled by the scan
     dry: bool = False  # nothing may be written
+    file_timeout: int = 300  # seconds that an engine may take for one file
 
     @property
     def children(self) -> int:
@@ -235,9 +235,9 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     engines: list[Engine] = []
     makers: dict[str, Callable[[], Engine]] = {}
     if request.rules or "yara" in request.engines_required:
-        makers["yara"] = lambda: Yara(request.rules, FILE_TIMEOUT, rules)
+        makers["yara"] = lambda: Yara(request.rules, request.file_timeout, rules)
     if request.clamd_socket or "clamd" in request.engines_required:
-        makers["clamd"] = lambda: clamd_of(request, FILE_TIMEOUT, emit)
+        makers["clamd"] = lambda: clamd_of(request, emit)
     for make in makers.values():
         try:
             engines.append(make())
@@ -249,8 +249,8 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     described = [engine.describe() for engine in engines]
     for one in described:
         emit("engine", one)
-        if one.get("limits") == "silent":
-            emit("reason" if "clamd" in request.engines_required else "note", {"text": SILENT})
+        for text in doubts(one):
+            emit("reason" if "clamd" in request.engines_required else "note", {"text": text})
     if not engines:
         emit("reason", {"text": "No engine is ready, so nothing was read."})
         return None
