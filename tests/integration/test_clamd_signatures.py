@@ -102,6 +102,8 @@ def test_signatures_that_are_not_proven_leave_nothing(
     assert (result["verdict"], result["engines"][0]["database"]) == ("clean", "unknown")
     assert "is relied on later" in " ".join(result["coverage_notes"])
     assert not list((tmp_path / "known").glob("*.clean"))
+    monkeypatch.setattr(clamd_module, "PATIENCE", 1e9)
+    assert scan(asked(clamd, image, database))["verdict"] == "clean", "the same files are not waited for again"
 
 
 def test_a_dry_run_leaves_no_mark(clamd: Path, image: Path) -> None:

@@ -175,11 +175,11 @@ def _load(
     """Have clamd load its signatures again, ours with them, and wait for it; but once only for the same files."""
     mark, sample = os.path.join(database, MARK), _sample(name)
     line = b"%s:%d:Vmward.Signatures.Loaded\n" % (hashlib.sha256(sample).hexdigest().encode(), len(sample))
-    waited = _held_by(mark) == line
-    if not waited:
-        _replace(mark, line)
+    if _held_by(mark) == line:
+        return  # it was given its time before
+    _replace(mark, line)
     ask(path, timeout, b"zRELOAD\0")
-    end = now() + (0 if waited else PATIENCE)
+    end = now() + PATIENCE
     while not _knows(path, timeout, name) and now() < end:
         sleep(0.2)
 
