@@ -64,13 +64,17 @@ options:
   clamd_socket:
     description:
       - UNIX socket of a running clamd. If it is set, the engine V(clamd) is used and must work.
-      - Where it is among O(engines_required), C(AlertExceedsMax yes) in C(clamd.conf) is required for the verdict V(clean).
+      - Where it is among O(engines_required), C(AlertExceedsMax yes) and C(ScanArchive yes) in C(clamd.conf) are needed for
+        the verdict V(clean).
     type: path
   clamd_database:
     description:
-      - Directory of clamd's signatures. clamd tells the version of its official signatures only, so the names, sizes and times of
-        these files say whether an earlier verdict still holds.
-      - Without it nothing that ClamAV judged is relied on later.
+      - Directory of clamd's signatures. clamd tells the version of its official signatures only, and nothing of others that it has
+        loaded or failed to load. So a file C(vmward.hsb) is put there whenever its files were changed, clamd is told to load them, and
+        they are relied on once clamd finds what that file names; it is given 120 seconds for that.
+      - Nothing is written there without O(index_directory), or in check mode. The file can be deleted at any time.
+      - Without this option, or where clamd does not load the file (C(OfficialDatabaseOnly yes), another directory, a broken file of
+        signatures), nothing that ClamAV judged is relied on later.
     type: path
   engines_required:
     description: Engines without which the verdict is at best V(incomplete).

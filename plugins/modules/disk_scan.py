@@ -269,9 +269,17 @@ changes_count:
   type: dict
   returned: success
 engines:
-  description: The engines that passed their self-test, with version and, for YARA, the rule files.
+  description:
+    - The engines that passed their self-test, with version and, for YARA, the rule files.
+    - Of clamd also C(database) (what its signatures are known as, or V(unknown), when nothing that it judged is relied
+      on later), C(database_age_days) of its official signatures, V(null) without such, C(limits) (V(told) or V(silent))
+      and C(archives) (V(opened) or V(closed)).
   type: list
   elements: dict
+  returned: success
+archives_unopened:
+  description: Archives and packed files that were matched as they are, since no engine took part that opens them.
+  type: int
   returned: success
 coverage_notes:
   description: What was read otherwise than as files, or not at all by design.

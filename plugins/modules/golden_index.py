@@ -101,9 +101,17 @@ incomplete_reasons:
   elements: str
   returned: success
 engines:
-  description: The engines with their versions and rules.
+  description:
+    - The engines that passed their self-test, with version and, for YARA, the rule files.
+    - Of clamd also C(database) (what its signatures are known as, or V(unknown), when nothing that it judged is relied
+      on later), C(database_age_days) of its official signatures, V(null) without such, C(limits) (V(told) or V(silent))
+      and C(archives) (V(opened) or V(closed)).
   type: list
   elements: dict
+  returned: success
+archives_unopened:
+  description: Archives and packed files that were matched as they are, since no engine took part that opens them.
+  type: int
   returned: success
 files:
   description: Number of files judged.
@@ -151,7 +159,8 @@ def told(result: dict[str, Any], dry: bool) -> str:
     if dry:
         return "would be scanned as a whole and indexed"
     why = f"; {result['incomplete_reasons'][0]}" if result["incomplete_reasons"] else ""
-    return f"{result['verdict']} ({result['files']} files, {result['seconds']:.1f} s), indexed{why}"
+    packed = f", {result['archives_unopened']} archives unopened" if result["archives_unopened"] else ""
+    return f"{result['verdict']} ({result['files']} files, {result['seconds']:.1f} s{packed}), indexed{why}"
 
 
 def main() -> None:

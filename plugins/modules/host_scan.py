@@ -161,9 +161,17 @@ volumes:
     read: {description: Whether all of it was read and judged., type: bool}
     method: {description: Always V(full)., type: str}
 engines:
-  description: The engines that passed their self-test, with version and, for YARA, the rule files.
+  description:
+    - The engines that passed their self-test, with version and, for YARA, the rule files.
+    - Of clamd also C(database) (what its signatures are known as, or V(unknown), when nothing that it judged is relied
+      on later), C(database_age_days) of its official signatures, V(null) without such, C(limits) (V(told) or V(silent))
+      and C(archives) (V(opened) or V(closed)).
   type: list
   elements: dict
+  returned: success
+archives_unopened:
+  description: Archives and packed files that were matched as they are, since no engine took part that opens them.
+  type: int
   returned: success
 coverage_notes:
   description: What was left out, and what a scan of a live host cannot show.

@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import in_one_line
 from ansible_collections.vmward.remediation.tests.corpus import clam, disks
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES_DIRECTORY, module
 
@@ -653,6 +657,38 @@ def test_a_size_limit_of_clamd_is_told(tmp_path: Path, silent_clamd: str, size: 
         assert result["verdict"] == "clean"
     else:
         assert_incomplete(result, "/large on volume 1 of disk vda: it exceeds a size limit of clamd")
+
+
+def archived(place: Path) -> Path:
+    """A disk with samples in archives, and nowhere else."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("eicar.com", disks.EICAR)
+    files = {**disks.harmless(), "a.zip": packed.getvalue(), "b.gz": gzip.compress(disks.EICAR)}
+    return disks.ext4(place / "archived.img", files)
+
+
+def test_archives_that_no_engine_opens_are_told(tmp_path: Path) -> None:
+    image, known = archived(tmp_path), str(tmp_path / "known")
+    for _round in range(2):
+        result = look((image, "raw"), directory=known)
+        assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
+        assert "2 archives or packed files were matched as they are" in " ".join(result["coverage_notes"])
+        assert ", 2 archives unopened" in in_one_line(result)
+
+
+def test_archives_are_opened_by_clamd_unless_it_is_told_not_to(tmp_path: Path, clamd: str) -> None:
+    image = archived(tmp_path)
+    result = look((image, "raw"), clamd_socket=clamd)
+    assert paths(result) == ["/a.zip", "/b.gz"]
+    assert (result["archives_unopened"], result["engines"][1]["archives"]) == (0, "opened")
+    assert "unopened" not in in_one_line(result)
+    with clam.daemon("ScanArchive no") as closed:
+        result = look((image, "raw"), clamd_socket=closed)
+        required = look((image, "raw"), clamd_socket=closed, engines_required=("yara", "clamd"))
+    assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
+    assert result["engines"][1]["archives"] == "closed"
+    assert_incomplete(required, "clamd does not open archives")
 
 
 LIAR = """

@@ -10,8 +10,12 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +134,24 @@ def test_indicators_and_clamd_judge_too(tree: Path, tmp_path: Path) -> None:
     }
 
 
-def playbook(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def playbook_command(*arguments: str) -> list[str]:
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "vmward.remediation.scan_hosts"]
+    return [*command, "-i", "lan1,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", *arguments]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "ANSIBLE_NOCOLOR": "1", **changes}
+
+
+def playbook(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*command, "-i", "lan1,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", *arguments],
+        playbook_command(*arguments),
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", **environment},
+        env=environment(**changes),
     )
 
 
@@ -305,3 +317,48 @@ def test_the_playbook_refuses_a_name_that_matches_nothing() -> None:
     assert "matches no host" in done.stdout + done.stderr
     assert playbook().returncode != 0
     assert playbook("-e", "vmward_hosts=lan1,nowhere").returncode != 0
+
+
+@pytest.mark.parametrize("way", ["from", "through", "named"])
+def test_no_scan_starts_on_or_leads_through_a_vm_that_is_held(tree: Path, tmp_path: Path, way: str) -> None:
+    own = Path("/sys/class/net", os.listdir("/sys/class/net")[0], "address").read_text().strip()
+    state = "free" if way == "named" else "sealed"
+    admin = {"vmward_macs": [own] if way != "through" else [], "vmward_isolation": state}
+    lan = {"ansible_connection": "local", **({"ansible_ssh_common_args": "-J admin1"} if way == "through" else {})}
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"hosts": {"lan1": lan, "admin1": admin}}}))
+    named = ["-e", "vmward_vms=admin1"] if way == "named" else []
+    settings = in_case(tree, tmp_path)
+    arguments = ("-i", str(inventory), "-e", "vmward_hosts=lan1", "-e", json.dumps(settings), *named)
+    done = playbook(*arguments, HOME=str(tmp_path))
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2, said
+    assert "the VM admin1, which is " in said
+    assert "Nothing was touched." in said
+    assert not (tmp_path / "rules").exists()
+    assert not (tmp_path / "place").exists()
+
+
+def silent_engine(path: Path) -> tuple[socket.socket, list[socket.socket]]:
+    """A clamd that answers nobody: a scan that asks it waits. The list is of those who ask."""
+    door, asking = socket.socket(socket.AF_UNIX), list[socket.socket]()
+    door.bind(str(path))
+    door.listen(1)
+    threading.Thread(target=lambda: asking.append(door.accept()[0]), daemon=True).start()
+    return door, asking
+
+
+def test_a_scan_yields_to_others_and_prints_its_progress(tree: Path, tmp_path: Path) -> None:
+    """Seen from outside, while it waits for an engine."""
+    door, asking = silent_engine(tmp_path / "socket")
+    settings = {**in_case(tree, tmp_path), "vmward_case": "", "scan_clamd_socket": str(tmp_path / "socket")}
+    command = playbook_command("-e", "vmward_hosts=lan1", "-e", json.dumps(settings))
+    with door, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment()) as running:
+        assert running.stdout is not None
+        told = next((line for line in running.stdout if "0 files, 0 MB read" in line), "")
+        assert "lan1" in told, "no progress was printed while it went on"
+        pid = struct.unpack("3i", asking[0].getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        yields = os.getpriority(os.PRIO_PROCESS, pid), disks.run("ionice", "-p", str(pid)).strip()
+        os.kill(pid, signal.SIGKILL)
+        running.communicate()
+    assert yields == (min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10), "idle")

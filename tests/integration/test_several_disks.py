@@ -28,6 +28,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     Request,
     scan,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import KEY
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
 from ansible_collections.vmward.remediation.tests.corpus import disks
@@ -63,7 +64,6 @@ def look(images: dict[str, Path], names: list[str], **changes: Any) -> dict[str,
 FRESH = """
 import json, pickle, sys
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import job
-job.FILE_TIMEOUT = 1
 print(json.dumps(job.scan(pickle.load(sys.stdin.buffer))))
 """
 
@@ -134,7 +134,8 @@ def test_an_endless_rule_ends_in_children_that_share_it(images: dict[str, Path])
     endless = "rule endless { condition: filesize > 100000 and for all i in (0..9223372036854775806) : (i >= 0) }"
     place = images["clean"].parent / "one"
     one = {"a": disks.ext4(place.with_suffix(".a"), {"f": b"x" * 200000}), "b": images["infected"]}
-    request = asked_of(one, ["a", "b"], rules=(*RULES, RuleFile("/rules/endless.yar", endless, "", 0)))
+    rules = (*RULES, RuleFile("/rules/endless.yar", endless, "", 0))
+    request = asked_of(one, ["a", "b"], rules=rules, file_timeout=1)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "build/collections")}
     argv = [sys.executable, "-c", FRESH]
     done = subprocess.run(argv, input=pickle.dumps(request), env=environment, capture_output=True, check=True)
@@ -153,3 +154,19 @@ def test_disks_of_lvm_are_read_together(images: dict[str, Path], tmp_path: Path)
     with job.opened(asked) as (specs, _layers):
         groups = together(specs, LIMITS, 2)
     assert [[disk.name for disk in group] for group in groups] == [["clean"], ["p2", "p1"], ["infected"]]
+
+
+def test_only_a_disk_that_is_clean_leaves_contents_that_later_scans_rely_on(
+    images: dict[str, Path], tmp_path: Path
+) -> None:
+    files = {**disks.harmless(), "eicar.com": disks.EICAR}
+    mixed = {**images, "infected": disks.ext4(tmp_path / "mixed.img", files)}
+
+    def kept(*names: str) -> int:
+        place = tmp_path / "-".join(names)
+        look(mixed, list(names), directory=str(place))
+        return sum(path.stat().st_size // KEY for path in place.glob("*.clean"))
+
+    assert kept("clean") == len(set(disks.harmless().values()) - {b""})
+    assert kept("doubtful") == kept("infected") == 0
+    assert kept("infected", "clean") == kept("clean")

@@ -2,16 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The engines that judge content: YARA-X in this process, ClamAV through the socket of its daemon."""
+"""What an engine judges and answers, and YARA-X, which judges in this process. ClamAV is in clamd.py."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import os
-import socket
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,10 +18,7 @@ OVERLAP = 1 << 16
 SELF_TEST = "vmward_self_test"
 MARKER = b"VMWARD-INERT-" + b"SAMPLE"
 HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
-_PROVEN = 1 << 20
 _BESIDE = 1 << 18
-_CLAMD_MOST = (1 << 31) - 1
-_LIMIT = "Heuristics.Limits.Exceeded"
 
 
 class EngineFailed(Exception):
@@ -100,6 +92,9 @@ class Content:
             self._bytes = self._read(0, self.size)
         return self._bytes
 
+    def head(self, length: int) -> bytes:
+        return self.whole()[:length] if self.is_whole else self._read(0, min(length, self.size))
+
     def windows(self) -> Iterator[tuple[int, bytes]]:
         """The whole if it fits, else overlapping parts of all that is not a hole."""
         if self.is_whole:
@@ -124,6 +119,7 @@ class Content:
 
 class Engine(Protocol):
     name: str
+    # unpacks: whether it opens archives; one that does not say so does not
 
     def scan(self, content: Content) -> tuple[list[Hit], str]:
         """The hits, and why the content could not be judged as a whole (empty if it could)."""
@@ -222,133 +218,6 @@ class Yara:
             for file, count in zip(self._files, self._loaded)
         ]
         return {"name": self.name, "version": metadata.version("yara-x"), "rules": rules, "self_test": "passed"}
-
-
-class Clamd:
-    """ClamAV's daemon. Each content goes as an INSTREAM over a new connection to its UNIX socket."""
-
-    name = "clamd"
-
-    def __init__(self, path: str, timeout: int, database: str = "") -> None:
-        self._path = path
-        self._database = _listing(database) if database else "unknown"
-        self._timeout = timeout
-        self._proven = _PROVEN
-        self._limit = 0
-        self._version = self._ask(b"zVERSION\0", ())
-        self_test(self, [eicar()])
-        self._tells_limits = _LIMIT in self._instream(iter([_nested()]))
-
-    def scan(self, content: Content) -> tuple[list[Hit], str]:
-        gap = self._size_gap(content.size)
-        if gap:
-            return [], gap
-        answer = self._instream(content.stream())
-        name = answer[len("stream: ") : -len(" FOUND")] if answer.endswith(" FOUND") else ""
-        if name.startswith(_LIMIT):
-            return [], "ClamAV reached one of its limits on it (%s)" % name
-        if name:
-            return [Hit(name, -1)], ""
-        return [], "" if answer == "stream: OK" else "ClamAV did not judge it (%s)" % answer
-
-    def _size_gap(self, size: int) -> str:
-        """clamd says OK to what exceeds its MaxFileSize, without looking. So prove that it looks at this size."""
-        gap = "it exceeds a size limit of clamd. Raise StreamMaxLength, MaxFileSize and MaxScanSize"
-        if size > _CLAMD_MOST or (self._limit and size >= self._limit):
-            return gap
-        for probe in (1 << size.bit_length(), size):
-            if size <= self._proven:
-                break
-            if self._instream(_padded(probe)).endswith(" FOUND"):
-                self._proven = probe
-            elif probe == size:
-                self._limit = size
-                return gap
-        return ""
-
-    def _instream(self, chunks: Iterator[bytes]) -> str:
-        return self._ask(b"zINSTREAM\0", chunks)
-
-    def _ask(self, command: bytes, chunks: Any) -> str:
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-                link.settimeout(self._timeout)
-                link.connect(self._path)
-                link.sendall(command)
-                if command == b"zINSTREAM\0":
-                    _send_chunks(link, chunks)
-                return _answer(link)
-        except OSError as exc:
-            raise EngineFailed(
-                "Cannot ask clamd at %s: %s. Start it or correct clamd_socket." % (self._path, exc)
-            ) from exc
-
-    @contextmanager
-    def testing(self) -> Iterator[None]:
-        yield  # it finds EICAR at all times
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": self._version,
-            "rules": [],
-            "database": self._database,
-            "limits": "told" if self._tells_limits else "silent",
-            "self_test": "passed",
-        }
-
-
-def _listing(database: str) -> str:
-    """Changes with the signature files. clamd tells the version of its own ones only."""
-    try:
-        files = sorted(
-            (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
-            for entry in os.scandir(database)
-            if entry.is_file()
-        )
-    except OSError:
-        return "unknown"  # then nothing that ClamAV judged is relied on later
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else "unknown"
-
-
-def _send_chunks(link: socket.socket, chunks: Iterator[bytes]) -> None:
-    try:
-        for chunk in chunks:
-            if chunk:
-                link.sendall(struct.pack(">I", len(chunk)))
-                link.sendall(chunk)
-        link.sendall(bytes(4))
-    except (BrokenPipeError, ConnectionResetError):
-        return  # clamd hangs up on a stream past its limit, and its answer says so
-
-
-def _answer(link: socket.socket) -> str:
-    answer = b""
-    while len(answer) < 4096 and not answer.endswith(b"\0"):
-        try:
-            part = link.recv(4096)
-        except ConnectionResetError:
-            break
-        if not part:
-            break
-        answer += part
-    return answer.rstrip(b"\0").decode("utf-8", "replace") or "no answer"
-
-
-def _padded(size: int) -> Iterator[bytes]:
-    yield eicar() + b"\n"
-    left = size - len(eicar()) - 1
-    while left > 0:
-        yield bytes(min(left, WINDOW))
-        left -= WINDOW
-
-
-def _nested() -> bytes:
-    """An archive in an archive, more than clamd can be told to open (its MaxRecursion is at most 100)."""
-    data = b"a"
-    for _layer in range(101):
-        data = gzip.compress(data)
-    return data
 
 
 def _merged(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

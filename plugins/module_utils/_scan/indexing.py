@@ -21,7 +21,7 @@ from .scanner import DiskSpec, Scanner
 
 def index(request: Request, dry: bool = False) -> dict[str, Any]:
     """Nothing is done if the same bytes were indexed with the same rules and engines."""
-    known = Known(request.directory)
+    known, request = Known(request.directory), replace(request, dry=dry)
     if not dry:
         check_directory(request)
     with opened(request.disks) as (disks, layers):

@@ -19,7 +19,8 @@ from .baseline import unpack
 from .blocks import UnreadableImage
 from .chain import Layer
 from .claim import claimed
-from .engines import BadRules, Clamd, Engine, EngineFailed, RuleFile, Yara, compiled
+from .clamd import clamd_of, doubts
+from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
 from .groups import each_disk, merged, together, worst
@@ -32,14 +33,9 @@ from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
 from .self_test import open_images, passes
-from .verdict import BaseUse, Tally, printable
+from .verdict import BaseUse, Tally, Verdict, ageing, printable
 
 MAX_RULE_FILE = 256 << 20
-FILE_TIMEOUT = 300
-_SILENT = (
-    "clamd does not say when an archive exceeds its limits, so that what such a one holds was not judged. "
-    "Set AlertExceedsMax yes in clamd.conf and restart clamd."
-)
 
 
 class BadInput(Exception):
@@ -83,6 +79,8 @@ class Request:
     several: bool = False  # several states of the same disks share most of their contents
     at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
     records: Records | None = None  # filled by the scan
+    dry: bool = False  # nothing may be written
+    file_timeout: int = 300  # seconds that an engine may take for one file
 
     @property
     def children(self) -> int:
@@ -198,7 +196,9 @@ def confined_all(
             if state_of(layer)[2:6] != state[2:6]:
                 for tally in listener.tallies():
                     tally.add_reason("%s was changed while it was read." % layer.path)
-        if request.directory and listener.binding and not ended.trouble:
+        # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
+        is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
+        if request.directory and listener.binding and is_clean:
             Known(request.directory).add_contents(listener.binding, listener.fresh)
 
     jobs = [
@@ -235,9 +235,9 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     engines: list[Engine] = []
     makers: dict[str, Callable[[], Engine]] = {}
     if request.rules or "yara" in request.engines_required:
-        makers["yara"] = lambda: Yara(request.rules, FILE_TIMEOUT, rules)
+        makers["yara"] = lambda: Yara(request.rules, request.file_timeout, rules)
     if request.clamd_socket or "clamd" in request.engines_required:
-        makers["clamd"] = lambda: Clamd(request.clamd_socket, FILE_TIMEOUT, request.clamd_database)
+        makers["clamd"] = lambda: clamd_of(request, emit)
     for make in makers.values():
         try:
             engines.append(make())
@@ -249,11 +249,13 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     described = [engine.describe() for engine in engines]
     for one in described:
         emit("engine", one)
-        if one.get("limits") == "silent":
-            emit("reason" if "clamd" in request.engines_required else "note", {"text": _SILENT})
+        for text in doubts(one):
+            emit("reason" if "clamd" in request.engines_required else "note", {"text": text})
     if not engines:
         emit("reason", {"text": "No engine is ready, so nothing was read."})
         return None
+    for text in ageing(described):
+        emit("note", {"text": text})
     for text in request.indicators.ignored:
         emit("note", {"text": "Indicators of compromise: %s." % text})
     bound = ""

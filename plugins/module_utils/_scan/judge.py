@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 import time
 import zlib
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +21,17 @@ from .engines import WINDOW, Content, Engine, EngineFailed, Hit
 from .ext4_records import BadFilesystem
 from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
+from .packed import HEAD, is_packed
 from .partitions import BadPartitionTable, Extent
-from .verdict import Finding, printable
+from .verdict import MAX_CHANGES, MAX_FINDINGS, Finding, printable
 
 Emit = Callable[[str, dict[str, Any]], None]
 DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size and beginning
+MOST_CONTENTS = (64 << 20) // KEY  # that are remembered
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
 _BATCH = 500
+_LISTED = {"finding": MAX_FINDINGS, "indicator": MAX_FINDINGS, "change": MAX_CHANGES}
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
@@ -50,6 +55,36 @@ class Judgement:
     sha256: str = ""
 
 
+class Brief:
+    """Says as many of a kind as are listed; of all others, at the end, only how many there were."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self.begin()
+
+    def begin(self) -> None:
+        self._told: Counter[str] = Counter()
+        self._more: dict[str, Counter[str]] = {}
+
+    def __call__(self, kind: str, body: dict[str, Any]) -> None:
+        if kind not in _LISTED or self._told[kind] < _LISTED[kind]:
+            self._told[kind] += 1
+            self._emit(kind, body)
+            return
+        counts = self._more.setdefault(kind, Counter())
+        counts[""] += 1
+        if kind == "change":
+            counts.update([body["kind"], *filter(None, body["what"].split(","))])
+
+    def flush(self) -> None:
+        for kind, counts in self._more.items():
+            more = counts.pop("")
+            if kind == "change":
+                self._emit("note", {"text": "%d more changes are counted, but not listed." % more})
+            self._emit("more", {"of": kind, "counts": dict(counts) or {kind: more}})
+        self._more = {}
+
+
 class Judge:
     """`known`: keys of contents that these engines with these rules found clean, or None to remember nothing."""
 
@@ -65,13 +100,17 @@ class Judge:
         self.engines = engines
         # ClamAV judges files by their type, and raw bytes have none
         self._raw_engines = [engine for engine in engines if engine.name == "yara"]
-        self.emit = emit
+        # what lies in archives is judged by none
+        self._leaves_packed = not any(getattr(engine, "unpacks", False) for engine in engines)
+        self._unopened = 0
+        self.emit = Brief(emit)
         self._whole_limit = whole_limit
         self._max_file_size = max_file_size
         self.indicators = indicators
         self._known = known
         self._looks = {key[DIGEST:] for key in known or ()}
-        self._fresh: list[str] = []
+        self._fresh: list[bytes] = []
+        self._room = MOST_CONTENTS
         self._remembered: dict[Hashable, Judgement] = {}
         self._named: set[tuple[Where, bytes | str, str]] = set()
         self.files = self.bytes = self.reasons = 0
@@ -102,6 +141,7 @@ class Judge:
 
     def begin(self) -> None:
         """Another state of the disks: count anew."""
+        self.emit.begin()
         self.files = self.bytes = self.reasons = 0
         self._named = set()
 
@@ -109,7 +149,7 @@ class Judge:
     def afresh(self, emit: Emit) -> Iterator[None]:
         """For a scan that stands for itself: no content is known to be clean, and what is said goes elsewhere."""
         before = self.emit, self._known
-        self.emit, self._known = emit, None
+        self.emit, self._known = Brief(emit), None
         try:
             yield
         finally:
@@ -182,6 +222,8 @@ class Judge:
         gaps: list[str] = []
         sha256 = ""
         try:
+            if self._leaves_packed and is_packed(content.head(HEAD)):
+                self._unopened += 1
             if content.size and not self._is_known(content):
                 self._ask(content, hits, gaps)
             if hits and content.size <= _HASHED:
@@ -209,12 +251,21 @@ class Judge:
             hits += [(engine.name, hit) for hit in found]
             gaps += [gap] if gap else []
         if self._known is not None and content.is_whole and not hits and not gaps:
-            key = _key_of(content)
-            self._known.add(key)
-            self._looks.add(key[DIGEST:])
-            self._fresh.append(key.hex())
-            if len(self._fresh) >= _BATCH:
-                self.flush()
+            self._remember(self._known, _key_of(content))
+
+    def _remember(self, known: set[bytes], key: bytes) -> None:
+        if self._room < 1:
+            if self._room == 0:
+                told = "More contents were found clean than are remembered (%d): later scans judge the rest anew."
+                self.note(told % MOST_CONTENTS)
+            self._room = -1
+            return
+        known.add(key)
+        self._looks.add(key[DIGEST:])
+        self._fresh.append(key)
+        self._room -= 1
+        if len(self._fresh) >= _BATCH:
+            self._tell_fresh()
 
     def named(self, where: Where, path: bytes | str, rule: str) -> None:
         """A name or path is among the indicators of compromise."""
@@ -284,9 +335,16 @@ class Judge:
             self.emit("progress", {"files": self.files, "bytes": self.bytes, "read": Meter.bytes})
 
     def flush(self) -> None:
-        """Tell which contents were found clean."""
+        """Tell what was only counted so far, and which contents were found clean."""
+        self.emit.flush()
+        if self._unopened:
+            self.emit("unopened", {"count": self._unopened})
+            self._unopened = 0
+        self._tell_fresh()
+
+    def _tell_fresh(self) -> None:
         if self._fresh:
-            self.emit("judged", {"keys": self._fresh})
+            self.emit("judged", {"keys": b64encode(b"".join(self._fresh)).decode()})
             self._fresh = []
 
 

@@ -23,10 +23,9 @@ from typing import Any
 
 from .baseline import FORMAT
 from .chain import Layer
-from .judge import KEY
+from .judge import KEY, MOST_CONTENTS
 
 READER = 4  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
-_MOST_CONTENTS = 64 << 20
 _MOST_HEAD = 1 << 20
 
 
@@ -83,7 +82,7 @@ def binding(engines: Sequence[dict[str, Any]], extra: Sequence[Any]) -> str:
     """One text for all that decides on a verdict."""
     told = [
         [one["name"], one["version"], sorted(rule["sha256"] for rule in one["rules"])]
-        + [one.get("database", ""), one.get("limits", "")]
+        + [one.get("database", ""), one.get("limits", ""), one.get("archives", "")]
         for one in engines
     ]
     return hashlib.sha256(json.dumps([READER, FORMAT, told, list(extra)], sort_keys=True).encode()).hexdigest()
@@ -173,7 +172,7 @@ class Known:
         """The keys of all contents that this binding found clean."""
         try:
             with open(self._contents_path(bound), "rb") as file:
-                raw = file.read(_MOST_CONTENTS)
+                raw = file.read(MOST_CONTENTS * KEY)
         except OSError:
             return set()
         return {raw[at : at + KEY] for at in range(0, len(raw) - len(raw) % KEY, KEY)}
@@ -183,7 +182,7 @@ class Known:
             return
         with self.locked("contents"):
             everything = self.contents(bound) | set(fresh)
-            if len(everything) * KEY > _MOST_CONTENTS:
+            if len(everything) > MOST_CONTENTS:
                 everything = set(fresh)  # start again rather than grow for ever
             self._replace(self._contents_path(bound), b"".join(sorted(everything)))
             self._forget_others(bound)

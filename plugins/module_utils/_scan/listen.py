@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .judge import KEY
+from .judge import KEY, MOST_CONTENTS
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
 
 
@@ -134,6 +134,13 @@ class Listener:
     def _change(self, body: dict[str, Any]) -> None:
         self.tally.add_change(Change(**_typed(Change, body)))
 
+    def _more(self, body: dict[str, Any]) -> None:
+        """Of what is listed no more: how many."""
+        for name, count in dict(body["counts"]).items():
+            if body["of"] not in ("finding", "indicator", "change") or count.__class__ is not int or count < 1:
+                raise ValueError("no count")
+            self.tally.add_more(body["of"], printable(name, 64), count)
+
     def _base(self, body: dict[str, Any]) -> None:
         if len(self.tally.bases) < 256:
             self.tally.bases.append(BaseUse(**_typed(BaseUse, body)))
@@ -144,10 +151,10 @@ class Listener:
         self.binding = str(body["sha256"])
 
     def _judged(self, body: dict[str, Any]) -> None:
-        keys = [bytes.fromhex(key) for key in body["keys"]]
-        if any(len(key) != KEY for key in keys):
-            raise ValueError("no key of a content")
-        self.fresh += keys
+        keys = b64decode(str(body["keys"]), validate=True)
+        if len(keys) % KEY or len(self.fresh) + len(keys) // KEY > MOST_CONTENTS:
+            raise ValueError("no key of a content, or more than are remembered")
+        self.fresh += [keys[at : at + KEY] for at in range(0, len(keys), KEY)]
 
     def _index(self, body: dict[str, Any]) -> None:
         self.index += b64decode(str(body["data"]), validate=True)
@@ -174,6 +181,9 @@ class Listener:
         if len(self.points) >= self._most_points:
             raise ValueError("more points than asked for")
         self.points.append((str(body["id"]), self.tally))
+
+    def _unopened(self, body: dict[str, Any]) -> None:
+        self.tally.unopened += max(0, int(body["count"]))
 
     def _since(self, body: dict[str, Any]) -> None:
         self.tally.bytes_since = int(body["bytes"])

@@ -57,7 +57,8 @@ def scan_memory(request: Request, path: str, kind: str) -> dict[str, Any]:
 
         listener, ended = confined(request, layers, prepare_)
     told = {**outcome(listener.tally, ended), **spent(ended)}
-    return {key: value for key, value in told.items() if key not in ("changes", "changes_count", "bases")}
+    of_files = ("changes", "changes_count", "bases", "archives_unopened")
+    return {key: value for key, value in told.items() if key not in of_files}
 
 
 def _work(judge: Judge, memory: Blocks, kind: str, emit: Emit) -> None:

@@ -24,7 +24,7 @@ from .judge import Emit
 from .seats import Seats
 
 MAX_LINE = 1 << 16
-MAX_TOTAL = 64 << 20
+MAX_TOTAL = (64 + 96) << 20  # the latter for all contents that are remembered
 _PATIENCE = 10.0
 _NO_NEW_PRIVS, _DEATH_SIGNAL, _DUMPABLE, _KEEP_CAPABILITIES = 38, 1, 4, 8
 _CAPABILITY_VERSION, _READ_ALL = 0x20080522, 1 << 2  # linux/capability.h: CAP_DAC_READ_SEARCH

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -15,6 +16,8 @@ MAX_REASONS = 200
 MAX_CHANGES = 2000
 MAX_TEXT = 512
 LEFT_OUT = "Indicators of compromise: "  # so begins a note about one that can't be looked for
+OLD = 7  # days of signatures
+_UNOPENED = "%d archives or packed files were matched as they are: no engine that opens them (ClamAV) took part."
 
 
 class Verdict(Enum):
@@ -90,6 +93,7 @@ class Tally:
     changes_count: dict[str, int] = field(default_factory=dict)
     engines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unopened: int = 0
     files: int = 0
     bytes_read: int = 0
     bytes_from_disk: int = 0
@@ -112,6 +116,15 @@ class Tally:
             self.changes_count[one] = self.changes_count.get(one, 0) + 1
         if len(self.changes) < MAX_CHANGES:
             self.changes.append(change)
+
+    def add_more(self, kind: str, name: str, count: int) -> None:
+        """Findings, indicators or changes (these by name) that are counted, but not listed."""
+        if kind == "finding":
+            self.findings_count += count
+        elif kind == "indicator":
+            self.indicators_count += count
+        elif name in self.changes_count or len(self.changes_count) < 100:
+            self.changes_count[name] = self.changes_count.get(name, 0) + count
 
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
@@ -146,22 +159,32 @@ class Tally:
             "changes_count": self.changes_count,
             "bases": [asdict(base) for base in self.bases],
             "engines": self.engines,
-            "coverage_notes": self.notes,
+            "coverage_notes": self.notes + ([_UNOPENED % self.unopened] if self.unopened else []),
+            "archives_unopened": self.unopened,
             "files": self.files,
             "bytes_read": self.bytes_read,
             "bytes_from_disk": self.bytes_from_disk,
         }
 
 
+def ageing(engines: Iterable[dict[str, Any]]) -> list[str]:
+    """What is to be said of old signatures."""
+    ages = [one["database_age_days"] for one in engines if one.get("database_age_days") is not None]
+    told = "ClamAV's official signatures are %d days old. Renew them (freshclam), and scan again."
+    return [told % days for days in ages if days > OLD]
+
+
 def in_one_line(result: dict[str, Any]) -> str:
     """A scan's result for a person in a hurry."""
     amount = "%d files, %.0f MB" % (result["files"], result["bytes_read"] / 1e6)
     counts = [(result["findings_count"], "findings"), (result["indicators_count"], "indicators")]
+    counts.append((result.get("archives_unopened", 0), "archives unopened"))
     found = "".join(", %d %s" % (count, what) for count, what in counts if count)
     why = "; %s" % result["incomplete_reasons"][0] if result["incomplete_reasons"] else ""
     if any(note.startswith(LEFT_OUT) for note in result.get("coverage_notes", ())):
         why += "; some indicators of compromise were not looked for"
-    return "%s (%s, %.1f s%s)%s" % (result["verdict"], amount, result["seconds"], found, why)
+    old = "".join("; %s" % text for text in ageing(result.get("engines", ())))
+    return "%s (%s, %.1f s%s)%s%s" % (result["verdict"], amount, result["seconds"], found, why, old)
 
 
 def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:

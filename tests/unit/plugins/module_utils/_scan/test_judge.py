@@ -7,16 +7,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import judge as judge_module
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import MOST_CONTENTS, Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import MAX_TOTAL
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_CHANGES, MAX_FINDINGS, Change
 
 MB = 1 << 20
 WHERE = Where("vda", 1)
@@ -77,7 +82,7 @@ def test_nothing_is_remembered_unless_asked_for() -> None:
 
 def test_a_key_of_another_length_is_nonsense() -> None:
     with pytest.raises(ValueError, match="key"):
-        Listener(Progress("", 0)).take("judged", {"keys": ["ab" * 32]})
+        Listener(Progress("", 0)).take("judged", {"keys": b64encode(bytes(32)).decode()})
 
 
 class GivingUp(Looking):
@@ -95,3 +100,85 @@ def test_attributes_that_an_engine_gave_up_on_are_told() -> None:
     judge.attributes(WHERE, 12, b"bad attribute")
     assert listener.tally.reasons == ["Attributes of inode 12 on volume 1 of disk vda: it gave up."]
     assert [found.path for found in listener.tally.indicators] == ["(attributes of inode 12)"]
+
+
+def told_by(judge_it: Callable[[Judge], None], known: set[bytes] | None = None) -> list[tuple[str, dict[str, Any]]]:
+    said: list[tuple[str, dict[str, Any]]] = []
+    judge = Judge([Looking()], lambda kind, body: said.append((kind, body)), 16 * MB, known=known)
+    judge_it(judge)
+    judge.flush()
+    return said
+
+
+def many(count: int) -> Callable[[Judge], None]:
+    def judge_it(judge: Judge) -> None:
+        for number in range(count):
+            data = b"%d" % number
+            judge.file(WHERE, judge.content(len(data), lambda at, size, data=data: data), lambda: "/a")  # type: ignore[misc]
+
+    return judge_it
+
+
+def test_all_that_is_remembered_can_be_told_beside_the_rest() -> None:
+    said = [(kind, body) for kind, body in told_by(many(5000), set()) if kind == "judged"]
+    size = sum(len(json.dumps({"kind": kind, "body": body})) + 1 for kind, body in said)
+    assert size / 5000 * MOST_CONTENTS + 64 * MB <= MAX_TOTAL
+
+
+def test_what_exceeds_what_is_remembered_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_module, "MOST_CONTENTS", 3)
+    listener = Listener(Progress("", 0))
+    for kind, body in told_by(many(5), set()):
+        listener.take(kind, body)
+    assert (len(listener.fresh), listener.tally.reasons) == (3, [])
+    told = "More contents were found clean than are remembered (3): later scans judge the rest anew."
+    assert listener.tally.notes == [told]
+
+
+def change(number: int) -> dict[str, Any]:
+    return vars(Change("vda", 1, "new", f"/{number}", "", "content,mode", 0, "0644", 0, 0))
+
+
+def test_changes_beyond_those_listed_are_counted_in_one_message() -> None:
+    def tell(judge: Judge) -> None:
+        for number in range(230_000):
+            judge.emit("change", change(number))
+
+    said = told_by(tell)
+    assert len(said) <= MAX_CHANGES + 2
+    listener = Listener(Progress("", 0))
+    for kind, body in said:
+        listener.take(kind, body)
+    assert listener.tally.changes_count == dict.fromkeys(("new", "content", "mode"), 230_000)
+    assert (len(listener.tally.changes), listener.tally.reasons) == (MAX_CHANGES, [])
+    assert listener.tally.notes == ["228000 more changes are counted, but not listed."]
+
+
+def test_findings_beyond_those_listed_are_counted_for_each_state_of_the_disks() -> None:
+    def tell(judge: Judge) -> None:
+        data = b"bad"
+        for number in range(MAX_FINDINGS + 5):
+            judge.file(WHERE, judge.content(3, lambda at, size: data), lambda number=number: f"/{number}", "bad")  # type: ignore[misc]
+
+    listener = Listener(Progress("", 0))
+    judge = Judge([Looking()], listener.take, 16 * MB)
+    for point in "01":
+        listener.take("point", {"id": point})
+        judge.begin()
+        tell(judge)
+        judge.flush()
+    assert [tally.findings_count for tally in listener.tallies()] == [MAX_FINDINGS + 5] * 2
+    assert [len(tally.findings) for tally in listener.tallies()] == [MAX_FINDINGS] * 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"of": "change", "counts": {"new": -1}},
+        {"of": "reason", "counts": {"reason": 1}},
+        {"of": "finding", "counts": {"new": True}},
+    ],
+)
+def test_a_count_that_makes_no_sense_is_nonsense(body: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no count"):
+        Listener(Progress("", 0)).take("more", body)
