@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +139,86 @@ def test_nothing_hangs_past_its_deadline_when_the_server_is_slow(vsphere: Vspher
     (late,) = vsphere.do(OFF, vm_id, deadline=1)
     assert "it still runs after" in late.msg
     assert late.seconds < 2.5
+
+
+def answers_of(vsphere: VsphereBench, usecase: UseCase, *vms: str, deadline: float) -> subprocess.CompletedProcess[str]:
+    """The verb in a process of its own, as Ansible runs a module."""
+    chosen = [(vm_id, vm_id) for vm_id in vms]
+    name = next(name for name, known in (("OFF", OFF), ("SEAL", SEAL)) if known is usecase)
+    script = (
+        "import sys\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        f"from {VsphereBench.__module__} import {name}, connect\n"
+        "from ansible_collections.vmward.remediation.plugins.module_utils._plan import execute\n"
+        f"hypervisor = connect('hv1', {vsphere.server.entry!r})\n"
+        f"print([one.msg for one in execute(hypervisor, {name}, {chosen!r}, {deadline}, False)], flush=True)\n"
+        "hypervisor.close()\n"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=40)
+
+
+def test_a_process_ends_though_a_call_hangs(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.faults({"method": "PowerOffVM_Task", "vm": "desk1", "hold": 60_000})
+    done = answers_of(vsphere, OFF, vm_id, deadline=1)  # the process has 40 seconds, the call 60
+    assert "it still runs after" in done.stdout, done.stderr
+    assert done.returncode == 0
+
+
+def test_a_call_that_hangs_holds_up_no_other_vm(vsphere: VsphereBench) -> None:
+    held, free = vsphere.create("held"), vsphere.create("free")
+    vsphere.server.faults({"method": "PowerOffVM_Task", "vm": "held", "hold": 20_000})
+    late, done = vsphere.do(OFF, held, free, deadline=6)
+    assert "it still runs after" in late.msg
+    assert (done.msg, done.after) == ("", {"power": "stopped"})
+
+
+def test_a_vm_that_is_resumed_is_cut_again_though_anothers_call_hangs(vsphere: VsphereBench) -> None:
+    held, free = vsphere.create("held"), vsphere.create("free")
+    vsphere.do(SEAL, held, free)
+    vsphere.do(SetPower("paused", False, 0, {}), held, free)
+    vsphere.server.forget_calls()
+    vsphere.server.faults({"method": "PowerOnVM_Task", "vm": "held", "hold": 20_000})
+    late, done = vsphere.do(SetPower("running", False, 0, {}), held, free, deadline=6)
+    assert "it still runs after" in late.msg
+    assert done.msg == ""
+    assert vsphere.server.calls()["ReconfigVM_Task"] == 1, "the cut is made once more, at once"
+    assert vsphere.vm(free).isolation is Isolation.SEALED
+
+
+def test_a_call_that_answers_late_is_taken_as_it_comes(vsphere: VsphereBench) -> None:
+    ids = [vsphere.create(name) for name in ("slow", "quick")]
+    vsphere.server.faults({"method": "PowerOffVM_Task", "vm": "slow", "hold": 4000})
+    assert [outcome.msg for outcome in vsphere.do(OFF, *ids)] == ["", ""]
+
+
+def test_a_short_time_out_and_a_long_task_get_along(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.delays(tasks={"PowerOff": 4000})
+    entry = {"vsphere": {**vsphere.server.entry["vsphere"], "timeout": 2}}
+    hypervisor = connect("hv1", entry)
+    try:
+        (outcome,) = execute(hypervisor, OFF, [(vm_id, "desk1")], 30, False)
+    finally:
+        hypervisor.close()
+    assert outcome.msg == ""
+
+
+def test_a_wait_that_is_dropped_is_made_again(vsphere: VsphereBench) -> None:
+    ids = [vsphere.create(name) for name in ("a", "b")]
+    vsphere.server.delays(tasks={"PowerOff": 1500})
+    vsphere.server.faults({"method": "WaitForUpdatesEx", "drop": True, "skip": 1})
+    vsphere.server.forget_calls()
+    assert [outcome.msg for outcome in vsphere.do(OFF, *ids)] == ["", ""]
+    assert vsphere.server.calls()["PowerOffVM_Task"] == 2
+
+
+def test_a_wait_that_is_never_answered_ends_with_the_deadline(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.delays(tasks={"PowerOff": 3000})
+    vsphere.server.faults({"method": "WaitForUpdatesEx", "hold": 30_000, "times": 9})
+    (late,) = vsphere.do(OFF, vm_id, deadline=2)
+    assert "it still runs after" in late.msg, "the task had ended long before the wait did"
 
 
 def test_a_card_that_vsphere_refuses_keeps_no_other_from_being_cut(vsphere: VsphereBench) -> None:

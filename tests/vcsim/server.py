@@ -96,6 +96,10 @@ class Vcsim:
         """Milliseconds: ``calls``, ``methods`` and ``tasks``."""
         self._ask("PUT", "/delays", delays)
 
+    def pages(self, size: int) -> None:
+        """So many objects in each answer to a read; 0: all."""
+        self._ask("PUT", "/page", size)
+
     def expire_sessions(self) -> None:
         self._ask("DELETE", "/sessions")
 

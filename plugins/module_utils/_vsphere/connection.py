@@ -57,7 +57,7 @@ class Connection:
             version=self._version(),
             sslContext=self.tls,
             poolSize=THREADS,
-            httpConnectionTimeout=options["timeout"],
+            httpConnectionTimeout=max(options["timeout"], 2),  # a wait for tasks is not shorter than a second
         )
         instance = vim.ServiceInstance("ServiceInstance", self.stub)
         self.content = self.call("ask what it is", None, instance.RetrieveContent)
