@@ -67,5 +67,5 @@ def within(seconds: float, what: str, call: Call) -> Any:
     """The call's answer, or ``TimedOut`` when it has not come by then: nobody waits for it any longer."""
     future = apart(call)
     if not wait([future], max(seconds, 0.0)).done:
-        raise TimedOut(f"Cannot {what}: no answer for {seconds:.0f} s. Check that it runs and can be reached from here.")
+        raise TimedOut(f"Cannot {what}: no answer for {seconds:.0f} s. Check that it runs and can be reached.")
     return future.result()

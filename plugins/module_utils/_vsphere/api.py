@@ -81,6 +81,9 @@ class VsphereHypervisor(TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervi
         self._moids: dict[str, str] = {}  # VM id -> managed object id
         self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
 
+    def until(self, end: float) -> None:
+        self.link.end = end
+
     def capabilities(self) -> frozenset[Capability]:
         if not self._moids:
             self.refs()  # which tells the networks too

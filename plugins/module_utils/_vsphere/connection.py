@@ -9,14 +9,18 @@ Source: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/)
 from __future__ import annotations
 
 import http.client
+import math
 import re
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Callable, TypeVar
 from xml.parsers.expat import ExpatError
 
+from .._crew import within
 from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError
 from .._model import VmRef, printable
 
@@ -49,6 +53,7 @@ class Connection:
         self.host, self.port = options["hostname"], options["port"]
         self._lock = threading.Lock()
         self.closed = False
+        self.end = math.inf  # of what is waited for, by time.monotonic()
         self.generation = 0  # log-ins so far: what lives in a session dies with it
         self.tls = self._tls()
         self.stub = SoapAdapter.SoapStubAdapter(
@@ -79,9 +84,18 @@ class Connection:
         self.stub.DropConnections()
 
     def call(self, what: str, vm: VmRef | None, action: Callable[[], T], repeat: bool = True) -> T:
+        """Run ``action``, and wait for it no longer than the task has time."""
+        if self.end == math.inf:
+            return self.run(what, vm, action, repeat)
+        left = self.end - time.monotonic()
+        answer: T = within(left, self._start(what, vm), lambda: self.run(what, vm, action, repeat))
+        return answer
+
+    def run(self, what: str, vm: VmRef | None, action: Callable[[], T], repeat: bool = True) -> T:
         """Run ``action``. After an expired session, log in and run it again: it had not begun.
 
-        After a lost connection it is run again only if it may be: what changes something may have begun.
+        After a lost connection it is run again only if it may be: what changes something may have begun. Who has not
+        answered for the whole time-out is not asked again.
         """
         generation = self.generation
         try:
@@ -90,7 +104,7 @@ class Connection:
             if not isinstance(exc, vim.fault.NotAuthenticated) or not generation:
                 raise self.sentence(exc, what, vm) from exc
         except LOST as exc:
-            if not repeat:
+            if not repeat or isinstance(exc, socket.timeout):
                 raise self.sentence(exc, what, vm) from exc
         if generation:
             self._login_after(generation)
@@ -162,8 +176,7 @@ class Connection:
     def sentence(self, exc: BaseException, what: str, vm: VmRef | None, server: str = "") -> VmwardError:
         """Cannot <operation> <vm> (<id>) on <hypervisor>: <cause>. <what to do>."""
         server = server or f"{self.host}:{self.port}"
-        whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
-        start = f"Cannot {what}{whom} on {self.name}"
+        start = f"Cannot {self._start(what, vm)}"
         if isinstance(exc, ssl.SSLError):
             return AuthFailed(
                 f"{start}: the certificate of {server.rpartition(':')[0]} is not trusted "
@@ -175,6 +188,10 @@ class Connection:
                 "and can be reached, look at the VM with vm_info, and run again."
             )
         return self.of_fault(exc, start)
+
+    def _start(self, what: str, vm: VmRef | None) -> str:
+        whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
+        return f"{what}{whom} on {self.name}"
 
     def of_fault(self, exc: Any, start: str) -> VmwardError:
         """The error for a fault, of a call or of a task."""

@@ -128,7 +128,7 @@ class Tasks:
 
     def submit(self, what: str, vm: VmRef, call: Call) -> Future[Any]:
         self.calling = True
-        return self.crew.submit(lambda: self.link.call(what, vm, call, False))
+        return self.crew.submit(lambda: self.link.run(what, vm, call, False))
 
     def start(
         self,
@@ -194,7 +194,7 @@ class Tasks:
         seconds = max(int(min(left, longest)), 1)
         what = "await the tasks"
         try:
-            update = within(left, what, lambda: self.link.call(what, None, lambda: self._updates(jobs, seconds)))
+            update = within(left, what, lambda: self.link.run(what, None, lambda: self._updates(jobs, seconds)))
         except TimedOut:  # the deadline is over
             return
         if update is None:
