@@ -41,6 +41,7 @@ class Plan:
     after: View
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
+    proof: Callable[[Vm], list[str]] | None = None  # read back beside the view: what is not as promised
     shortfall: str = ""  # why the goal cannot be reached whole, although the steps are right to take
 
     @property
@@ -198,6 +199,7 @@ class Run:
                     continue
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
                 wrong = differences(plan.after, outcome.after)
+                wrong += plan.proof(actual) if plan.proof and isinstance(actual, Vm) else []
                 outcome.changed = outcome.after != plan.before or not outcome.failed
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))

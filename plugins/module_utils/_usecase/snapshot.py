@@ -58,9 +58,9 @@ class SetSnapshot(UseCase):
                     f"{vm.note.case or '(unnamed)'} holds it, and a snapshot may be its evidence or its clean point. "
                     "Release the VM first (vmward.remediation.release)."
                 )
-            left = [snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id]
+            left = {snapshot.id: snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id}
             step = Step(f"remove snapshot {printable(gone.name)}", lambda hv: hv.submit_remove_snapshot(vm, gone.id))
-            return Plan(before, {"snapshots": sorted(left)}, (step,))
+            return Plan(before, {"snapshots": sorted(left.values())}, (step,), proof=lambda now: misses(now, gone, left))
         self._check(hypervisor, vm)
         asked = self.quiesce and vm.power is PowerState.RUNNING  # what is off writes nothing: it is still by itself
         more = " with memory" if self.memory else ", its file systems quiesced" if asked else ""
@@ -95,6 +95,19 @@ class SetSnapshot(UseCase):
             )
 
 
+def misses(now: Vm, gone: Snapshot, left: Mapping[str, str]) -> list[str]:
+    """What a removal left or took that it should not have: names need not be unique."""
+    there = {snapshot.id for snapshot in now.snapshots}
+    wrong = [f"it has snapshot {gone.id} still"] if gone.id in there else []
+    return wrong + [f"snapshot {other} is gone" for other in left if other not in there]
+
+
+def elsewhere(now: Vm, target: Snapshot) -> list[str]:
+    """Where a VM stands that should stand on this snapshot: another of the same name is another."""
+    current = [snapshot.id for snapshot in now.snapshots if snapshot.current]
+    return [] if current == [target.id] else [f"its current snapshot is {current[0] if current else 'none'}, not {target.id}"]
+
+
 class Revert(UseCase):
     """Go back to a snapshot: disk state only unless memory is asked for; isolated again before anything else."""
 
@@ -127,7 +140,7 @@ class Revert(UseCase):
         after = {"power": "paused" if self.memory else "stopped", "current_snapshot": target.name}
         if vm.note:
             after["isolation"] = mode.value
-        return Plan(self.view(vm), after, steps)
+        return Plan(self.view(vm), after, steps, proof=lambda now: elsewhere(now, target))
 
     def _check(self, hypervisor: Hypervisor, vm: Vm, target: Snapshot) -> None:
         can = hypervisor.capabilities()
