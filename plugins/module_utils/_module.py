@@ -64,7 +64,7 @@ class Session:
 
     def __enter__(self) -> Session:
         self.asked = {name: apart(partial(attempt, "ask " + name, self._ask, name)) for name in self.entries}
-        self.take_in(self.end if self.needs_all else min(self.end, time.monotonic() + PATIENCE), ALL_COMPLETED)
+        self.take_in(self.end if self.needs_all else min(self.end, self.started + PATIENCE), ALL_COMPLETED)
         while not self.needs_all and len(self.missing) == len(self.entries) and self.take_in(self.end):
             pass
         if self.missing and (self.needs_all or len(self.missing) == len(self.entries)):
@@ -79,8 +79,8 @@ class Session:
             try:
                 if future not in answered:
                     raise TimedOut(
-                        f"Cannot list the VMs on {name}: no answer for {time.monotonic() - self.started:.0f} s. Check that "
-                        "it runs and can be reached from here."
+                        f"Cannot list the VMs on {name}: no answer for {time.monotonic() - self.started:.0f} s. Check "
+                        "that it runs and can be reached."
                     )
                 del self.asked[name]
                 self.refs += future.result()

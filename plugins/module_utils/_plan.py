@@ -41,8 +41,8 @@ class Plan:
     after: View
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
-    proof: Callable[[Vm], list[str]] | None = None  # read back beside the view: what is not as promised
     shortfall: str = ""  # why the goal cannot be reached whole, although the steps are right to take
+    proof: Callable[[Vm], list[str]] | None = None  # what of the VM read back is wrong, where views do not tell
 
     @property
     def changed(self) -> bool:
@@ -198,8 +198,8 @@ class Run:
                     outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
                     continue
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
-                wrong = differences(plan.after, outcome.after)
-                wrong += plan.proof(actual) if plan.proof and isinstance(actual, Vm) else []
+                judged = plan.proof and isinstance(actual, Vm)
+                wrong = plan.proof(actual) if judged else differences(plan.after, outcome.after)  # type: ignore[misc,arg-type]
                 outcome.changed = outcome.after != plan.before or not outcome.failed
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))

@@ -133,6 +133,90 @@ def test_a_task_that_outlives_the_deadline_is_named_and_taken_up_by_the_next_run
     assert vsphere.server.calls()["PowerOffVM_Task"] == 1, "the second run took the first one's task up"
 
 
+SNAP, GONE = SetSnapshot("clean", "present", "", False), SetSnapshot("clean", "absent", "", False)
+BACK = Revert("clean", False, True, {})
+
+
+@pytest.mark.parametrize(
+    ("usecase", "task", "method"),
+    [
+        (SNAP, "CreateSnapshot", "CreateSnapshot_Task"),
+        (BACK, "RevertToSnapshot", "RevertToSnapshot_Task"),
+        (GONE, "RemoveSnapshot", "RemoveSnapshot_Task"),
+        (Delete(True, {}), "Destroy", "Destroy_Task"),
+    ],
+    ids=["snapshot", "revert", "remove", "delete"],
+)
+def test_a_second_run_takes_up_the_task(vsphere: VsphereBench, usecase: UseCase, task: str, method: str) -> None:
+    vm_id = vsphere.create("desk1", running=False)
+    if usecase is not SNAP:
+        vsphere.one(SNAP, vm_id)
+    if usecase is BACK:
+        vsphere.one(SetSnapshot("later", "present", "", False), vm_id)
+    if task == "Destroy":
+        vsphere.one(GONE, vm_id)
+    vsphere.server.delays(tasks={task: 4000})
+    vsphere.server.forget_calls()
+    (late,) = vsphere.do(usecase, vm_id, deadline=1)
+    assert late.task.startswith("task-")
+    vsphere.one(usecase, vm_id)
+    assert vsphere.server.calls()[method] == 1
+
+
+@pytest.fixture
+def busy(vsphere: VsphereBench) -> Callable[[str, str], Any]:
+    """Somebody else's task, of two seconds, on a VM with the snapshots ``clean`` and ``other``."""
+
+    def begin(kind: str, vm_id: str) -> Any:
+        machine = vsphere.machine(vm_id)
+        for name in ("clean", "other"):
+            vsphere.one(SetSnapshot(name, "present", "", False), vm_id)
+        other = next(one.id for one in vsphere.vm(vm_id).snapshots if one.name == "other")
+        snapshot = vim.vm.Snapshot(other, vsphere.session._stub)
+        vsphere.server.delays(tasks=dict.fromkeys(("CreateSnapshot", "RevertToSnapshot", "RemoveSnapshot"), 2000))
+        if kind == "create":
+            return machine.CreateSnapshot_Task("backup", "of another product", False, False)
+        return snapshot.RevertToSnapshot_Task() if kind == "revert" else snapshot.RemoveSnapshot_Task(False)
+
+    return begin
+
+
+OURS: dict[str, UseCase] = {"create": SetSnapshot("ours", "present", "", False), "revert": BACK, "remove": GONE}
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+@pytest.mark.parametrize("kind", list(OURS))
+def test_anothers_task_of_the_same_kind_is_awaited_and_not_taken_for_ours(
+    vsphere: VsphereBench, busy: Callable[[str, str], Any], kind: str, fails: bool
+) -> None:
+    vm_id = vsphere.create("desk1", running=False)
+    method = {"create": "CreateSnapshot_Task", "revert": "RevertToSnapshot_Task", "remove": "RemoveSnapshot_Task"}[kind]
+    if fails:
+        skip = 2 if kind == "create" else 0
+        vsphere.server.faults({"method": method, "fault": "Somebody's own", "task": True, "skip": skip})
+    task = busy(kind, vm_id)
+    vsphere.server.forget_calls()
+    (done,) = vsphere.do(OURS[kind], vm_id)
+    gone = kind == "remove" and not fails
+    assert (" is gone" in done.msg) if gone else (done.msg == ""), "somebody else's removal does not go unnoticed"
+    assert task.info.state == ("error" if fails else "success")
+    assert vsphere.server.calls()[method] == 1
+    names = [one.name for one in vsphere.vm(vm_id).snapshots]
+    assert ("clean" in names, "ours" in names) == (kind != "remove", kind == "create")
+    if kind == "revert":
+        assert done.after["current_snapshot"] == "clean"
+
+
+def test_a_cut_whose_task_still_runs_is_made_anew_and_ends_sealed(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.delays(tasks={"ReconfigVm": 3000})
+    vsphere.server.forget_calls()
+    (late,) = vsphere.do(SEAL, vm_id, deadline=1)
+    assert late.task.startswith("task-")
+    vsphere.one(SEAL, vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
+
+
 def test_nothing_hangs_past_its_deadline_when_the_server_is_slow(vsphere: VsphereBench) -> None:
     vm_id = vsphere.create("desk1")
     vsphere.server.delays(methods={"PowerOffVM_Task": 3000})

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -18,9 +16,9 @@ from ansible_collections.vmward.remediation.plugins.module_utils import _module,
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase
 from ansible_collections.vmward.remediation.tests.conformance.benches import FakeBench
-from ansible_collections.vmward.remediation.tests.conformance.vsphere import OFF, SEAL, VsphereBench, finish
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import OFF, SEAL, VsphereBench
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD
 
 HELD = 20_000  # milliseconds for which an answer is held back: far past each deadline here

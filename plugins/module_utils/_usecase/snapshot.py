@@ -11,7 +11,7 @@ from typing import Any
 from .._errors import Ambiguous, NotFound, Refused, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor
 from .._model import Isolation, PowerState, Snapshot, Vm, printable
-from .._plan import Plan, Step, UseCase, View
+from .._plan import Plan, Step, UseCase, View, differences
 from . import volatility
 from .isolation import again
 
@@ -60,7 +60,8 @@ class SetSnapshot(UseCase):
                 )
             left = {snapshot.id: snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id}
             step = Step(f"remove snapshot {printable(gone.name)}", lambda hv: hv.submit_remove_snapshot(vm, gone.id))
-            return Plan(before, {"snapshots": sorted(left.values())}, (step,), proof=lambda now: misses(now, gone, left))
+            after = {"snapshots": sorted(left.values())}
+            return Plan(before, after, (step,), proof=lambda now: misses(now, gone, left))
         self._check(hypervisor, vm)
         asked = self.quiesce and vm.power is PowerState.RUNNING  # what is off writes nothing: it is still by itself
         more = " with memory" if self.memory else ", its file systems quiesced" if asked else ""
@@ -68,7 +69,8 @@ class SetSnapshot(UseCase):
             f"take snapshot {printable(self.name)}{more}",
             lambda hv: hv.submit_snapshot(vm, self.name, self.description, self.memory, asked),
         )
-        return Plan(before, {"snapshots": sorted(before["snapshots"] + [self.name])}, (step,))
+        after = {"snapshots": sorted(before["snapshots"] + [self.name])}
+        return Plan(before, after, (step,), proof=lambda now: untaken(now, self.name, vm))
 
     def _check(self, hypervisor: Hypervisor, vm: Vm) -> None:
         if self.memory and self.quiesce:
@@ -95,6 +97,13 @@ class SetSnapshot(UseCase):
             )
 
 
+def untaken(now: Vm, name: str, before: Vm) -> list[str]:
+    """Whether a snapshot is missing that should be new. Another that somebody took meanwhile is no fault."""
+    known = {snapshot.id for snapshot in before.snapshots}
+    new = [snapshot for snapshot in now.snapshots if snapshot.name == name and snapshot.id not in known]
+    return [] if new else [f"it has no new snapshot {printable(name)}"]
+
+
 def misses(now: Vm, gone: Snapshot, left: Mapping[str, str]) -> list[str]:
     """What a removal left or took that it should not have: names need not be unique."""
     there = {snapshot.id for snapshot in now.snapshots}
@@ -105,7 +114,9 @@ def misses(now: Vm, gone: Snapshot, left: Mapping[str, str]) -> list[str]:
 def elsewhere(now: Vm, target: Snapshot) -> list[str]:
     """Where a VM stands that should stand on this snapshot: another of the same name is another."""
     current = [snapshot.id for snapshot in now.snapshots if snapshot.current]
-    return [] if current == [target.id] else [f"its current snapshot is {current[0] if current else 'none'}, not {target.id}"]
+    if current == [target.id]:
+        return []
+    return ["its current snapshot is {}, not {}".format(", ".join(current) or "none", target.id)]
 
 
 class Revert(UseCase):
@@ -140,7 +151,11 @@ class Revert(UseCase):
         after = {"power": "paused" if self.memory else "stopped", "current_snapshot": target.name}
         if vm.note:
             after["isolation"] = mode.value
-        return Plan(self.view(vm), after, steps, proof=lambda now: elsewhere(now, target))
+
+        def proof(now: Vm) -> list[str]:
+            return differences(after, self.view(now)) + elsewhere(now, target)
+
+        return Plan(self.view(vm), after, steps, proof=proof)
 
     def _check(self, hypervisor: Hypervisor, vm: Vm, target: Snapshot) -> None:
         can = hypervisor.capabilities()

@@ -38,6 +38,7 @@ class Job:
         self.already = already  # the power state in which the request is no error, for it is fulfilled
         self.pieces: list[Call] = []  # done instead, each for itself, when the whole has failed
         self.piecewise = False
+        self.awaiting = False  # the first call is for a task of somebody else's, whose failure is not ours
         self.failure: VmwardError | None = None
         self.target: Any = None  # the object to watch
         self.future: Future[Any] | None = None
@@ -54,7 +55,9 @@ class Job:
                 if not self._step_ended(self.future):
                     return False
             except VmwardError as exc:
-                self._after(exc)
+                if not self.awaiting:
+                    self._after(exc)
+            self.awaiting = False
             self._next()
         if self.failure:
             raise self.failure
@@ -139,9 +142,11 @@ class Tasks:
         already: str = "",
         pieces: Sequence[Call] = (),
         always: Sequence[Call] = (),
+        awaiting: bool = False,
     ) -> Pending:
         """Send the calls off. What they do is told by ``wait``."""
         job = Job(self, vm, what, calls, ends, already)
+        job.awaiting = awaiting
         job.pieces, job.always = list(pieces), list(always)
         self.jobs.append(job)
         return Pending(vm, what, job)
