@@ -19,6 +19,7 @@ from ._model import Vm, printable
 View = dict[str, Any]
 Vms = Mapping[str, "Vm | VmwardError"]
 Submit = Callable[[Hypervisor], Pending]
+FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
 LAST = 10.0  # seconds that reading back, an undo and the log-out have at least, even when the deadline has passed
 
 
@@ -108,7 +109,7 @@ class Run:
         return found
 
     def plan(self, names: dict[str, str]) -> None:
-        for vm_id, vm in self.read(list(names), self.usecase.detail).items():
+        for vm_id, vm in self.read(list(names), self.usecase.detail, FIRST).items():
             if vm_id not in names:
                 continue
             outcome = self.outcomes[vm_id] = Outcome(names[vm_id], vm_id, self.hypervisor.name)

@@ -26,7 +26,7 @@ import (
 type fault struct {
 	Method string `json:"method"`
 	VM     string `json:"vm"`
-	Fault  string `json:"fault"`  // NotAuthenticated, NoPermission, ManagedObjectNotFound, ToolsUnavailable, custom text
+	Fault  string `json:"fault"`  // NotAuthenticated, NoPermission, ManagedObjectNotFound, InvalidLogin, ToolsUnavailable, custom text
 	Task   bool   `json:"task"`   // the call is taken, its task fails
 	Status int    `json:"status"` // answer with this HTTP status and an HTML page instead
 	Drop   bool   `json:"drop"`   // end the connection without an answer
@@ -223,6 +223,8 @@ func faultOf(name string, object types.ManagedObjectReference) types.BaseMethodF
 		return &denied
 	case "ManagedObjectNotFound":
 		return &types.ManagedObjectNotFound{Obj: object}
+	case "InvalidLogin":
+		return new(types.InvalidLogin)
 	case "ToolsUnavailable":
 		return new(types.ToolsUnavailable)
 	}

@@ -37,6 +37,10 @@ __all__ = ["Connection", "vim", "vmodl"]
 T = TypeVar("T")
 LOST = (OSError, http.client.HTTPException, ExpatError)  # what a broken connection or a proxy's page looks like
 VERSION = re.compile(r"<version>([0-9.]{1,20})</version>")
+RENEWED = "Have it renewed, or correct the clock of this host."
+NAMED = "Set hostname to a name that the certificate bears."
+ADVICE = {9: RENEWED, 10: RENEWED, 62: NAMED, 64: NAMED}  # by OpenSSL's reason not to trust a certificate
+SIGNED = "Set ca_path to the certificate of the authority that signed it."  # and for any other
 THREADS = 32  # calls under way at once: most take the server longer than the network
 
 
@@ -54,6 +58,7 @@ class Connection:
         self._lock = threading.Lock()
         self.closed = False
         self.end = math.inf  # of what is waited for, by time.monotonic()
+        self.refused: VmwardError | None = None  # a log-in that was: tried for every call, it would lock the account
         self.generation = 0  # log-ins so far: what lives in a session dies with it
         self.tls = self._tls()
         self.stub = SoapAdapter.SoapStubAdapter(
@@ -120,8 +125,10 @@ class Connection:
                 raise TaskFailed(f"The session on {self.name} was ended; this call was not made.")
             if self.generation != generation:
                 return
+            if self.refused:
+                raise self.refused
             try:
-                alive = self.content.sessionManager.currentSession is not None
+                alive = attempt(lambda: self.content.sessionManager.currentSession) is not None
             except (vmodl.MethodFault, *LOST):
                 alive = False
             if not alive:
@@ -130,9 +137,11 @@ class Connection:
     def _login(self) -> None:
         self.stub.cookie = ""
         try:
-            self.content.sessionManager.Login(self.options["username"], self.options["password"], None)
+            attempt(lambda: self.content.sessionManager.Login(self.options["username"], self.options["password"], None))
         except (vmodl.MethodFault, *LOST) as exc:
-            raise self.sentence(exc, "log in", None) from exc
+            error = self.sentence(exc, "log in", None)
+            self.refused = error if isinstance(error, AuthFailed) else None
+            raise error from exc
         self.generation += 1
 
     def _tls(self) -> ssl.SSLContext:
@@ -178,9 +187,10 @@ class Connection:
         server = server or f"{self.host}:{self.port}"
         start = f"Cannot {self._start(what, vm)}"
         if isinstance(exc, ssl.SSLError):
+            advice = ADVICE.get(getattr(exc, "verify_code", 0), SIGNED)
             return AuthFailed(
                 f"{start}: the certificate of {server.rpartition(':')[0]} is not trusted "
-                f"({printable(str(exc), 200)}). Set ca_path to the certificate of the authority that signed it."
+                f"({printable(str(exc), 200).rstrip('.')}). {advice}"
             )
         if isinstance(exc, LOST):
             return TaskFailed(
@@ -209,6 +219,8 @@ class Connection:
             return NotFound(f"{cause} It may have been removed meanwhile: list what there is with vm_info.")
         if isinstance(exc, vim.fault.InvalidPowerState):
             return TaskFailed(f"{start}: it is {exc.existingState} now. Look at it with vm_info, and run again.")
+        if isinstance(exc, vim.fault.ToolsUnavailable):
+            return TaskFailed(f"{start}: VMware Tools do not run in it. Use force: true to take its power away.")
         if isinstance(exc, vim.fault.TaskInProgress):
             return TaskFailed(f"{start}: another task runs on it. Run again when that has ended.")
         if isinstance(exc, (vmodl.fault.NotSupported, vmodl.fault.MethodNotFound)):
