@@ -99,10 +99,10 @@ class Run:
         self.outcomes: dict[str, Outcome] = {}
         self.plans: dict[str, Plan] = {}
 
-    def left(self, least: float = 0.0) -> float:
+    def left(self, least: float) -> float:
         return max(self.end - time.monotonic(), least)
 
-    def read(self, vm_ids: Sequence[str], detail: frozenset[Detail] = frozenset(), least: float = 0.0) -> Vms:
+    def read(self, vm_ids: Sequence[str], detail: frozenset[Detail], least: float) -> Vms:
         """The VMs as they are; a read that is not answered in time is given up."""
         what = f"read the VMs on {self.hypervisor.name}"
         found: Vms = within(self.left(least), what, lambda: self.hypervisor.read(vm_ids, detail))

@@ -24,7 +24,7 @@ from .connection import THREADS, Connection, vim, vmodl
 Call = Callable[[], Any]
 LONGEST = 10  # seconds that one wait call may last, or half the connection's time-out
 SHORTEST = 1  # where something else than the server decides when a wait is over
-SILENCE = 1.0  # seconds without an answer to any call, after which those under way are not waited for together
+SILENCE = 2.0  # seconds without an answer to any call, after which those under way are not waited for together
 
 
 class Job:
