@@ -139,7 +139,8 @@ def page() -> str:
         "",
         *(f"- **{backend.title}**: {backend.shown}." for backend in BACKENDS),
         "",
-        "*simulated*: written from the vendor's documentation; neither a real server nor a simulator of others has shown it. See [limits](limits.md).",
+        "*simulated*: written from the vendor's documentation; neither a real server nor a simulator of others has "
+        "shown it. See [limits](limits.md).",
     ]
     return "\n".join(lines) + "\n"
 
