@@ -168,11 +168,11 @@ def test_three_of_a_hundred_fail_and_ninety_seven_are_done(calm: Vcsim) -> None:
 
 def test_what_is_queued_when_the_session_ends_is_never_called(calm: Vcsim) -> None:
     names = names_of(calm)[: THREADS + 4]
-    calm.delays(methods={"PowerOffVM_Task": 3000})
+    calm.delays(methods={"PowerOffVM_Task": 8000})
     calm.forget_calls()
     outcomes = task(calm, OFF, names, deadline=1)
     assert all("it still runs after" in outcome.msg for outcome in outcomes)
-    time.sleep(4)
+    time.sleep(9)
     calls = calm.calls()
     assert (calls["PowerOffVM_Task"], calls["Login"], calls["Logout"]) == (THREADS, 1, 1)
     calm.delays()
