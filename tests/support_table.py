@@ -83,6 +83,11 @@ BACKENDS = (
         "govmomi's simulator, completed where it models less than a vCenter, in the conformance suite",
         frozenset(
             [
+                Capability.SUSPEND,
+                Capability.SNAPSHOT_MEMORY,
+                Capability.REVERT,
+                Capability.REVERT_RUNNING,
+                Capability.DELETE,
                 Capability.MEMORY_DUMP,
                 Capability.DISK_EXPORT_LIVE,
                 Capability.DISK_EXPORT_STOPPED,
@@ -134,7 +139,8 @@ def page() -> str:
         "",
         *(f"- **{backend.title}**: {backend.shown}." for backend in BACKENDS),
         "",
-        "*simulated*: written from the vendor's documentation; no real server has shown it. See [limits](limits.md).",
+        "*simulated*: written from the vendor's documentation; neither a real server nor a simulator of others has "
+        "shown it. See [limits](limits.md).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -85,6 +85,9 @@ class Vms(ABC):
     def capabilities(self) -> frozenset[Capability]:
         """What this endpoint, in its version, can do."""
 
+    def until(self, end: float) -> None:  # noqa: B027  most have time limits of their own
+        """No call of this task is awaited past ``end``, of ``time.monotonic()``."""
+
     def why_not(self, capability: Capability) -> str:
         """Why it lacks what it could have, and what to correct; empty when there is nothing to say."""
         return ""

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ._argspec import Spec
 from ._connect import chosen_names, connect, secrets_of, validate_entry, warnings_of
-from ._errors import NotFound, VmwardError, attempt
+from ._crew import apart
+from ._errors import NotFound, TimedOut, VmwardError, attempt
 from ._hypervisor import Hypervisor
 from ._model import VmRef
-from ._plan import Outcome, UseCase, execute
+from ._plan import LAST, Outcome, UseCase, execute
 from ._usecase.resolve import resolve
 
 Params = dict[str, Any]
+PATIENCE = 15.0  # seconds in which a hypervisor is listed, or a cut on the others begins without it
 
 
 class Module(AnsibleModule):
@@ -46,34 +48,54 @@ class Module(AnsibleModule):
 class Session:
     """The hypervisors of one task, connected and listed all at once: logged in once, logged out always.
 
-    A verb that ``needs_all`` of them ends here when one cannot be asked; for another it is left out, and named.
+    A verb that ``needs_all`` of them ends here when one cannot be asked until ``end``. Another goes on without those
+    that do not answer in time, and takes them in as they come.
     """
 
-    def __init__(self, entries: Mapping[str, Any], only: Sequence[str], needs_all: bool) -> None:
+    def __init__(self, entries: Mapping[str, Any], only: Sequence[str], needs_all: bool, end: float) -> None:
         self.entries = {name: entries[name] for name in chosen_names(entries, only)}
         for name, entry in self.entries.items():
             validate_entry(name, entry)
-        self.needs_all = needs_all
+        self.needs_all, self.started, self.end, self.over = needs_all, time.monotonic(), end, False
         self.hypervisors: dict[str, Hypervisor] = {}
         self.refs: list[VmRef] = []
         self.missing: dict[str, VmwardError] = {}
+        self.asked: dict[str, Future[Any]] = {}  # those that have not answered yet
 
     def __enter__(self) -> Session:
-        with ThreadPoolExecutor(max_workers=len(self.entries)) as pool:
-            jobs = {name: pool.submit(attempt, "ask " + name, self._ask, name) for name in self.entries}
-        for name, job in jobs.items():
-            try:
-                self.refs += job.result()
-            except VmwardError as exc:
-                self.missing[name] = exc
+        self.asked = {name: apart(partial(attempt, "ask " + name, self._ask, name)) for name in self.entries}
+        self.take_in(self.end if self.needs_all else min(self.end, self.started + PATIENCE), ALL_COMPLETED)
+        while not self.needs_all and len(self.missing) == len(self.entries) and self.take_in(self.end):
+            pass
         if self.missing and (self.needs_all or len(self.missing) == len(self.entries)):
             self.__exit__()
             raise self._refusal()
         return self
 
+    def take_in(self, until: float, how: str = FIRST_COMPLETED) -> bool:
+        """Wait for those who have not answered; has one?"""
+        answered = wait(self.asked.values(), max(until - time.monotonic(), 0.0), how).done
+        for name, future in list(self.asked.items()):
+            try:
+                if future not in answered:
+                    raise TimedOut(
+                        f"Cannot list the VMs on {name}: no answer for {time.monotonic() - self.started:.0f} s. Check "
+                        "that it runs and can be reached."
+                    )
+                del self.asked[name]
+                self.refs += future.result()
+                self.missing.pop(name, None)
+            except VmwardError as exc:
+                self.missing[name] = exc
+        return bool(answered)
+
     def _ask(self, name: str) -> tuple[VmRef, ...]:
-        self.hypervisors[name] = connect(name, self.entries[name])
-        return self.hypervisors[name].refs()
+        hypervisor = self.hypervisors[name] = connect(name, self.entries[name])
+        if self.over:  # nobody waits for it any longer
+            hypervisor.close()
+            return ()
+        hypervisor.until(self.end + LAST)
+        return hypervisor.refs()
 
     def _refusal(self) -> VmwardError:
         error = next(iter(self.missing.values()))
@@ -86,14 +108,15 @@ class Session:
         )
 
     def __exit__(self, *_exc: object) -> None:
-        for hypervisor in self.hypervisors.values():
-            with suppress(VmwardError):  # one log-out that fails takes no outcome away, and no other log-out
-                attempt("log out", hypervisor.close)
+        """One log-out that fails or hangs takes no outcome away, and no other log-out."""
+        self.over = True
+        wait([apart(hypervisor.close) for hypervisor in list(self.hypervisors.values())], LAST)
 
     def find(self, selectors: Sequence[str]) -> dict[str, VmRef | VmwardError]:
         """Each selector's one VM among those that could be listed, or why there is not exactly one."""
         asked = [hypervisor for name, hypervisor in self.hypervisors.items() if name not in self.missing]
-        found = resolve(asked, self.refs, selectors)
+        patience = self.end - time.monotonic()
+        found = resolve(asked, self.refs, selectors, patience if self.needs_all else min(patience, PATIENCE))
         for selector, ref in found.items():
             if isinstance(ref, NotFound) and self.missing:
                 found[selector] = NotFound(f"{ref} It may be where nobody could be asked: {self.told()}")
@@ -104,35 +127,55 @@ class Session:
         return " ".join(str(error) for error in self.missing.values())
 
 
-def fan_out(
-    session: Session, usecase: UseCase, selectors: Sequence[str], deadline: float, check: bool
-) -> list[Outcome]:
-    """Find every VM, run the verb on each hypervisor in a thread of its own; outcomes in the order given."""
-    outcomes: dict[str, Outcome] = {}
-    chosen: dict[str, list[tuple[str, str]]] = {}
-    taken: dict[tuple[str, str], str] = {}
-    twins: dict[str, str] = {}
-    for selector, ref in session.find(selectors).items():
-        if isinstance(ref, VmwardError):
-            outcomes[selector] = Outcome(selector, failed=True, msg=str(ref))
-        elif (ref.hypervisor, ref.id) in taken:
-            twins[selector] = taken[ref.hypervisor, ref.id]
-        else:
-            taken[ref.hypervisor, ref.id] = selector
-            chosen.setdefault(ref.hypervisor, []).append((ref.id, selector))
-    with ThreadPoolExecutor(max_workers=max(len(chosen), 1)) as pool:
-        jobs = [
-            pool.submit(guarded, session.hypervisors[name], usecase, vms, deadline, check)
-            for name, vms in chosen.items()
-        ]
-        for job in jobs:
-            outcomes.update((outcome.name, outcome) for outcome in job.result())
-    if session.missing:
-        for name in taken.values():
-            outcomes[name].warnings.append(f"a second VM of this name would not have been seen: {session.told()}")
-    for selector, first in twins.items():
-        same = f"Same VM as {first}. {outcomes[first].msg}".rstrip()
-        outcomes[selector] = replace(outcomes[first], name=selector, changed=False, steps=[], msg=same)
+class Batch:
+    """One verb on the VMs of many hypervisors, each in a thread of its own as soon as its VMs are known."""
+
+    def __init__(self, session: Session, usecase: UseCase, check: bool) -> None:
+        self.session, self.usecase, self.check = session, usecase, check
+        self.outcomes: dict[str, Outcome] = {}
+        self.taken: dict[tuple[str, str], str] = {}
+        self.twins: dict[str, str] = {}
+        self.doubts: dict[str, str] = {}
+        self.jobs: list[Future[list[Outcome]]] = []
+
+    def begin(self, found: Mapping[str, VmRef | VmwardError]) -> list[str]:
+        """Start with what was found; answers what was not."""
+        chosen: dict[str, list[tuple[str, str]]] = {}
+        for selector, ref in found.items():
+            if isinstance(ref, VmwardError):
+                self.outcomes[selector] = Outcome(selector, failed=True, msg=str(ref))
+            elif (ref.hypervisor, ref.id) in self.taken:
+                self.twins[selector] = self.taken[ref.hypervisor, ref.id]
+            else:
+                self.taken[ref.hypervisor, ref.id] = selector
+                self.doubts[selector] = self.session.told()
+                chosen.setdefault(ref.hypervisor, []).append((ref.id, selector))
+        deadline = self.session.end - time.monotonic()
+        for name, vms in chosen.items():
+            hypervisor = self.session.hypervisors[name]
+            self.jobs.append(apart(partial(guarded, hypervisor, self.usecase, vms, deadline, self.check)))
+        return [selector for selector, ref in found.items() if isinstance(ref, NotFound)]
+
+    def ended(self) -> dict[str, Outcome]:
+        for job in self.jobs:
+            self.outcomes.update((outcome.name, outcome) for outcome in job.result())
+        for selector, doubt in self.doubts.items():
+            if doubt:
+                told = f"a second VM of this name would not have been seen: {doubt}"
+                self.outcomes[selector].warnings.append(told)
+        for selector, first in self.twins.items():
+            same = f"Same VM as {first}. {self.outcomes[first].msg}".rstrip()
+            self.outcomes[selector] = replace(self.outcomes[first], name=selector, changed=False, steps=[], msg=same)
+        return self.outcomes
+
+
+def fan_out(session: Session, usecase: UseCase, selectors: Sequence[str], check: bool) -> list[Outcome]:
+    """Find every VM, run the verb on each hypervisor; outcomes in the order given."""
+    batch = Batch(session, usecase, check)
+    unfound = batch.begin(session.find(selectors))
+    while unfound and session.asked and session.take_in(session.end):
+        unfound = batch.begin(session.find(unfound))
+    outcomes = batch.ended()
     return [outcomes[selector] for selector in dict.fromkeys(selectors)]
 
 
@@ -149,9 +192,9 @@ def guarded(
 
 def whole(params: Params, usecase: Callable[[Params], UseCase], check: bool) -> list[Outcome]:
     """The verb over all hypervisors, within one session on each."""
-    verb = usecase(params)
-    with Session(params["hypervisors"], params["only"], verb.needs_all) as session:
-        return fan_out(session, verb, params["vms"], params["deadline"], check)
+    verb, end = usecase(params), time.monotonic() + params["deadline"]
+    with Session(params["hypervisors"], params["only"], verb.needs_all, end) as session:
+        return fan_out(session, verb, params["vms"], check)
 
 
 def run(spec: Spec, usecase: Callable[[Params], UseCase], **module_args: Any) -> None:

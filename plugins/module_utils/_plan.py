@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
+from ._crew import within
 from ._errors import NotFound, NotVerified, Unjudged, VmwardError, attempt
 from ._hypervisor import Detail, Hypervisor, Pending
 from ._model import Vm, printable
 
 View = dict[str, Any]
+Vms = Mapping[str, "Vm | VmwardError"]
 Submit = Callable[[Hypervisor], Pending]
+FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
+LAST = 10.0  # seconds that reading back, an undo and the log-out have at least, even when the deadline has passed
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Plan:
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
     shortfall: str = ""  # why the goal cannot be reached whole, although the steps are right to take
+    proof: Callable[[Vm], list[str]] | None = None  # what of the VM read back is wrong, where views do not tell
 
     @property
     def changed(self) -> bool:
@@ -94,8 +99,19 @@ class Run:
         self.outcomes: dict[str, Outcome] = {}
         self.plans: dict[str, Plan] = {}
 
-    def plan(self, vms: dict[str, Vm | VmwardError], names: dict[str, str]) -> None:
-        for vm_id, vm in vms.items():
+    def left(self, least: float) -> float:
+        return max(self.end - time.monotonic(), least)
+
+    def read(self, vm_ids: Sequence[str], detail: frozenset[Detail], least: float) -> Vms:
+        """The VMs as they are; a read that is not answered in time is given up."""
+        what = f"read the VMs on {self.hypervisor.name}"
+        found: Vms = within(self.left(least), what, lambda: self.hypervisor.read(vm_ids, detail))
+        return found
+
+    def plan(self, names: dict[str, str]) -> None:
+        for vm_id, vm in self.read(list(names), self.usecase.detail, FIRST).items():
+            if vm_id not in names:
+                continue
             outcome = self.outcomes[vm_id] = Outcome(names[vm_id], vm_id, self.hypervisor.name)
             outcome.warnings = [printable(str(vm), 1000)] if self.usecase.cuts and isinstance(vm, Unjudged) else []
             vm = self._enough(vm)
@@ -129,14 +145,15 @@ class Run:
                     pending.append(attempt(step.text, self._submitted, step, now.get(vm_id)))
                 except VmwardError as exc:
                     self._give_up(outcome, plan, number, exc)
-            ended = self.hypervisor.wait(pending, max(self.end - time.monotonic(), 1.0)) if pending else {}
+            ended = self.hypervisor.wait(pending, self.left(1.0)) if pending else {}
             for vm_id, error in ended.items():
                 if error is not None:
                     self._give_up(self.outcomes[vm_id], self.plans[vm_id], number, error)
 
-    def _as_they_are(self, vm_ids: list[str]) -> Mapping[str, Vm | VmwardError]:
+    def _as_they_are(self, vm_ids: list[str], detail: frozenset[Detail] = frozenset()) -> Vms:
+        """What has been changed may be wired as it must not be: it is read though the deadline has passed."""
         try:
-            return self.hypervisor.read(vm_ids) if vm_ids else {}
+            return self.read(vm_ids, detail, LAST) if vm_ids else {}
         except VmwardError as exc:
             return dict.fromkeys(vm_ids, exc)
 
@@ -164,7 +181,7 @@ class Run:
                 continue
             try:
                 pending = attempt("undo: " + step.text, step.undo, self.hypervisor)
-                failure = self.hypervisor.wait([pending], 60.0)[outcome.id]
+                failure = self.hypervisor.wait([pending], self.left(LAST))[outcome.id]
             except VmwardError as exc:
                 failure = exc
             outcome.msg += f" Undone: {step.text}." if failure is None else f" NOT undone: {step.text} ({failure})."
@@ -172,7 +189,7 @@ class Run:
     def read_back(self) -> None:
         """Compare what is with what was promised; a difference is a failure, whatever the hypervisor had answered."""
         touched = [vm_id for vm_id, plan in self.plans.items() if plan.changed]
-        found = self.hypervisor.read(touched, self.usecase.detail) if touched else {}
+        found = self._as_they_are(touched, self.usecase.detail)
         for vm_id, plan in self.plans.items():
             outcome = self.outcomes[vm_id]
             wrong: list[str] = []
@@ -182,7 +199,8 @@ class Run:
                     outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
                     continue
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
-                wrong = differences(plan.after, outcome.after)
+                judged = plan.proof and isinstance(actual, Vm)
+                wrong = plan.proof(actual) if judged else differences(plan.after, outcome.after)  # type: ignore[misc,arg-type]
                 outcome.changed = outcome.after != plan.before or not outcome.failed
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))
@@ -209,7 +227,7 @@ def execute(
     started = time.monotonic()
     names = dict(chosen)
     run = Run(hypervisor, usecase, deadline)
-    run.plan({vm_id: vm for vm_id, vm in hypervisor.read(list(names), usecase.detail).items() if vm_id in names}, names)
+    run.plan(names)
     if not check:
         run.apply()
         run.read_back()

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete, ResetDisks
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
-from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench
+from ansible_collections.vmward.remediation.tests.conformance.benches import Bench
 
 SEAL = SetIsolation(Isolation.SEALED, "2026-1")
 WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in ("memory", "connections", "disks", "logs")}}
@@ -187,12 +189,51 @@ def test_a_running_vm_is_neither_reset_nor_deleted(bench: Bench) -> None:
     assert "it is running. Stop it first" in refused.msg
 
 
-def test_names_that_repeat_are_told_apart_by_id(fake: FakeBench) -> None:
-    vm_id = fake.create("desk1", running=False)
+TWINS = pytest.mark.parametrize("twice", ["fake", "vsphere"])  # whose names need not be unique
+
+
+def twins(bench: Bench) -> tuple[str, str, str]:
+    """A VM, and two snapshots of one name side by side, both on the same parent."""
+    vm_id = bench.create("desk1", running=False)
+    bench.one(take("base"), vm_id)
     for _time in range(2):
-        fake.hypervisor.submit_snapshot(fake.vm(vm_id), "clean", "", False)
-    (twice,) = fake.do(Revert("clean", False, True, {}), vm_id)
-    assert "has 2 snapshots named 'clean'" in twice.msg
-    first = fake.vm(vm_id).snapshots[0]
-    fake.one(Revert(first.id, False, True, {}), vm_id)
-    assert [snapshot.current for snapshot in fake.vm(vm_id).snapshots] == [True, False]
+        bench.one(Revert("base", False, True, {}), vm_id)
+        pending = bench.hypervisor.submit_snapshot(bench.vm(vm_id), "clean", "", False)
+        assert bench.hypervisor.wait([pending], 30) == {vm_id: None}
+    base, *both = bench.vm(vm_id).snapshots
+    assert [(one.name, one.parent) for one in both] == [("clean", base.id)] * 2
+    return vm_id, both[0].id, both[1].id
+
+
+@TWINS
+def test_names_that_repeat_are_told_apart_by_id(twice: str, request: pytest.FixtureRequest) -> None:
+    bench: Bench = request.getfixturevalue(twice)
+    vm_id, first, second = twins(bench)
+    for verb in (Revert("clean", False, True, {}), SetSnapshot("clean", "absent", "", False)):
+        (refused,) = bench.do(verb, vm_id)
+        assert "has 2 snapshots named 'clean'" in refused.msg
+        assert first in refused.msg
+        assert second in refused.msg
+    for wanted in (first, second):
+        bench.one(Revert(wanted, False, True, {}), vm_id)
+        assert [one.id for one in bench.vm(vm_id).snapshots if one.current] == [wanted]
+    bench.one(SetSnapshot(first, "absent", "", False), vm_id)
+    assert [one.id for one in bench.vm(vm_id).snapshots if one.name == "clean"] == [second]
+
+
+@TWINS
+def test_the_wrong_one_of_two_twins_does_not_pass_for_the_right_one(
+    twice: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench: Bench = request.getfixturevalue(twice)
+    vm_id, first, second = twins(bench)
+    kind, swapped = type(bench.hypervisor), {first: second, second: first}
+    revert, remove = kind.submit_revert, kind.submit_remove_snapshot
+    monkeypatch.setattr(kind, "submit_revert", lambda hv, vm, wanted, memory: revert(hv, vm, swapped[wanted], memory))
+    monkeypatch.setattr(kind, "submit_remove_snapshot", lambda hv, vm, wanted: remove(hv, vm, swapped[wanted]))
+    (reverted,) = bench.do(Revert(first, False, True, {}), vm_id)
+    assert reverted.after["current_snapshot"] == "clean"
+    assert f"its current snapshot is {second}, not {first}" in reverted.msg
+    (removed,) = bench.do(SetSnapshot(first, "absent", "", False), vm_id)
+    assert f"it has snapshot {first} still" in removed.msg
+    assert f"snapshot {second} is gone" in removed.msg

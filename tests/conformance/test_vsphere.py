@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,12 +133,176 @@ def test_a_task_that_outlives_the_deadline_is_named_and_taken_up_by_the_next_run
     assert vsphere.server.calls()["PowerOffVM_Task"] == 1, "the second run took the first one's task up"
 
 
+SNAP, GONE = SetSnapshot("clean", "present", "", False), SetSnapshot("clean", "absent", "", False)
+BACK = Revert("clean", False, True, {})
+
+
+@pytest.mark.parametrize(
+    ("usecase", "task", "method"),
+    [
+        (SNAP, "CreateSnapshot", "CreateSnapshot_Task"),
+        (BACK, "RevertToSnapshot", "RevertToSnapshot_Task"),
+        (GONE, "RemoveSnapshot", "RemoveSnapshot_Task"),
+        (Delete(True, {}), "Destroy", "Destroy_Task"),
+    ],
+    ids=["snapshot", "revert", "remove", "delete"],
+)
+def test_a_second_run_takes_up_the_task(vsphere: VsphereBench, usecase: UseCase, task: str, method: str) -> None:
+    vm_id = vsphere.create("desk1", running=False)
+    if usecase is not SNAP:
+        vsphere.one(SNAP, vm_id)
+    if usecase is BACK:
+        vsphere.one(SetSnapshot("later", "present", "", False), vm_id)
+    if task == "Destroy":
+        vsphere.one(GONE, vm_id)
+    vsphere.server.delays(tasks={task: 4000})
+    vsphere.server.forget_calls()
+    (late,) = vsphere.do(usecase, vm_id, deadline=1)
+    assert late.task.startswith("task-")
+    vsphere.one(usecase, vm_id)
+    assert vsphere.server.calls()[method] == 1
+
+
+@pytest.fixture
+def busy(vsphere: VsphereBench) -> Callable[[str, str], Any]:
+    """Somebody else's task, of two seconds, on a VM with the snapshots ``clean`` and ``other``."""
+
+    def begin(kind: str, vm_id: str) -> Any:
+        machine = vsphere.machine(vm_id)
+        for name in ("clean", "other"):
+            vsphere.one(SetSnapshot(name, "present", "", False), vm_id)
+        other = next(one.id for one in vsphere.vm(vm_id).snapshots if one.name == "other")
+        snapshot = vim.vm.Snapshot(other, vsphere.session._stub)
+        vsphere.server.delays(tasks=dict.fromkeys(("CreateSnapshot", "RevertToSnapshot", "RemoveSnapshot"), 2000))
+        if kind == "create":
+            return machine.CreateSnapshot_Task("backup", "of another product", False, False)
+        return snapshot.RevertToSnapshot_Task() if kind == "revert" else snapshot.RemoveSnapshot_Task(False)
+
+    return begin
+
+
+OURS: dict[str, UseCase] = {"create": SetSnapshot("ours", "present", "", False), "revert": BACK, "remove": GONE}
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+@pytest.mark.parametrize("kind", list(OURS))
+def test_anothers_task_of_the_same_kind_is_awaited_and_not_taken_for_ours(
+    vsphere: VsphereBench, busy: Callable[[str, str], Any], kind: str, fails: bool
+) -> None:
+    vm_id = vsphere.create("desk1", running=False)
+    method = {"create": "CreateSnapshot_Task", "revert": "RevertToSnapshot_Task", "remove": "RemoveSnapshot_Task"}[kind]
+    if fails:
+        skip = 2 if kind == "create" else 0
+        vsphere.server.faults({"method": method, "fault": "Somebody's own", "task": True, "skip": skip})
+    task = busy(kind, vm_id)
+    vsphere.server.forget_calls()
+    (done,) = vsphere.do(OURS[kind], vm_id)
+    gone = kind == "remove" and not fails
+    assert (" is gone" in done.msg) if gone else (done.msg == ""), "somebody else's removal does not go unnoticed"
+    assert task.info.state == ("error" if fails else "success")
+    assert vsphere.server.calls()[method] == 1
+    names = [one.name for one in vsphere.vm(vm_id).snapshots]
+    assert ("clean" in names, "ours" in names) == (kind != "remove", kind == "create")
+    if kind == "revert":
+        assert done.after["current_snapshot"] == "clean"
+
+
+def test_a_cut_whose_task_still_runs_is_made_anew_and_ends_sealed(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.delays(tasks={"ReconfigVm": 3000})
+    vsphere.server.forget_calls()
+    (late,) = vsphere.do(SEAL, vm_id, deadline=1)
+    assert late.task.startswith("task-")
+    vsphere.one(SEAL, vm_id)
+    assert vsphere.vm(vm_id).isolation is Isolation.SEALED
+
+
 def test_nothing_hangs_past_its_deadline_when_the_server_is_slow(vsphere: VsphereBench) -> None:
     vm_id = vsphere.create("desk1")
     vsphere.server.delays(methods={"PowerOffVM_Task": 3000})
     (late,) = vsphere.do(OFF, vm_id, deadline=1)
     assert "it still runs after" in late.msg
     assert late.seconds < 2.5
+
+
+def answers_of(vsphere: VsphereBench, usecase: UseCase, *vms: str, deadline: float) -> subprocess.CompletedProcess[str]:
+    """The verb in a process of its own, as Ansible runs a module."""
+    chosen = [(vm_id, vm_id) for vm_id in vms]
+    name = next(name for name, known in (("OFF", OFF), ("SEAL", SEAL)) if known is usecase)
+    script = (
+        "import sys\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        f"from {VsphereBench.__module__} import {name}, connect\n"
+        "from ansible_collections.vmward.remediation.plugins.module_utils._plan import execute\n"
+        f"hypervisor = connect('hv1', {vsphere.server.entry!r})\n"
+        f"print([one.msg for one in execute(hypervisor, {name}, {chosen!r}, {deadline}, False)], flush=True)\n"
+        "hypervisor.close()\n"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=40)
+
+
+def test_a_process_ends_though_a_call_hangs(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.faults({"method": "PowerOffVM_Task", "vm": "desk1", "hold": 60_000})
+    done = answers_of(vsphere, OFF, vm_id, deadline=1)  # the process has 40 seconds, the call 60
+    assert "it still runs after" in done.stdout, done.stderr
+    assert done.returncode == 0
+
+
+def test_a_call_that_hangs_holds_up_no_other_vm(vsphere: VsphereBench) -> None:
+    held, free = vsphere.create("held"), vsphere.create("free")
+    vsphere.server.faults({"method": "PowerOffVM_Task", "vm": "held", "hold": 20_000})
+    late, done = vsphere.do(OFF, held, free, deadline=6)
+    assert "it still runs after" in late.msg
+    assert (done.msg, done.after) == ("", {"power": "stopped"})
+
+
+def test_a_vm_that_is_resumed_is_cut_again_though_anothers_call_hangs(vsphere: VsphereBench) -> None:
+    held, free = vsphere.create("held"), vsphere.create("free")
+    vsphere.do(SEAL, held, free)
+    vsphere.do(SetPower("paused", False, 0, {}), held, free)
+    vsphere.server.forget_calls()
+    vsphere.server.faults({"method": "PowerOnVM_Task", "vm": "held", "hold": 20_000})
+    late, done = vsphere.do(SetPower("running", False, 0, {}), held, free, deadline=6)
+    assert "it still runs after" in late.msg
+    assert done.msg == ""
+    assert vsphere.server.calls()["ReconfigVM_Task"] == 1, "the cut is made once more, at once"
+    assert vsphere.vm(free).isolation is Isolation.SEALED
+
+
+def test_a_call_that_answers_late_is_taken_as_it_comes(vsphere: VsphereBench) -> None:
+    ids = [vsphere.create(name) for name in ("slow", "quick")]
+    vsphere.server.faults({"method": "PowerOffVM_Task", "vm": "slow", "hold": 4000})
+    assert [outcome.msg for outcome in vsphere.do(OFF, *ids)] == ["", ""]
+
+
+def test_a_short_time_out_and_a_long_task_get_along(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.delays(tasks={"PowerOff": 4000})
+    entry = {"vsphere": {**vsphere.server.entry["vsphere"], "timeout": 2}}
+    hypervisor = connect("hv1", entry)
+    try:
+        (outcome,) = execute(hypervisor, OFF, [(vm_id, "desk1")], 30, False)
+    finally:
+        hypervisor.close()
+    assert outcome.msg == ""
+
+
+def test_a_wait_that_is_dropped_is_made_again(vsphere: VsphereBench) -> None:
+    ids = [vsphere.create(name) for name in ("a", "b")]
+    vsphere.server.delays(tasks={"PowerOff": 1500})
+    vsphere.server.faults({"method": "WaitForUpdatesEx", "drop": True, "skip": 1})
+    vsphere.server.forget_calls()
+    assert [outcome.msg for outcome in vsphere.do(OFF, *ids)] == ["", ""]
+    assert vsphere.server.calls()["PowerOffVM_Task"] == 2
+
+
+def test_a_wait_that_is_never_answered_ends_with_the_deadline(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.delays(tasks={"PowerOff": 3000})
+    vsphere.server.faults({"method": "WaitForUpdatesEx", "hold": 30_000, "times": 9})
+    (late,) = vsphere.do(OFF, vm_id, deadline=2)
+    assert "it still runs after" in late.msg, "the task had ended long before the wait did"
 
 
 def test_a_card_that_vsphere_refuses_keeps_no_other_from_being_cut(vsphere: VsphereBench) -> None:

@@ -306,3 +306,23 @@ def test_a_memory_file_that_cannot_be_had_is_said_and_no_snapshot_is_left(
     told = poll_all([vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "two"))], 30)[vm_id]
     assert "The datastore is full" in str(told)
     assert vsphere.vm(vm_id).snapshots == ()
+
+
+def test_the_calls_of_a_dump_and_of_an_export_are_few(vsphere: VsphereBench, tmp_path: Path) -> None:
+    """Besides asking again how far a task is, which takes as long as the task."""
+    vm_id, _content = filled(vsphere)
+    vm = vsphere.vm(vm_id)
+    snapshot = {"CreateSnapshot_Task": 1, "RemoveSnapshot_Task": 1}
+    dump = vsphere.hypervisor.submit_memory_dump(vm, str(tmp_path / "memory.elf"))
+    vsphere.server.forget_calls()
+    assert poll_all([dump], 30) == {vm_id: None}
+    calls = vsphere.server.calls()
+    assert 0 < calls.pop("RetrievePropertiesEx") < 40
+    calls.pop("RetrieveServiceContent")  # of the test server to itself, for the file
+    assert calls == snapshot
+    vsphere.server.forget_calls()
+    assert export(vsphere, vm_id, tmp_path / "disk.qcow2") is None
+    calls = vsphere.server.calls()
+    assert 0 < calls.pop("RetrievePropertiesEx") < 40
+    calls.pop("HttpNfcLeaseProgress")  # so many as the lease is old
+    assert calls == {**snapshot, "ExportSnapshot": 1, "HttpNfcLeaseComplete": 1, "GET /nfc": 1}

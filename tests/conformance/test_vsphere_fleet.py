@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere import tasks
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.connection import THREADS
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import FORENSIC, FREE, OFF, ON, SEAL, WAIVED
 from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
@@ -70,10 +74,16 @@ COSTS: list[tuple[UseCase, int, list[str]]] = [
     (Revert("clean", False, True, {}), 4, ["RevertToSnapshot_Task"]),
     (ON, 4, ["PowerOnVM_Task"]),
     (SetSnapshot("clean", "absent", "", False), 4, ["RemoveSnapshot_Task"]),
+    (SetPower("paused", False, 0, {}), 4, ["SuspendVM_Task"]),
+    (SetPower("running", False, 0, {}), 4, ["PowerOnVM_Task"]),
+    (SetPower("restarted", True, 0, {}), 4, ["PowerOffVM_Task", "PowerOnVM_Task"]),
+    (SetPower("stopped", False, 60, {}), 3, ["ShutdownGuest"]),
+    (ON, 4, ["PowerOnVM_Task"]),
 ]
 
 
-def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim) -> None:
+def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "SILENCE", 60)  # a slow machine is no call that hangs
     names = names_of(calm)
     for usecase, reads, each in COSTS:
         for part in (names[:1], names[1:]):
@@ -85,9 +95,34 @@ def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim) -> None:
             wanted = {**dict.fromkeys(ONCE, 1), "RetrievePropertiesEx": reads, **dict.fromkeys(each, len(part))}
             awaits = len(each) - ("SetField" in each)
             calls.pop("DestroyPropertyFilter", None)
-            assert calls == {**wanted, **({"CreateFilter": awaits} if awaits else {})}
+            told = (usecase, getattr(usecase, "state", ""))
+            assert calls == {**wanted, **({"CreateFilter": awaits} if awaits else {})}, told
             assert waits <= 4 + len(part) // 4
             assert bool(waits) is bool(each)
+
+
+def test_a_deletion_costs_one_call_for_each_vm_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "SILENCE", 60)
+    server = Vcsim(tmp_path, "-vms", str(MANY + 1))
+    try:
+        names = names_of(server)
+        task(server, OFF, names)
+        for part in (names[:1], names[1:]):
+            server.forget_calls()
+            assert [outcome.msg for outcome in task(server, Delete(True, {}), part) if outcome.failed] == []
+            calls = server.calls()
+            assert calls.pop("WaitForUpdatesEx") <= 4 + len(part) // 4
+            # Listed once more for the images of other VMs, and once more when those that are gone cannot be read.
+            assert calls == {
+                **dict.fromkeys(ONCE, 1),
+                "CreateContainerView": 3,
+                "CreateFilter": 1,
+                "RetrievePropertiesEx": 7,
+                "Destroy_Task": len(part),
+            }
+        assert names_of(server) == []
+    finally:
+        server.stop()
 
 
 def test_reverts_of_held_vms_are_read_in_bulk_too(calm: Vcsim) -> None:
@@ -133,11 +168,11 @@ def test_three_of_a_hundred_fail_and_ninety_seven_are_done(calm: Vcsim) -> None:
 
 def test_what_is_queued_when_the_session_ends_is_never_called(calm: Vcsim) -> None:
     names = names_of(calm)[: THREADS + 4]
-    calm.delays(methods={"PowerOffVM_Task": 3000})
+    calm.delays(methods={"PowerOffVM_Task": 8000})
     calm.forget_calls()
     outcomes = task(calm, OFF, names, deadline=1)
     assert all("it still runs after" in outcome.msg for outcome in outcomes)
-    time.sleep(4)
+    time.sleep(9)
     calls = calm.calls()
     assert (calls["PowerOffVM_Task"], calls["Login"], calls["Logout"]) == (THREADS, 1, 1)
     calm.delays()

@@ -24,7 +24,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     VmwardError,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
-from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere import guest as guests
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.api import VsphereHypervisor
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import SEAL, VsphereBench, finish
@@ -209,3 +209,21 @@ def test_a_lie_of_the_guest_is_an_error_of_ours(vsphere: VsphereBench, hyperviso
     errand.pid = 2**40
     with pytest.raises(VmwardError, match="does not know its process"):
         errand.awaited()
+
+
+def test_the_calls_of_a_program_are_few(vsphere: VsphereBench, hypervisor: VsphereHypervisor) -> None:
+    vm_id = guest(vsphere)
+    found = hypervisor.read([vm_id])[vm_id]
+    assert isinstance(found, Vm)
+    vsphere.server.forget_calls()
+    assert hypervisor.guest_run(found, ["true"], 30, 1000).status == 0
+    calls = vsphere.server.calls()
+    assert 0 < calls.pop("ListProcessesInGuest") < 40  # until it has ended
+    assert calls == {
+        "RetrievePropertiesEx": 2,
+        "CreateTemporaryDirectoryInGuest": 1,
+        "StartProgramInGuest": 1,
+        "InitiateFileTransferFromGuest": 2,
+        "GET /guestFile": 2,
+        "DeleteDirectoryInGuest": 1,
+    }

@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -22,11 +23,12 @@ from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.convert import quoted
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, NotTaken, mac
-from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim
+from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
 
 LONGEST_NAME = 80  # characters, as vCenter has it
 SIZE = 16 * 1024 * 1024
@@ -64,6 +66,12 @@ class VsphereBench(Bench):
         self.pool = self.centre.hostFolder.childEntity[0].resourcePool
         self._base()
 
+    def do(self, usecase: UseCase, *vm_ids: str, check: bool = False, deadline: float = 60) -> list[Outcome]:
+        """The verb; nothing that a user could see of it holds the password."""
+        outcomes = super().do(usecase, *vm_ids, check=check, deadline=deadline)
+        assert not shown(json.dumps([asdict(outcome) for outcome in outcomes]))
+        return outcomes
+
     def renew(self) -> None:
         """Log the tests' own session in (again)."""
         server = self.server
@@ -74,6 +82,7 @@ class VsphereBench(Bench):
     def clean(self) -> None:
         self.server.faults()
         self.server.delays()
+        self.server.pages(0)
         self.hypervisor.close()
         for category in self.categories.values():
             self.rest("DELETE", f"category/id:{category}")
@@ -88,6 +97,11 @@ class VsphereBench(Bench):
         finish(machine.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[option])))
         finish(machine.PowerOffVM_Task())
         finish(machine.PowerOnVM_Task())
+
+    def obeys(self, vm_id: str) -> None:
+        """Let the guest do as it is asked to."""
+        option = vim.option.OptionValue(key="vmward.test.deaf", value="")
+        finish(self.machine(vm_id).ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[option])))
 
     def rest(self, method: str, path: str, body: Any = None, login: bool = False) -> Any:
         """The tests' own way to the tags: the older paths of the Automation API."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
+from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -53,11 +53,6 @@ def play(tmp_path: Path, module: str, **options: Any) -> str:
     return done.stdout + done.stderr
 
 
-def shown(text: str) -> bool:
-    """Is the password anywhere, as it is or as JSON writes it?"""
-    return PASSWORD in text or json.dumps(PASSWORD)[1:-1] in text
-
-
 def entry(server: Vcsim, **changed: Any) -> dict[str, Any]:
     return {"vc1": {"vsphere": {**server.entry["vsphere"], **changed}}}
 
@@ -73,6 +68,29 @@ def test_no_secret_in_any_output(server: Vcsim, tmp_path: Path) -> None:
         told = play(tmp_path, module, **{"hypervisors": entry(server), **options})
         assert not shown(told), told
         assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in told
+
+
+@pytest.fixture
+def broken(server: Vcsim) -> Iterator[Vcsim]:
+    yield server
+    server.faults()
+
+
+def test_no_secret_in_what_goes_wrong(broken: Vcsim, tmp_path: Path) -> None:
+    wrong = PASSWORD.replace("secret", "wrong")
+    runs: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({"password": wrong}, {}, "Check username and password"),
+        ({}, {"method": "Login", "status": 500, "times": 9}, "Check that the server runs"),
+        ({}, {"method": "Login", "half": True, "times": 9}, "Check that the server runs"),
+        ({}, {"method": "RetrievePropertiesEx", "half": True, "times": 9}, "Check that the server runs"),
+    ]
+    for changed, fault, sentence in runs:
+        broken.faults(*[fault] * bool(fault))
+        told = play(tmp_path, "vm_info", hypervisors=entry(broken, **changed), vms=["DC0_C0_RP0_VM0"])
+        assert sentence in " ".join(told.split())
+        assert not shown(told), told
+        assert wrong not in told, told
+        assert json.dumps(wrong)[1:-1] not in told, told
 
 
 def test_an_unchecked_certificate_is_used_and_warned_of(server: Vcsim, tmp_path: Path) -> None:

@@ -361,9 +361,11 @@ func (m *machine) keep(ctx *simulator.Context, name, kind string, size int64) in
 	}
 	text := path.Join(path.Dir(m.Config.Files.VmPathName), name) // "[datastore] directory/name"
 	if local := m.local(ctx, text); local != "" {
-		content := []byte(strings.Repeat("memory of "+m.Name+"\n", 1+int(size)/(len(m.Name)+11)))
+		written := int(min(size, 1<<20)) // the rest is a hole: a hundred VMs are suspended at once
+		content := []byte(strings.Repeat("memory of "+m.Name+"\n", 1+written/(len(m.Name)+11)))
 		_ = os.MkdirAll(filepath.Dir(local), 0o700)
-		_ = os.WriteFile(local, content[:size], 0o600)
+		_ = os.WriteFile(local, content[:written], 0o600)
+		_ = os.Truncate(local, size)
 	}
 	m.LayoutEx.File = append(m.LayoutEx.File, types.VirtualMachineFileLayoutExFileInfo{
 		Key: key, Name: text, Type: kind, Size: size, UniqueSize: size, Accessible: types.NewBool(true),

@@ -34,6 +34,7 @@ func main() {
 	user := flag.String("user", "ir@vsphere.local", "the one user")
 	password := flag.String("password", "", "and its password")
 	dir := flag.String("dir", ".", "where ca.pem is written")
+	kind := flag.String("certificate", "", "of another host: elsewhere; of another time: expired")
 	verbose := flag.Bool("verbose", false, "log to standard error")
 	flag.Parse()
 	if !*verbose {
@@ -48,7 +49,7 @@ func main() {
 	service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(*user, *password)}
 	service.RegisterEndpoints = true
 	caFile := filepath.Join(*dir, "ca.pem")
-	config, err := certified(caFile)
+	config, err := certified(caFile, *kind)
 	if err != nil {
 		fatal(err)
 	}

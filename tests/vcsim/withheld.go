@@ -12,10 +12,12 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// withholding answers as the collector does, but for one property of one machine (by name), which it cannot read.
+// withholding answers as the collector does, but for one property of one machine (by name), which it cannot read; and
+// not more at once than a page holds, as vCenter does with answers that are too large for it.
 type withholding struct {
 	*simulator.PropertyCollector
 	struck *fault
+	page   int
 }
 
 func (r *rules) withheld(target mo.Reference, method string) mo.Reference {
@@ -23,16 +25,22 @@ func (r *rules) withheld(target mo.Reference, method string) mo.Reference {
 	if !ok || method != "RetrievePropertiesEx" {
 		return nil
 	}
-	if struck := r.strike(method, anyMachine, func(f *fault) bool { return f.Withhold != "" }); struck != nil {
-		return &withholding{collector, struck}
+	struck := r.strike(method, anyMachine, func(f *fault) bool { return f.Withhold != "" })
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if struck != nil || r.page > 0 {
+		return &withholding{collector, struck, r.page}
 	}
 	return nil
 }
 
 func (w *withholding) RetrievePropertiesEx(ctx *simulator.Context, request *types.RetrievePropertiesEx) soap.HasFault {
+	if w.page > 0 {
+		request.Options.MaxObjects = int32(w.page)
+	}
 	answer := w.PropertyCollector.RetrievePropertiesEx(ctx, request)
 	body, ok := answer.(*methods.RetrievePropertiesExBody)
-	if !ok || body.Res == nil || body.Res.Returnval == nil {
+	if w.struck == nil || !ok || body.Res == nil || body.Res.Returnval == nil {
 		return answer
 	}
 	for i, object := range body.Res.Returnval.Objects {

@@ -9,13 +9,12 @@ Sources: U(https://pve.proxmox.com/wiki/Proxmox_VE_API), U(https://proxmoxer.git
 from __future__ import annotations
 
 import os
-import queue
 import re
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
 from typing import Any, Callable
 
+from .._crew import Crew
 from .._errors import AuthFailed, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._model import VmRef, printable
 
@@ -67,37 +66,6 @@ class NodeAway(NoAnswer):
     """The node that was asked cannot reach the VM's node."""
 
 
-class Crew:
-    """Threads for many calls at once. A process that ends does not wait for them."""
-
-    def __init__(self) -> None:
-        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self.threads: list[threading.Thread] = []
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.work.put((future, call))
-        if len(self.threads) < AT_ONCE:
-            self.threads.append(threading.Thread(target=self._run, daemon=True))
-            self.threads[-1].start()
-        return future
-
-    def dismiss(self) -> None:
-        for _thread in self.threads:
-            self.work.put(None)
-
-    def _run(self) -> None:
-        while True:
-            item = self.work.get()
-            if item is None:
-                return
-            future, call = item
-            try:
-                future.set_result(call())
-            except BaseException as exc:  # noqa: BLE001  carried to who asks for the result
-                future.set_exception(exc)
-
-
 class Connection:
     """Calls, each with the words for its failure."""
 
@@ -110,7 +78,7 @@ class Connection:
         self.name, self.options = name, dict(options)
         self.host = str(options["host"])
         self.closing = threading.Event()
-        self.crew = Crew()
+        self.crew = Crew(AT_ONCE)
         self._log_in_again = threading.Lock()
         self.login = self._who()
         self.api = self._log_in()

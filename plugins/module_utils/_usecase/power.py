@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from .._errors import Refused, TimedOut, Unsupported
+from .._errors import Refused, TimedOut, Unsupported, VmwardError
 from .._hypervisor import Capability, Hypervisor, Pending
 from .._model import PowerState, Vm, printable
 from .._plan import Plan, Step, UseCase, View
@@ -91,8 +91,13 @@ class SetPower(UseCase):
         end = now() + self.grace
 
         def poll() -> bool:
-            if asked.poll():
-                return True
+            try:
+                if asked.poll():
+                    return True
+            except VmwardError:  # it cannot be asked
+                if self.force:
+                    return True
+                raise
             if now() < end:
                 return False
             if self.force:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 
+from .._crew import within
 from .._errors import Ambiguous, NotFound, Unsupported, VmwardError
 from .._hypervisor import Detail, Hypervisor
 from .._model import Vm, VmRef, printable
 
 TAG = "tag:"
+ADDRESSES = frozenset([Detail.ADDRESSES])
 MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 
 
@@ -35,9 +38,12 @@ def answers_to(vm: Vm, selector: str) -> bool:
 
 
 def resolve(
-    hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], selectors: Sequence[str]
+    hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], selectors: Sequence[str], patience: float = 3600.0
 ) -> dict[str, VmRef | VmwardError]:
-    """Each selector's one VM among ``refs``, or the error that says why there is not exactly one."""
+    """Each selector's one VM among ``refs``, or the error that says why there is not exactly one.
+
+    A hypervisor that must be asked for addresses or tags has so many seconds of ``patience``.
+    """
     hypervisors = list(hypervisors)
     read: list[Vm] = []
     unread: list[str] = []
@@ -45,13 +51,14 @@ def resolve(
         for hypervisor in hypervisors:
             mine = {ref.id: ref for ref in refs if ref.hypervisor == hypervisor.name}
             try:
-                told = hypervisor.read(list(mine), frozenset([Detail.ADDRESSES]))
+                what = f"read the VMs on {hypervisor.name}"
+                told = within(patience, what, partial(hypervisor.read, list(mine), ADDRESSES))
             except VmwardError as exc:
                 unread.append(str(exc))
                 continue
             read += [vm for vm in told.values() if isinstance(vm, Vm)]
             unread += [f"{mine[i].name}: {vm}" for i, vm in told.items() if not isinstance(vm, (Vm, NotFound))]
-    labels = Labels(hypervisors, refs, any(selector.startswith(TAG) for selector in selectors))
+    labels = Labels(hypervisors, refs, any(selector.startswith(TAG) for selector in selectors), patience)
     found: dict[str, VmRef | VmwardError] = {}
     for selector in selectors:
         hits = [ref for ref in refs if selector in (ref.name, ref.id, *ref.aliases, *labels.of(ref))]
@@ -72,14 +79,14 @@ def resolve(
 class Labels:
     """The tags of VMs, asked for only where a selector names one."""
 
-    def __init__(self, hypervisors: Sequence[Hypervisor], refs: Sequence[VmRef], wanted: bool) -> None:
+    def __init__(self, hypervisors: Sequence[Hypervisor], refs: Sequence[VmRef], wanted: bool, patience: float) -> None:
         self.told: dict[tuple[str, str], tuple[str, ...]] = {}
         self.unread: list[str] = []
         self.without: list[str] = []  # those that can have no tags, each with a word of its own
         self.refs = refs
         for hypervisor in hypervisors if wanted else ():
             try:
-                tags = hypervisor.tags()
+                tags = within(patience, f"read the tags on {hypervisor.name}", hypervisor.tags)
             except Unsupported as exc:
                 self.without.append(str(exc))
             except VmwardError as exc:

@@ -11,7 +11,7 @@ from typing import Any
 from .._errors import Ambiguous, NotFound, Refused, Unsupported
 from .._hypervisor import Capability, Detail, Hypervisor
 from .._model import Isolation, PowerState, Snapshot, Vm, printable
-from .._plan import Plan, Step, UseCase, View
+from .._plan import Plan, Step, UseCase, View, differences
 from . import volatility
 from .isolation import again
 
@@ -58,9 +58,10 @@ class SetSnapshot(UseCase):
                     f"{vm.note.case or '(unnamed)'} holds it, and a snapshot may be its evidence or its clean point. "
                     "Release the VM first (vmward.remediation.release)."
                 )
-            left = [snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id]
+            left = {snapshot.id: snapshot.name for snapshot in vm.snapshots if snapshot.id != gone.id}
             step = Step(f"remove snapshot {printable(gone.name)}", lambda hv: hv.submit_remove_snapshot(vm, gone.id))
-            return Plan(before, {"snapshots": sorted(left)}, (step,))
+            after = {"snapshots": sorted(left.values())}
+            return Plan(before, after, (step,), proof=lambda now: misses(now, gone, left))
         self._check(hypervisor, vm)
         asked = self.quiesce and vm.power is PowerState.RUNNING  # what is off writes nothing: it is still by itself
         more = " with memory" if self.memory else ", its file systems quiesced" if asked else ""
@@ -68,7 +69,8 @@ class SetSnapshot(UseCase):
             f"take snapshot {printable(self.name)}{more}",
             lambda hv: hv.submit_snapshot(vm, self.name, self.description, self.memory, asked),
         )
-        return Plan(before, {"snapshots": sorted(before["snapshots"] + [self.name])}, (step,))
+        after = {"snapshots": sorted(before["snapshots"] + [self.name])}
+        return Plan(before, after, (step,), proof=lambda now: untaken(now, self.name, vm))
 
     def _check(self, hypervisor: Hypervisor, vm: Vm) -> None:
         if self.memory and self.quiesce:
@@ -93,6 +95,28 @@ class SetSnapshot(UseCase):
                 f"Cannot take a {needed.value} of {vm.ref.name}: {why}. Nothing was touched. Correct that, or take it "
                 "without quiesce."
             )
+
+
+def untaken(now: Vm, name: str, before: Vm) -> list[str]:
+    """Whether a snapshot is missing that should be new. Another that somebody took meanwhile is no fault."""
+    known = {snapshot.id for snapshot in before.snapshots}
+    new = [snapshot for snapshot in now.snapshots if snapshot.name == name and snapshot.id not in known]
+    return [] if new else [f"it has no new snapshot {printable(name)}"]
+
+
+def misses(now: Vm, gone: Snapshot, left: Mapping[str, str]) -> list[str]:
+    """What a removal left or took that it should not have: names need not be unique."""
+    there = {snapshot.id for snapshot in now.snapshots}
+    wrong = [f"it has snapshot {gone.id} still"] if gone.id in there else []
+    return wrong + [f"snapshot {other} is gone" for other in left if other not in there]
+
+
+def elsewhere(now: Vm, target: Snapshot) -> list[str]:
+    """Where a VM stands that should stand on this snapshot: another of the same name is another."""
+    current = [snapshot.id for snapshot in now.snapshots if snapshot.current]
+    if current == [target.id]:
+        return []
+    return ["its current snapshot is {}, not {}".format(", ".join(current) or "none", target.id)]
 
 
 class Revert(UseCase):
@@ -127,7 +151,11 @@ class Revert(UseCase):
         after = {"power": "paused" if self.memory else "stopped", "current_snapshot": target.name}
         if vm.note:
             after["isolation"] = mode.value
-        return Plan(self.view(vm), after, steps)
+
+        def proof(now: Vm) -> list[str]:
+            return differences(after, self.view(now)) + elsewhere(now, target)
+
+        return Plan(self.view(vm), after, steps, proof=proof)
 
     def _check(self, hypervisor: Hypervisor, vm: Vm, target: Snapshot) -> None:
         can = hypervisor.capabilities()

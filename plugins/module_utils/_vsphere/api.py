@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The vSphere backend, for vCenter and stand-alone ESXi: reading, power and snapshots here; wiring and evidence beside.
+"""The vSphere backend, for vCenter and stand-alone ESXi: reading here; what changes VMs, wiring and evidence beside.
 
 Sources: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.VirtualMachine.html),
 U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.vm.Snapshot.html).
@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, TypeVar
 
-from .._errors import AuthFailed, NotFound, Refused, TaskFailed, Unsupported, VmwardError, attempt
+from .._errors import AuthFailed, NotFound, TaskFailed, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Vm, VmRef, printable
 from . import convert
+from .changes import ChangeVerbs
 from .connection import Connection, vim, vmodl
 from .disks import DiskVerbs
 from .evidence import EvidenceVerbs
@@ -65,7 +66,7 @@ Props = dict[str, Any]
 T = TypeVar("T")
 
 
-class VsphereHypervisor(TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
+class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervisor):
     """One vCenter, or one ESXi host."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -80,6 +81,9 @@ class VsphereHypervisor(TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervi
         self.told: dict[str, list[str]] = {}
         self._moids: dict[str, str] = {}  # VM id -> managed object id
         self._running: dict[tuple[str, str], Any] | None = None  # (object id, kind of task) -> task
+
+    def until(self, end: float) -> None:
+        self.link.end = end
 
     def capabilities(self) -> frozenset[Capability]:
         if not self._moids:
@@ -252,103 +256,6 @@ class VsphereHypervisor(TagVerbs, WiringVerbs, EvidenceVerbs, DiskVerbs, Hypervi
             raise NotFound(f"Cannot find {ref.name} ({ref.id}) on {self.name}. It may have been removed meanwhile.")
         return vim.VirtualMachine(self._moids[ref.id], self.link.stub)
 
-    def _task(
-        self,
-        vm: Vm,
-        what: str,
-        kind: str,
-        *calls: Callable[[], Any],
-        already: str = "",
-        before: Sequence[Callable[[], Any]] = (),
-        always: Sequence[Callable[[], Any]] = (),
-    ) -> Pending:
-        """Start a task on a VM, or take up the one of that kind that an earlier run has left running."""
-        moid = self.machine(vm.ref)._moId
-        if self._running is None:
-            self._running = self._of_those_left("look for running tasks", list(self.props), self._tasks_running)
-        running = self._running.pop((moid, kind), None)
-        first = [lambda: running] if running is not None else [*before, calls[0]]
-        return self.tasks.start(vm.ref, what, *first, *calls[1:], already=already, always=always)
-
-    def _tasks_running(self, moids: list[str]) -> dict[tuple[str, str], Any]:
-        """The tasks under way on the VMs that were read last."""
-        collector = vmodl.query.PropertyCollector
-        step = collector.TraversalSpec(type=vim.VirtualMachine, path="recentTask", skip=False)
-        sources = [
-            collector.ObjectSpec(obj=vim.VirtualMachine(moid, self.link.stub), skip=True, selectSet=[step])
-            for moid in moids
-        ]
-        wanted = collector.PropertySpec(type=vim.Task, pathSet=["info.state", "info.descriptionId", "info.entity"])
-        found = self._retrieve([collector.FilterSpec(objectSet=sources, propSet=[wanted])])
-        return {
-            (props["info.entity"]._moId, kind_of_task(props.get("info.descriptionId", ""))): task
-            for task, props in found
-            if props.get("info.state") in ("queued", "running") and "info.entity" in props
-        }
-
-    # Power
-
-    def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
-        if paused:
-            raise Unsupported(
-                f"Cannot start {vm.ref.name} paused: vSphere cannot. Start it sealed, or revert it to a snapshot with "
-                "memory, which ends paused."
-            )
-        return self._task(vm, "start", "poweron", self.machine(vm.ref).PowerOnVM_Task, already="poweredOn")
-
-    def submit_pause(self, vm: Vm) -> Pending:
-        """Suspend: vSphere has no other way to stop the CPUs; the memory goes to files beside the VM's disks."""
-        suspend, before = self.machine(vm.ref).SuspendVM_Task, self.note_asleep(vm)
-        return self._task(vm, "suspend", "suspend", suspend, already="suspended", before=before)
-
-    def submit_resume(self, vm: Vm) -> Pending:
-        """An isolated VM only if it was suspended as such: its memory brings its cards' state of then back."""
-        if vm.note and not self.comes_back_cut(vm):
-            raise Refused(
-                f"Cannot let {vm.ref.name} run on: case {printable(vm.note.case)} holds it, and its memory was not "
-                "seen to hold the cut: its old wiring may come back with it. Dump its memory, then stop it; or free it "
-                "first (vm_isolation, state: free, keep_sessions: true)."
-            )
-        on = self.machine(vm.ref).PowerOnVM_Task
-        return self._task(vm, "resume", "poweron", on, already="poweredOn", always=self.cut_again(vm))
-
-    def submit_shutdown(self, vm: Vm) -> Pending:
-        return self.tasks.start(vm.ref, "shut down", self.machine(vm.ref).ShutdownGuest, ends="poweredOff")
-
-    def submit_power_off(self, vm: Vm) -> Pending:
-        return self._task(vm, "power off", "poweroff", self.machine(vm.ref).PowerOffVM_Task, already="poweredOff")
-
-    # Snapshots
-
-    def why_not_quiesce(self, vm: Vm) -> str:
-        """vSphere takes the snapshot all the same where no Tools run, as if it had not been asked for more."""
-        state = self.props[vm.ref.id].get("guest.toolsRunningStatus") or "not told"
-        return (
-            ""
-            if state == "guestToolsRunning"
-            else f"VMware Tools do not run in it (their state: {printable(state, 60)})"
-        )
-
-    def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
-        machine, title = self.machine(vm.ref), convert.quoted(name)
-        what = f"take snapshot {name} of"
-        return self._task(
-            vm, what, "createsnapshot", lambda: machine.CreateSnapshot_Task(title, description, memory, quiesce)
-        )
-
-    def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
-        snapshot = vim.vm.Snapshot(snapshot_id, self.link.stub)
-        what = f"remove snapshot {snapshot_id} of"
-        return self._task(vm, what, "removesnapshot", lambda: snapshot.RemoveSnapshot_Task(False, True))
-
-    def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
-        """Never with its power-on: a snapshot with memory leaves the VM suspended, wired as it was then."""
-        snapshot, machine = vim.vm.Snapshot(snapshot_id, self.link.stub), self.machine(vm.ref)
-        calls: list[Callable[[], Any]] = [lambda: snapshot.RevertToSnapshot_Task(None, True)]
-        if not memory and all(one.memory for one in vm.snapshots if one.id == snapshot_id):
-            calls.append(machine.PowerOffVM_Task)
-        return self._task(vm, f"revert to {snapshot_id}", "revert", *calls, already="poweredOff")
-
 
 def inventory_paths() -> dict[Any, list[str]]:
     """What is read of everything. A function: the types exist only where the library does."""
@@ -386,13 +293,3 @@ def networks_of(found: Sequence[tuple[Any, Props]], isolation: str | None) -> co
 def switch_of(props: Props) -> str:
     switch = props.get("config.distributedVirtualSwitch")
     return str(switch._moId) if switch else ""
-
-
-def kind_of_task(description: str) -> str:
-    """The verb of a task's description id: VirtualMachine.powerOff, vm.Snapshot.revert, ..."""
-    words = description.lower()
-    if "snapshot" in words:
-        for verb in ("createsnapshot", "revert", "remove"):
-            if verb in words:
-                return "removesnapshot" if verb == "remove" else verb
-    return words.rpartition(".")[2]

@@ -9,14 +9,18 @@ Source: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/)
 from __future__ import annotations
 
 import http.client
+import math
 import re
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Callable, TypeVar
 from xml.parsers.expat import ExpatError
 
+from .._crew import within
 from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError
 from .._model import VmRef, printable
 
@@ -33,6 +37,10 @@ __all__ = ["Connection", "vim", "vmodl"]
 T = TypeVar("T")
 LOST = (OSError, http.client.HTTPException, ExpatError)  # what a broken connection or a proxy's page looks like
 VERSION = re.compile(r"<version>([0-9.]{1,20})</version>")
+RENEWED = "Have it renewed, or correct the clock of this host."
+NAMED = "Set hostname to a name that the certificate bears."
+ADVICE = {9: RENEWED, 10: RENEWED, 62: NAMED, 64: NAMED}  # by OpenSSL's reason not to trust a certificate
+SIGNED = "Set ca_path to the certificate of the authority that signed it."  # and for any other
 THREADS = 32  # calls under way at once: most take the server longer than the network
 
 
@@ -49,6 +57,8 @@ class Connection:
         self.host, self.port = options["hostname"], options["port"]
         self._lock = threading.Lock()
         self.closed = False
+        self.end = math.inf  # of what is waited for, by time.monotonic()
+        self.refused: VmwardError | None = None  # a log-in that was: tried for every call, it would lock the account
         self.generation = 0  # log-ins so far: what lives in a session dies with it
         self.tls = self._tls()
         self.stub = SoapAdapter.SoapStubAdapter(
@@ -57,7 +67,7 @@ class Connection:
             version=self._version(),
             sslContext=self.tls,
             poolSize=THREADS,
-            httpConnectionTimeout=options["timeout"],
+            httpConnectionTimeout=max(options["timeout"], 2),  # a wait for tasks is not shorter than a second
         )
         instance = vim.ServiceInstance("ServiceInstance", self.stub)
         self.content = self.call("ask what it is", None, instance.RetrieveContent)
@@ -79,9 +89,18 @@ class Connection:
         self.stub.DropConnections()
 
     def call(self, what: str, vm: VmRef | None, action: Callable[[], T], repeat: bool = True) -> T:
+        """Run ``action``, and wait for it no longer than the task has time."""
+        if self.end == math.inf:
+            return self.run(what, vm, action, repeat)
+        left = self.end - time.monotonic()
+        answer: T = within(left, self._start(what, vm), lambda: self.run(what, vm, action, repeat))
+        return answer
+
+    def run(self, what: str, vm: VmRef | None, action: Callable[[], T], repeat: bool = True) -> T:
         """Run ``action``. After an expired session, log in and run it again: it had not begun.
 
-        After a lost connection it is run again only if it may be: what changes something may have begun.
+        After a lost connection it is run again only if it may be: what changes something may have begun. Who has not
+        answered for the whole time-out is not asked again.
         """
         generation = self.generation
         try:
@@ -90,7 +109,7 @@ class Connection:
             if not isinstance(exc, vim.fault.NotAuthenticated) or not generation:
                 raise self.sentence(exc, what, vm) from exc
         except LOST as exc:
-            if not repeat:
+            if not repeat or isinstance(exc, socket.timeout):
                 raise self.sentence(exc, what, vm) from exc
         if generation:
             self._login_after(generation)
@@ -106,8 +125,10 @@ class Connection:
                 raise TaskFailed(f"The session on {self.name} was ended; this call was not made.")
             if self.generation != generation:
                 return
+            if self.refused:
+                raise self.refused
             try:
-                alive = self.content.sessionManager.currentSession is not None
+                alive = attempt(lambda: self.content.sessionManager.currentSession) is not None
             except (vmodl.MethodFault, *LOST):
                 alive = False
             if not alive:
@@ -116,9 +137,11 @@ class Connection:
     def _login(self) -> None:
         self.stub.cookie = ""
         try:
-            self.content.sessionManager.Login(self.options["username"], self.options["password"], None)
+            attempt(lambda: self.content.sessionManager.Login(self.options["username"], self.options["password"], None))
         except (vmodl.MethodFault, *LOST) as exc:
-            raise self.sentence(exc, "log in", None) from exc
+            error = self.sentence(exc, "log in", None)
+            self.refused = error if isinstance(error, AuthFailed) else None
+            raise error from exc
         self.generation += 1
 
     def _tls(self) -> ssl.SSLContext:
@@ -162,12 +185,12 @@ class Connection:
     def sentence(self, exc: BaseException, what: str, vm: VmRef | None, server: str = "") -> VmwardError:
         """Cannot <operation> <vm> (<id>) on <hypervisor>: <cause>. <what to do>."""
         server = server or f"{self.host}:{self.port}"
-        whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
-        start = f"Cannot {what}{whom} on {self.name}"
+        start = f"Cannot {self._start(what, vm)}"
         if isinstance(exc, ssl.SSLError):
+            advice = ADVICE.get(getattr(exc, "verify_code", 0), SIGNED)
             return AuthFailed(
                 f"{start}: the certificate of {server.rpartition(':')[0]} is not trusted "
-                f"({printable(str(exc), 200)}). Set ca_path to the certificate of the authority that signed it."
+                f"({printable(str(exc), 200).rstrip('.')}). {advice}"
             )
         if isinstance(exc, LOST):
             return TaskFailed(
@@ -175,6 +198,10 @@ class Connection:
                 "and can be reached, look at the VM with vm_info, and run again."
             )
         return self.of_fault(exc, start)
+
+    def _start(self, what: str, vm: VmRef | None) -> str:
+        whom = f" {printable(vm.name)} ({vm.id})" if vm else ""
+        return f"{what}{whom} on {self.name}"
 
     def of_fault(self, exc: Any, start: str) -> VmwardError:
         """The error for a fault, of a call or of a task."""
@@ -192,6 +219,8 @@ class Connection:
             return NotFound(f"{cause} It may have been removed meanwhile: list what there is with vm_info.")
         if isinstance(exc, vim.fault.InvalidPowerState):
             return TaskFailed(f"{start}: it is {exc.existingState} now. Look at it with vm_info, and run again.")
+        if isinstance(exc, vim.fault.ToolsUnavailable):
+            return TaskFailed(f"{start}: VMware Tools do not run in it. Use force: true to take its power away.")
         if isinstance(exc, vim.fault.TaskInProgress):
             return TaskFailed(f"{start}: another task runs on it. Run again when that has ended.")
         if isinstance(exc, (vmodl.fault.NotSupported, vmodl.fault.MethodNotFound)):

@@ -87,7 +87,7 @@ class Errand:
         left = (end or self.end) - time.monotonic()
         if left <= 0:
             raise self.late()
-        future = self.work.tasks.pool.submit(self.link.call, self.what, self.vm.ref, call, False)
+        future = self.work.tasks.crew.submit(lambda: self.link.run(self.what, self.vm.ref, call, False))
         try:
             return future.result(left)
         except FutureTimeout as exc:

@@ -90,7 +90,7 @@ class Work:
 
     def threaded(self, work: Callable[[], None], halt: Callable[[], None], beat: Callable[[], None]) -> Waiting:
         """Until ``work`` has ended in a thread of its own; ``halt`` makes it end early."""
-        future = self.tasks.pool.submit(work)
+        future = self.tasks.crew.submit(work)
         try:
             while not future.done():
                 beat()

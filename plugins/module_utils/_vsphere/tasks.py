@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as await_calls
 from typing import Any, Callable
 
+from .._crew import Crew, within
 from .._errors import TimedOut, VmwardError
 from .._hypervisor import Pending
 from .._model import VmRef, printable
@@ -21,8 +22,9 @@ from .._wait import poll_all, still_running
 from .connection import THREADS, Connection, vim, vmodl
 
 Call = Callable[[], Any]
-LONGEST = 10  # seconds that one wait call may last: well below the connection's time-out
+LONGEST = 10  # seconds that one wait call may last, or half the connection's time-out
 SHORTEST = 1  # where something else than the server decides when a wait is over
+SILENCE = 2.0  # seconds without an answer to any call, after which those under way are not waited for together
 
 
 class Job:
@@ -36,6 +38,7 @@ class Job:
         self.already = already  # the power state in which the request is no error, for it is fulfilled
         self.pieces: list[Call] = []  # done instead, each for itself, when the whole has failed
         self.piecewise = False
+        self.awaiting = False  # the first call is for a task of somebody else's, whose failure is not ours
         self.failure: VmwardError | None = None
         self.target: Any = None  # the object to watch
         self.future: Future[Any] | None = None
@@ -52,7 +55,9 @@ class Job:
                 if not self._step_ended(self.future):
                     return False
             except VmwardError as exc:
-                self._after(exc)
+                if not self.awaiting:
+                    self._after(exc)
+            self.awaiting = False
             self._next()
         if self.failure:
             raise self.failure
@@ -115,9 +120,10 @@ class Tasks:
 
     def __init__(self, link: Connection, machine: Callable[[VmRef], Any]) -> None:
         self.link, self.machine = link, machine
-        self.pool = ThreadPoolExecutor(max_workers=THREADS)
+        self.crew = Crew(THREADS)
         self.jobs: list[Job] = []  # since the last wait
         self.calling = False  # a call has gone out since they were last polled
+        self.hanging: set[Future[Any]] = set()  # calls whose answer did not come with the others'
         self.seen: dict[str, dict[str, Any]] = {}  # object id -> what the wait has told of it
         self._filters: list[Any] = []
         self._watched: set[str] = set()
@@ -125,7 +131,7 @@ class Tasks:
 
     def submit(self, what: str, vm: VmRef, call: Call) -> Future[Any]:
         self.calling = True
-        return self.pool.submit(self.link.call, what, vm, call, False)
+        return self.crew.submit(lambda: self.link.run(what, vm, call, False))
 
     def start(
         self,
@@ -136,9 +142,11 @@ class Tasks:
         already: str = "",
         pieces: Sequence[Call] = (),
         always: Sequence[Call] = (),
+        awaiting: bool = False,
     ) -> Pending:
         """Send the calls off. What they do is told by ``wait``."""
         job = Job(self, vm, what, calls, ends, already)
+        job.awaiting = awaiting
         job.pieces, job.always = list(pieces), list(always)
         self.jobs.append(job)
         return Pending(vm, what, job)
@@ -151,8 +159,7 @@ class Tasks:
         open_, end = list(pending), time.monotonic() + deadline
         try:
             while open_:
-                futures = [job.future for job in self.jobs if job.future]
-                await_calls(futures, timeout=max(end - time.monotonic(), 0.0))
+                self._take_answers(end)
                 self.calling = False
                 open_ = [item for item in open_ if not has_ended(item, outcome)]
                 left = end - time.monotonic()
@@ -171,10 +178,30 @@ class Tasks:
             outcome[item.vm.id] = TimedOut(still_running(late, deadline), task=task or item.what)
         return outcome
 
+    def _take_answers(self, end: float) -> None:
+        """Wait for the calls as long as they are answered; one that hangs holds up no other VM."""
+        open_ = {job.future for job in self.jobs if job.future and not job.future.done()} - self.hanging
+        while open_ and (left := end - time.monotonic()) > 0:
+            silent = await_calls(open_, timeout=min(SILENCE, left)).not_done
+            if len(silent) == len(open_):
+                self.hanging |= silent
+            open_ = silent - self.hanging
+
     def _await(self, jobs: Sequence[Job], left: float) -> None:
-        """One wait for news of what is under way; a short one where somebody else's clock decides too."""
-        longest = SHORTEST if not jobs or any(job.ends for job in jobs) else LONGEST
-        update = self.link.call("await the tasks", None, lambda: self._updates(jobs, max(int(min(left, longest)), 1)))
+        """One wait for news of what is under way; a short one where something else decides too."""
+        hanging = [job.future for job in self.jobs if job.future in self.hanging and not job.target]
+        if hanging and not jobs:
+            await_calls(hanging, timeout=min(SHORTEST, left), return_when=FIRST_COMPLETED)
+            return
+        longest = min(LONGEST, self.link.options["timeout"] // 2)
+        if hanging or not jobs or any(job.ends for job in jobs):
+            longest = SHORTEST
+        seconds = max(int(min(left, longest)), 1)
+        what = "await the tasks"
+        try:
+            update = within(left, what, lambda: self.link.run(what, None, lambda: self._updates(jobs, seconds)))
+        except TimedOut:  # the deadline is over
+            return
         if update is None:
             return
         self._version = update.version
@@ -204,11 +231,11 @@ class Tasks:
     def _forget(self) -> None:
         """The filter stays until the next wait needs another, or dies with the session."""
         self._version = ""
-        self.jobs, self.seen = [], {}
+        self.jobs, self.seen, self.hanging = [], {}, set()
 
     def close(self) -> None:
         """What has not begun by now never does: its VM was told to have failed."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.crew.dismiss()
 
 
 def has_ended(item: Pending, outcome: dict[str, VmwardError | None]) -> bool:

@@ -1,0 +1,227 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bad input and broken servers on vSphere: each its sentence, no password in it, and logged out in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyVim.connect import Disconnect, SmartConnect
+from pyVmomi import vim
+
+from ansible_collections.vmward.remediation.plugins.module_utils import _module
+from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import AuthFailed, TaskFailed, VmwardError
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
+    FORENSIC,
+    FREE,
+    OFF,
+    SEAL,
+    VsphereBench,
+    finish,
+)
+from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
+
+
+def refused(entry: dict[str, Any], **changed: Any) -> str:
+    with pytest.raises((AuthFailed, TaskFailed)) as told:
+        connect("vc1", {"vsphere": {**entry["vsphere"], **changed}})
+    assert not shown(str(told.value))
+    return str(told.value)
+
+
+# Hosts and certificates
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "advice"),
+    [
+        ("elsewhere", "IP address mismatch", "Set hostname to a name that the certificate bears"),
+        ("expired", "certificate has expired", "Have it renewed, or correct the clock of this host"),
+    ],
+)
+def test_a_certificate_of_another_host_or_time_is_told_as_that(
+    tmp_path: Path, kind: str, cause: str, advice: str
+) -> None:
+    server = Vcsim(tmp_path, "-certificate", kind)
+    try:
+        told = refused(server.entry)
+    finally:
+        server.stop()
+    assert cause in told
+    assert advice in told
+    assert "Set ca_path" not in told
+
+
+def test_a_name_that_nobody_knows_is_told(vcenter: Vcsim) -> None:
+    told = refused(vcenter.entry, hostname="vc1.vmward.invalid")
+    assert "the connection to vc1.vmward.invalid:" in told
+
+
+# In the middle of a batch
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("usecase", [SEAL, OFF], ids=["seal", "off"])
+def test_an_error_status_is_one_vms_failure_and_repeats_nothing(
+    vsphere: VsphereBench, status: int, usecase: UseCase
+) -> None:
+    ids = [vsphere.create(name) for name in ("a", "b", "c")]
+    method = "ReconfigVM_Task" if usecase is SEAL else "PowerOffVM_Task"
+    vsphere.server.faults({"method": method, "status": status})
+    vsphere.server.forget_calls()
+    outcomes = vsphere.do(usecase, *ids)
+    (failed,) = (outcome for outcome in outcomes if outcome.failed)
+    assert "look at the VM with vm_info, and run again" in failed.msg
+    assert vsphere.server.calls()[method] == 2, "the call that failed never reached the server, and was not repeated"
+    assert not any(outcome.failed for outcome in vsphere.do(usecase, *ids))
+
+
+def test_a_log_in_that_is_refused_in_the_middle_is_tried_once(vsphere: VsphereBench) -> None:
+    ids = [vsphere.create(name) for name in ("a", "b", "c")]
+    left = [*ids]
+
+    class Expiring(SetIsolation):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            left.remove(vm.ref.id)
+            if not left:
+                vsphere.server.expire_sessions()
+                vsphere.server.faults({"method": "Login", "fault": "InvalidLogin", "times": 99})
+                vsphere.server.forget_calls()
+            return super().plan(hypervisor, vm)
+
+    outcomes = vsphere.do(Expiring(Isolation.SEALED, "2026-1"), *ids)
+    assert all("Check username and password of hv1" in outcome.msg for outcome in outcomes)
+    assert vsphere.server.calls()["Login"] == 1, "a wrong password that is tried for each VM locks the account"
+    vsphere.server.faults()
+    vsphere.renew()
+    vsphere.hypervisor.close()
+    vsphere.hypervisor = connect("hv1", vsphere.entry)
+    assert not any(outcome.failed for outcome in vsphere.do(SEAL, *ids))
+
+
+@pytest.mark.parametrize("skip", [0, 1], ids=["list", "read"])
+def test_it_is_logged_out_after_a_list_or_a_read_that_fails(vsphere: VsphereBench, skip: int) -> None:
+    vsphere.create("desk1")
+    vsphere.server.faults({"method": "RetrievePropertiesEx", "status": 500, "times": 9, "skip": skip})
+    vsphere.server.forget_calls()
+    params = {"hypervisors": {"vc1": vsphere.entry}, "only": [], "vms": ["desk1"], "deadline": 30}
+    try:
+        (outcome,) = _module.whole(params, lambda _params: OFF, False)
+        told = outcome.msg
+    except VmwardError as exc:
+        told = str(exc)
+    assert "the connection to 127.0.0.1:" in told
+    assert not shown(told)
+    calls = vsphere.server.calls()
+    assert calls["Logout"] == calls["Login"] == 1
+
+
+# What there is
+
+
+def test_answers_that_come_in_pages_are_read_to_the_last(vsphere: VsphereBench) -> None:
+    ids = [vsphere.create(f"desk{number}") for number in range(7)]
+    vsphere.server.pages(3)
+    vsphere.server.forget_calls()
+    assert {ref.id for ref in vsphere.hypervisor.refs()} == set(ids)
+    assert vsphere.server.calls()["ContinueRetrievePropertiesEx"] > 2
+    assert [outcome.after["isolation"] for outcome in vsphere.do(SEAL, *ids)] == ["sealed"] * 7
+    vsphere.server.faults({"method": "ContinueRetrievePropertiesEx", "status": 503, "times": 9})
+    with pytest.raises(TaskFailed):  # and never a list that ends early
+        vsphere.hypervisor.refs()
+
+
+def test_two_vms_with_one_instance_uuid_are_told_apart(vsphere: VsphereBench) -> None:
+    first, second = vsphere.create("desk1"), vsphere.create("desk2")
+    finish(vsphere.machine(second).ReconfigVM_Task(vim.vm.ConfigSpec(instanceUuid=first)))
+    moids = {machine.name: machine._moId for machine in vsphere.centre.vmFolder.childEntity}
+    refs = vsphere.hypervisor.refs()
+    assert {ref.name: ref.id for ref in refs} == moids
+    found = resolve([vsphere.hypervisor], refs, ["desk1", first])
+    assert found["desk1"].id == moids["desk1"]  # type: ignore[union-attr]
+    assert isinstance(found[first], VmwardError)
+    vsphere.one(SEAL, moids["desk1"])
+    assert vsphere.vm(moids["desk2"]).isolation is Isolation.FREE
+
+
+def test_two_networks_of_one_name_are_no_isolation_network(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    folder = vsphere.centre.networkFolder.CreateFolder("other")
+    switch = vim.DistributedVirtualSwitch.ConfigSpec(name="other")
+    task = folder.CreateDVS_Task(vim.DistributedVirtualSwitch.CreateSpec(configSpec=switch))
+    finish(task)
+    twin = vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name="DC0_DVPG1", type="earlyBinding", numPorts=1)
+    finish(task.info.result.AddDVPortgroup_Task([twin]))
+    try:
+        vsphere.hypervisor.refs()
+        (outcome,) = vsphere.do(FORENSIC, vm_id)
+    finally:
+        finish(folder.Destroy_Task())
+    assert "it has not exactly one network named 'DC0_DVPG1'" in outcome.msg
+    assert vsphere.vm(vm_id).note is None
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Vcsim]:
+    server = Vcsim(tmp_path, "-esx", "-vms", "1")
+    yield server
+    server.stop()
+
+
+def test_forensic_moves_the_cards_to_a_standard_port_group_and_back(host: Vcsim) -> None:
+    session = SmartConnect(host=host.host, port=host.port, user=USER, pwd=PASSWORD, disableSslCertValidation=True)
+    (centre,) = session.RetrieveContent().rootFolder.childEntity
+    (system,) = centre.hostFolder.childEntity[0].host
+    spec = vim.host.PortGroup.Specification(name="Quarantine", vlanId=0, vswitchName="vSwitch0")
+    spec.policy = vim.host.NetworkPolicy()
+    system.configManager.networkSystem.AddPortGroup(spec)
+    hypervisor = connect("esx1", {"vsphere": {**host.entry["vsphere"], "forensic_network": "Quarantine"}})
+    try:
+        (ref,) = hypervisor.refs()
+        for usecase, network in ((FORENSIC, "Quarantine"), (FREE, "VM Network")):
+            (outcome,) = execute(hypervisor, usecase, [(ref.id, "vm")], 30, False)
+            assert not outcome.failed, outcome.msg
+            vm = hypervisor.read([ref.id])[ref.id]
+            assert isinstance(vm, Vm)
+            assert [nic.network for nic in vm.nics] == [network]
+            (card,) = (
+                one
+                for one in centre.vmFolder.childEntity[0].config.hardware.device
+                if isinstance(one, vim.vm.device.VirtualEthernetCard)
+            )
+            assert card.backing.deviceName == network
+    finally:
+        hypervisor.close()
+        Disconnect(session)
+
+
+# Guests that are asked to shut down
+
+
+def test_a_guest_that_obeys_is_not_forced(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.obeys(vm_id)
+    vsphere.server.forget_calls()
+    assert vsphere.one(SetPower("stopped", False, 20, {}), vm_id).after == {"power": "stopped"}
+    calls = vsphere.server.calls()
+    assert calls["ShutdownGuest"] == 1
+    assert "PowerOffVM_Task" not in calls
+
+
+def test_a_guest_without_tools_is_told_and_forced_only_if_asked_for(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.faults({"method": "ShutdownGuest", "fault": "ToolsUnavailable", "times": 9})
+    (outcome,) = vsphere.do(SetPower("stopped", False, 5, {}), vm_id)
+    assert "VMware Tools do not run in it. Use force: true to take its power away" in outcome.msg
+    assert vsphere.vm(vm_id).power is PowerState.RUNNING
+    assert vsphere.one(SetPower("stopped", True, 5, {}), vm_id).after == {"power": "stopped"}
