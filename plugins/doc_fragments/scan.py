@@ -47,6 +47,10 @@ options:
       - Files larger than a quarter of it are given to YARA in overlapping parts, and make the verdict V(incomplete).
     type: int
     default: 2048
+  file_timeout:
+    description: Seconds that an engine may take for one file. A file that takes longer makes the verdict V(incomplete), with its name.
+    type: int
+    default: 300
   at_once:
     description:
       - How many scanning processes may run at once on the host, one for each disk, over all scans that run on it as root. Others wait

@@ -37,6 +37,7 @@ def scan_spec() -> dict[str, Any]:
         "deadline": {"type": "int", "default": 7200},
         "cpu_limit": {"type": "int", "default": 7200},
         "memory_limit": {"type": "int", "default": 2048},
+        "file_timeout": {"type": "int", "default": 300},
         "at_once": {"type": "int", "default": 0},
         "progress_file": {"type": "path"},
     }
@@ -57,7 +58,8 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
     if disks is not None and not (disks and all(disk.layers for disk in disks)):
         raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
     largest = params.get("max_file_size", 0)
-    if min(params["deadline"], params["cpu_limit"], params["memory_limit"]) < 1 or min(largest, params["at_once"]) < 0:
+    positive = [params[name] for name in ("deadline", "cpu_limit", "memory_limit", "file_timeout")]
+    if min(positive) < 1 or min(largest, params["at_once"]) < 0:
         raise BadInput("Cannot scan with a limit below 1 (only max_file_size and at_once may be 0).")
     indicators = _indicators(params["indicators"])
     return Request(
@@ -72,6 +74,7 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
         indicators=indicators,
         directory=params.get("index_directory") or "",
         at_once=params["at_once"],
+        file_timeout=params["file_timeout"],
     )
 
 

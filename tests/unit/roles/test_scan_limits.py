@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/scan"
-SCANNING = ("disk_scan", "vm_disk_scan", "golden_index", "host_scan", "memory_scan")
-LIMITS = ("deadline", "cpu_limit", "memory_limit", "at_once")
+SCANNING = ("disk_scan", "vm_disk_scan", "golden_index", "host_scan", "memory_scan", "clean_point")
+LIMITS = ("deadline", "cpu_limit", "memory_limit", "file_timeout", "at_once")
 
 
 def tasks(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
