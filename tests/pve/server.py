@@ -44,6 +44,7 @@ class Pve(FakePve):
         self.images: Callable[[str, int, str], object] = lambda verb, vmid, name: None  # takes, removes on real images
         self.links: dict[tuple[int, str], str] = {}  # set over the monitor, by VM and NIC
         self.storages["local"]["content"] = "iso,vztmpl,backup,images"
+        self.unaskable: set[int] = set()  # VMs whose guest cannot even be asked to shut down
         self.pid = 20000
         self.max_requests = 1_000_000
         self.firewall_config("cluster")["options"]["enable"] = 1
@@ -151,6 +152,8 @@ class Pve(FakePve):
             if vm.status != "running":
                 return None
             pid = vm.stats.get("pid")
+            if vm.vmid in self.unaskable:
+                raise TaskError("VM quit/powerdown failed")  # simulated
             try:
                 return await self._powerdown(vm, p)
             finally:

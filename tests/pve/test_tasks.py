@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
@@ -126,3 +127,30 @@ def test_a_monitor_that_refuses_does_not_end_the_waiting_for_the_lock(bench: Pro
     (outcome,) = bench.do(SEAL, vm_id)
     assert "could not be taken down in QEMU meanwhile" in outcome.msg
     assert "qm unlock" in outcome.msg
+
+
+# The guest's own shut-down
+
+
+def test_a_guest_that_obeys_is_not_forced(bench: ProxmoxBench) -> None:
+    bench.pve.time_scale = 1.0
+    vm_id = bench.create("desk1")
+    bench.pve.vm(int(vm_id)).acpi, bench.pve.vm(int(vm_id)).shutdown_secs = True, 0.3
+    with bench.cluster.counted() as calls:
+        done = bench.one(SetPower("stopped", True, 30, {}), vm_id)
+    assert (done.after, done.warnings) == ({"power": "stopped"}, [])
+    assert [task["type"] for task in bench.pve.tasklog if task["exitstatus"] == "OK"] == ["qmshutdown"]
+    assert calls["POST /nodes/pve1/qemu/N/status/stop"] == 0
+
+
+def test_a_guest_that_cannot_be_asked_is_forced_all_the_same_and_that_is_told(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.pve.unaskable.add(int(vm_id))
+    (refused,) = bench.do(SetPower("stopped", False, 10, {}), vm_id)
+    assert "VM quit/powerdown failed" in refused.msg
+    assert bench.vm(vm_id).power is PowerState.RUNNING
+    done = bench.one(SetPower("stopped", True, 10, {}), vm_id)
+    assert done.after == {"power": "stopped"}
+    (warning,) = done.warnings
+    assert warning.startswith("the guest could not be asked, so its power was taken away: ")
+    assert "VM quit/powerdown failed" in warning
