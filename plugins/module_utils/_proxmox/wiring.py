@@ -9,7 +9,7 @@ Sources: U(https://pve.proxmox.com/pve-docs/qm.1.html#qm_network_device), U(http
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
 from .._errors import NotVerified, TaskFailed, Unsupported, VmwardError
@@ -25,9 +25,7 @@ class WiringVerbs(Work):
 
     def submit_note(self, vm: Vm, note_: IsolationNote | None) -> Pending:
         what = "write the undo note on"
-        bridges = [nic.network for nic in vm.nics if nic.network]
-        apart = [self._quarantine(vm)] if note_ and note_.mode is Isolation.FORENSIC else []
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[*bridges, *apart])
+        self._may_cut(what, vm, note_.mode if note_ else Isolation.FREE)
         seen = self.seen[vm.ref.id]
 
         def write() -> None:
@@ -46,6 +44,24 @@ class WiringVerbs(Work):
                 self.at(vm.ref, what, "post", "/firewall/ipset", **told, **there)
 
         return self.fired(vm.ref, what, write)
+
+    def _may_cut(self, what: str, vm: Vm, mode: Isolation, bridges: Iterable[str] = ()) -> str:
+        """Raises when a right is missing for it; answers the bridge for forensic isolation."""
+        quarantine = self._quarantine(vm) if mode is Isolation.FORENSIC else ""
+        used = {*bridges, quarantine, *(nic.network for nic in vm.nics)} - {""}
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=sorted(used))
+        return quarantine
+
+    def ready_to_cut_again(self, vm: Vm, what: str, snapshot_id: str) -> None:
+        """Before a held VM is rolled back: the cut after it is allowed, and the firewall holds, which stays meanwhile."""
+        held = vm.note
+        assert held is not None
+        config = self.at(vm.ref, "read a snapshot of", "get", f"/snapshot/{snapshot_id}/config")
+        nets = [str(value) for key, value in config.items() if convert.NET.match(key)]
+        self._may_cut(what, vm, held.mode, [convert.fields(net).get("bridge", "") for net in nets])
+        told = self._second_layer(vm.ref, held.mode, held.collectors)
+        if told:
+            self.tell(vm.ref, told)
 
     def _quarantine(self, vm: Vm) -> str:
         """The bridge or VNet for forensic isolation, as the VM's node knows it."""
@@ -72,9 +88,7 @@ class WiringVerbs(Work):
                 raise
 
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
-        quarantine = self._quarantine(vm) if mode is Isolation.FORENSIC else ""
-        bridges = [*{nic.network for nic in vm.nics if nic.network}, *([quarantine] if quarantine else [])]
-        self.require("isolate", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=bridges)
+        quarantine = self._may_cut("isolate", vm, mode)
         noted = dict(vm.note.wiring) if vm.note else {}
 
         def cut(key: str, value: str) -> str:

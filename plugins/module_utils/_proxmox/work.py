@@ -62,9 +62,15 @@ class Work(Reading):
 
         return Pending(vm, what, poll)
 
-    def task(self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached, **values: Any) -> Pending:
-        """Work that PVE does in a task. One of this kind that runs already is taken up instead of starting another."""
-        job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)))
+    def task(
+        self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached,
+        known: Mapping[str, str] | None = None, **values: Any,
+    ) -> Pending:  # fmt: skip
+        """Work that PVE does in a task. One of this kind that runs already is taken up instead of starting another.
+
+        ``known`` are the tasks of this kind from before, where only a new one tells whether a call was taken.
+        """
+        job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)), known)
         return Pending(vm, what, job.poll)
 
     def after(self, vm: VmRef, what: str, *steps: Callable[[], Pending]) -> Pending:
@@ -107,9 +113,12 @@ class Work(Reading):
 class Job:
     """One task, from its start to its end. Repeated when it ran into another's lock, after reading back."""
 
-    def __init__(self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str]) -> None:
+    def __init__(
+        self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str],
+        known: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.work, self.vm, self.what, self.kind = work, vm, what, kind
-        self.reached, self.start = reached, start
+        self.reached, self.start, self.known = reached, start, known
         self.end = time.monotonic() + work.patience
         self.looked, self.taken_up = 0.0, False
         self._fire()
@@ -132,7 +141,7 @@ class Job:
             except (Rejected, NoAnswer) as exc:
                 if isinstance(exc, Rejected) and not exc.busy:
                     raise
-                upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind, fresh=True)
+                upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind, fresh=True) or self._begun()
                 if not upid and self.reached():
                     return ""
                 if not upid and (time.monotonic() >= self.end or work.link.closing.is_set()):
@@ -140,6 +149,13 @@ class Job:
                 work.link.closing.wait(min(AGAIN, work.patience / 10))
         work.upids[self.vm.id] = upid
         return work.tasks.watch(upid)
+
+    def _begun(self) -> str:
+        """The task that a call began whose answer was lost, also when it has ended."""
+        if self.known is None:
+            return ""
+        found = self.work.tasks.of_kind(self.work.node(self.vm.id), self.kind)
+        return next((upid for upid, vm_id in found.items() if vm_id == self.vm.id and upid not in self.known), "")
 
     def poll(self) -> bool:
         if not self.future.done():
