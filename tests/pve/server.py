@@ -42,7 +42,7 @@ class Pve(FakePve):
         self.service = "running"
         self.freeze_problem = ""  # why guests do not hold their file systems still
         self.images: Callable[[str, int, str], object] = lambda verb, vmid, name: None  # takes, removes on real images
-        self.links: dict[tuple[int, str], str] = {}  # set over the monitor, by VM and NIC
+        self.links: dict[tuple[int, str], str] = {}  # QEMU's own, as they were set last, by VM and NIC
         self.storages["local"]["content"] = "iso,vztmpl,backup,images"
         self.unaskable: set[int] = set()  # VMs whose guest cannot even be asked to shut down
         self.pid = 20000
@@ -99,6 +99,7 @@ class Pve(FakePve):
         vm.status, vm.qmpstatus, vm.started_at = "running", qmp, time.time()
         self.pid += 1
         vm.stats["pid"] = self.pid
+        self.links = {key: value for key, value in self.links.items() if key[0] != vm.vmid}
 
     async def _failing(self, vm: FakeVm, ttype: str, user: str, why: str) -> str:
         async def body() -> None:
@@ -250,6 +251,9 @@ class Pve(FakePve):
                 if bridge and bridge not in self.bridges:
                     problem = f"hotplug problem - interface {bridge} does not exist\n"
                     raise PveError(400, "Parameter verification failed.", {key: problem})
+                was_down, now_down = ("link_down=1" in str(one) for one in (vm.config.get(key), vm.pending[key]))
+                if was_down != now_down:  # only then PVE turns to QEMU
+                    self.links[vm.vmid, key] = "off" if now_down else "on"
                 vm.config[key] = vm.pending.pop(key)
 
     def _may_use(self, user: str, *values: str) -> None:

@@ -116,9 +116,10 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
     def submit_power_off(self, vm: Vm) -> Pending:
         """A shut-down that still waits for the guest holds the VM's lock: PVE is told to end it."""
         self.require("power off", vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
+        ours = vm.ref.id in self.upids
 
         def stop() -> str:
-            asked = self.tasks.running(self.node(vm.ref.id), vm.ref, "qmshutdown", fresh=vm.ref.id in self.upids)
+            asked = self.tasks.running(self.node(vm.ref.id), vm.ref, "qmshutdown", fresh=ours)
             overrule = {"overrule-shutdown": 1} if asked else {}
             return str(self.at(vm.ref, "power off", "post", "/status/stop", **overrule))
 

@@ -100,7 +100,14 @@ class WiringVerbs(Work):
                 return convert.rewired(value, down=True)  # a NIC of QEMU's own network cannot be moved
             return convert.rewired(value, was_down, quarantine)
 
-        return self.fired(vm.ref, "isolate", lambda: self._isolate(vm.ref, mode, collectors, cut))
+        def isolate() -> None:
+            if vm.note and mode is Isolation.FORENSIC:
+                nics = {key: cut(key, self.seen[vm.ref.id].live(key)) for key in [nic.id for nic in vm.nics]
+                        if convert.NET.match(key) and self.seen[vm.ref.id].live(key)}  # fmt: skip
+                self._down_before_up(vm.ref, "isolate", nics)
+            self._isolate(vm.ref, mode, collectors, cut)
+
+        return self.fired(vm.ref, "isolate", isolate)
 
     def _isolate(
         self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector], cut: Callable[[str, str], str]
@@ -175,7 +182,7 @@ class WiringVerbs(Work):
                 self.at(vm, "take the link down of", "post", "/monitor", command=f"set_link {key} off")
         except VmwardError as exc:
             return f"Its links could not be taken down in QEMU meanwhile: {exc}"
-        return "Its links were taken down in QEMU itself, until it is started again."
+        return "Its links were taken down in QEMU itself, until it is freed or started again."
 
     def submit_reconnect(self, vm: Vm, note_: IsolationNote) -> Pending:
         wiring, firewall = dict(note_.wiring), convert.firewall_of(note_)
@@ -203,9 +210,24 @@ class WiringVerbs(Work):
             changes()  # what cannot be restored is told before anything is
             if firewall is not None:
                 self._restore_firewall(vm.ref, firewall)
+            self._down_before_up(vm.ref, "reconnect", nets)
             self._change_nics(vm.ref, "reconnect", changes, lambda _exc: "")
 
         return self.fired(vm.ref, "reconnect", reconnect)
+
+    def _down_before_up(self, vm: VmRef, what: str, wanted: Mapping[str, str]) -> None:
+        """Where a seal met a lock, QEMU may hold a link down that the configuration calls up.
+
+        Proxmox VE turns to QEMU only when that changes: what shall be up goes down in the configuration first.
+        """
+
+        def changes() -> dict[str, str]:
+            lives = {key: self.seen[vm.id].live(key) for key, net in wanted.items() if not convert.is_down(net)}
+            return {key: convert.rewired(is_, down=True) for key, is_ in lives.items() if is_ and not convert.is_down(is_)}
+
+        if changes():
+            self._change_nics(vm, what, changes, lambda _exc: "")
+            self.see_again(vm)
 
     def _restore_firewall(self, vm: VmRef, former: Mapping[str, Any]) -> None:
         now = note.options_of(self.seen[vm.id].firewall)

@@ -39,10 +39,17 @@ class Work(Reading):
         self.upids: dict[str, str] = {}  # the latest task, by VM
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        """First for the calls, then for the tasks that they started."""
-        end = time.monotonic() + deadline
-        wait_for([self.futures[item.vm.id] for item in pending if item.vm.id in self.futures], timeout=deadline)
-        outcome = poll_all(pending, max(end - time.monotonic(), 0.0))
+        """Each VM goes on as soon as its own call has returned; when all calls have, nobody sleeps on."""
+
+        def nap(seconds: float) -> None:
+            calls = [self.futures[item.vm.id] for item in pending if item.vm.id in self.futures]
+            open_ = [call for call in calls if not call.done()]
+            if open_:
+                wait_for(open_, timeout=seconds)
+            else:
+                time.sleep(seconds)
+
+        outcome = poll_all(pending, deadline, sleep=nap)
         for item in pending:
             error, upid = outcome[item.vm.id], self.upids.get(item.vm.id, "")
             if isinstance(error, TimedOut) and error.task == (item.task or item.what):
@@ -121,6 +128,7 @@ class Job:
         self.reached, self.start, self.known = reached, start, known
         self.end = time.monotonic() + work.patience
         self.looked, self.taken_up = 0.0, False
+        work.upids.pop(vm.id, None)
         self._fire()
 
     def _fire(self, pause: float = 0.0) -> None:
