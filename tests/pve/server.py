@@ -21,10 +21,12 @@ from fakepve import FakePve
 from fakepve.model import FakeVm, PveError, TaskError
 from fakepve.qemu import drives_of
 from fakepve.server import USER, ok, params
+from fakepve.shapes import PRIVILEGES
 
 Data = dict[str, Any]
 NIC = re.compile(r"net\d+$")
 LACKING = ("balloon", "running-qemu", "running-machine", "diskread", "diskwrite")  # in fakepve's status, not in PVE's
+TOP = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
 RUNNING = {"runningmachine": "pc-i440fx-7.2", "runningcpu": "qemu64", "running-nets-host-mtu": "net0=0"}
 
 
@@ -339,7 +341,48 @@ class Pve(FakePve):
         told: Data = super()._item(name, volname, vol)
         return {"parent": None, "used": told["size"], **told} if told["content"] == "images" else told
 
-    # Monitor and services
+    # Privileges, agent, monitor and services
+
+    async def _permissions(self, v: Data, user: str) -> Data:
+        """What is held on the top paths is told for each of them, wherever it was granted."""
+        told: Data = await super()._permissions(v, user)
+        who = str(v.get("userid") or user)
+        for path in TOP if v.get("path") is None else ():
+            held = {privilege: 1 for privilege in sorted(PRIVILEGES) if self.allowed(who, path, privilege)}
+            told.update({path: held} if held else {})
+        return told
+
+    async def _agent_call(self, match: Any, values: Data) -> Any:
+        vm, command = self.find(values["node"], values["vmid"]), match.template.rsplit("/", 1)[1]
+        if vm.status != "running":
+            raise PveError(500, f"VM {vm.vmid} is not running")
+        if vm.qmpstatus == "paused":
+            raise PveError(500, "QEMU guest agent is not running")
+        if command == "exec-status" and vm.agent is not None and values["pid"] not in vm.agent_execs:
+            raise PveError(500, "Agent error: Invalid parameter 'pid'")
+        told = await super()._agent_call(match, values)
+        if command == "exec-status":
+            streams = {f"{key}-data": told.pop(f"{key}-data", "") for key in ("out", "err")}
+            for key, text in streams.items():
+                told.update({key: text, key.replace("data", "truncated"): 0} if text else {})
+            told["exited"] = int(told["exited"])
+        return told
+
+    async def _task_status(self, request: web.Request) -> web.Response:
+        if len(request.match_info["upid"].split(":")) != len("UPID:node:pid:pstart:starttime:type:id:user:".split(":")):
+            raise PveError(400, "Parameter verification failed.", {"upid": "unable to parse worker upid"})
+        answer: web.Response = await super()._task_status(request)
+        return answer
+
+    async def _qm_destroy(self, v: Data, user: str) -> str:
+        vm = self.find(v["node"], v["vmid"])
+        clones = [other for other in self.vms if other is not vm and f"/base-{vm.vmid}-disk-" in str(other.config)]
+        if clones:
+            base = next(volume for _key, volume, _parts in drives_of(vm.config))
+            why = f"base volume '{base}' is still in use by linked cloned"
+            return await self._failing(vm, "qmdestroy", user, why)
+        upid: str = await super()._qm_destroy(v, user)
+        return upid
 
     async def _monitor(self, request: web.Request) -> web.Response:
         vm, user = self._vm(request), request[USER]
