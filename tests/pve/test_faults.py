@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
@@ -21,6 +24,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._model import I
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
+from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play, task
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, take
 
@@ -121,6 +125,21 @@ def test_three_of_a_hundred_fail(bench: ProxmoxBench) -> None:
     failed = [outcome for outcome in outcomes if outcome.failed]
     assert [outcome.id for outcome in failed] == ids[10:40:10]
     assert all("VM is locked (backup)" in outcome.msg and "TASK ERROR" in outcome.msg for outcome in failed)
+    assert sum(bench.pve.vm(int(vm_id)).status == "stopped" for vm_id in ids) == 97
+
+
+def test_three_of_a_hundred_fail_the_task_by_name_after_all_was_done(bench: ProxmoxBench, tmp_path: Path) -> None:
+    ids = [bench.create(f"desk{number}", nics=()) for number in range(100)]
+    for vm_id in ids[10:40:10]:
+        bench.pve.snapshot_lock(int(vm_id), "backup")
+    names = [f"desk{number}" for number in range(100)]
+    (told,) = play(tmp_path, [task("vm_power", bench, *names, state="stopped", force=True, grace=0)])
+    assert told["failed"]
+    assert told["msg"].startswith("3 of 100 VMs failed. desk10: Cannot power off desk10 (110) on hv1: VM is locked (backup).")
+    assert [part.split(":")[0] for part in told["msg"].split(" | desk")[1:]] == ["20", "30"]
+    assert [outcome["name"] for outcome in told["vms"]] == names
+    assert [outcome["name"] for outcome in told["vms"] if outcome["failed"]] == ["desk10", "desk20", "desk30"]
+    assert sum(outcome["after"] == {"power": "stopped"} for outcome in told["vms"]) == 97
     assert sum(bench.pve.vm(int(vm_id)).status == "stopped" for vm_id in ids) == 97
 
 
@@ -261,6 +280,25 @@ def test_a_surprise_in_what_is_read_once_hangs_nobody(bench: ProxmoxBench) -> No
     for _again in range(2):
         with pytest.raises(KeyError):
             bench.hypervisor.one_time("x", surprise)  # type: ignore[attr-defined]
+
+
+def test_an_answer_has_the_time_that_proxmox_ve_itself_waits_for_a_node(
+    bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 s for another node, and 10 s for a lock: the client's own 5 s would lose answers."""
+    allowed: list[float] = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def noted(self: Any, request: Any, **options: Any) -> Any:
+        _connect, read = options["timeout"]
+        allowed.append(read)
+        return send(self, request, **options)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", noted)
+    bench.hypervisor = bench.connect()
+    bench.one(SEAL, bench.create("desk1"))
+    assert len(allowed) > 10
+    assert min(allowed) > 30.0
 
 
 def test_an_unanswered_read_is_no_state(bench: ProxmoxBench, quick: None) -> None:
