@@ -105,16 +105,15 @@ def test_memory_saved_on_disk_is_never_thrown_away(fake: FakeBench, state: str) 
 
 def test_a_guest_that_cannot_be_asked_is_forced_all_the_same_and_that_is_told(fake: FakeBench) -> None:
     ids = [fake.create(name) for name in ("a", "b")]
+    mute = {"verb": "submit_shutdown", "vm": "a", "error": "Unsupported", "message": "It has no agent."}
     with fake.state.change() as state:
         state["vms"][ids[1]]["obeys_after"] = 0.0
-        state["faults"] = [{"verb": "submit_shutdown", "vm": "a", "error": "Unsupported", "message": "It has no agent."}]
+        state["faults"] = [dict(mute)]
     (refused,) = fake.do(SetPower("stopped", False, 10, {}), ids[0])
     assert refused.msg.startswith("It has no agent.")
     for again in ("stopped", "restarted"):
         with fake.state.change() as state:
-            state["faults"] = [
-                {"verb": "submit_shutdown", "vm": "a", "error": "Unsupported", "message": "It has no agent."}
-            ]
+            state["faults"] = [dict(mute)]
             state["vms"][ids[0]]["power"] = "running"
         outcomes = fake.do(SetPower(again, True, 10, {}), *ids)
         assert [outcome.after for outcome in outcomes] == [{"power": again.replace("restarted", "running")}] * 2

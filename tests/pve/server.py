@@ -40,6 +40,7 @@ class Pve(FakePve):
         self.warnings: dict[str, str] = {}
         self.truncate: dict[str, int] = {}
         self.hang: dict[str, float] = {}
+        self.elsewhere: set[str] = set()  # ends of paths that are answered with a redirect
         self.meanwhile: dict[str, Callable[[], object]] = {}  # by the end of a path: done once, before its next call
         self.service = "running"
         self.freeze_problem = ""  # why guests do not hold their file systems still
@@ -67,6 +68,8 @@ class Pve(FakePve):
             while request.path.endswith(end) and end in self.hang and time.monotonic() < until:
                 await asyncio.sleep(0.05)
         answer: web.Response = await handler(request)
+        if any(request.path.endswith(end) for end in self.elsewhere):
+            raise web.HTTPFound("/elsewhere")
         for end, times in self.truncate.items():
             if times > 0 and request.path.endswith(end):
                 self.truncate[end] = times - 1
@@ -369,7 +372,7 @@ class Pve(FakePve):
         return told
 
     async def _task_status(self, request: web.Request) -> web.Response:
-        if len(request.match_info["upid"].split(":")) != len("UPID:node:pid:pstart:starttime:type:id:user:".split(":")):
+        if request.match_info["upid"].count(":") != "UPID:node:pid:pstart:starttime:type:id:user:".count(":"):
             raise PveError(400, "Parameter verification failed.", {"upid": "unable to parse worker upid"})
         answer: web.Response = await super()._task_status(request)
         return answer

@@ -31,6 +31,8 @@ from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET, Cluster, make_certificates
 from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, WAIVED, take
 
+PAUSED = SetPower("paused", False, 0, {})
+
 
 def refused(entry: dict[str, Any], **change: Any) -> str:
     with pytest.raises(VmwardError) as raised:
@@ -185,20 +187,23 @@ def test_a_missing_privilege_is_named_before_anything_is_touched(poor: ProxmoxBe
 
 
 @pytest.mark.parametrize(
-    ("verb", "running", "sentence"),
+    ("verb", "running", "what", "lacking"),
     [
-        (Revert("clean", False, True, {}), True, "revert to clean desk1 (100) on hv1: ir@pve!contain lacks VM.Snapshot.Rollback or VM.Snapshot on /vms/100"),
-        (Delete(True, {}), False, "delete desk1 (100) on hv1: ir@pve!contain lacks VM.Allocate on /vms/100"),
-        (SetPower("paused", False, 0, {}), False, "start paused desk1 (100) on hv1: ir@pve!contain lacks VM.Config.Options on /vms/100, VM.PowerMgmt on /vms/100"),
-        (SetPower("paused", False, 0, {}), True, "pause desk1 (100) on hv1: ir@pve!contain lacks VM.PowerMgmt on /vms/100"),
+        (Revert("clean", False, True, {}), True, "revert to clean", "VM.Snapshot.Rollback or VM.Snapshot on /vms/100"),
+        (Delete(True, {}), False, "delete", "VM.Allocate on /vms/100"),
+        (PAUSED, False, "start paused", "VM.Config.Options on /vms/100, VM.PowerMgmt on /vms/100"),
+        (PAUSED, True, "pause", "VM.PowerMgmt on /vms/100"),
     ],
     ids=["revert", "delete", "start paused", "pause"],
-)  # fmt: skip
-def test_what_else_is_missing_is_named_too(poor: ProxmoxBench, verb: UseCase, running: bool, sentence: str) -> None:
+)
+def test_what_else_is_missing_is_named_too(
+    poor: ProxmoxBench, verb: UseCase, running: bool, what: str, lacking: str
+) -> None:
     vm_id = poor.create("desk1", running=running)
     poor.pve.vm(int(vm_id)).snapshots["clean"] = {**poor.pve.vm(int(vm_id)).config, "snaptime": 1795302283}
     (outcome,) = poor.do(verb, vm_id)
-    assert outcome.msg.startswith(f"Cannot {sentence}. Nothing was touched. Give it what it lacks, then run again.")
+    start = f"Cannot {what} desk1 (100) on hv1: ir@pve!contain lacks {lacking}. Nothing was touched. Give it what it"
+    assert outcome.msg.startswith(start)
     assert [m for m, _path, _body in poor.pve.requests if m != "GET"] == []
 
 

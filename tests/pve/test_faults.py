@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
+import urllib3
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
@@ -135,7 +135,8 @@ def test_three_of_a_hundred_fail_the_task_by_name_after_all_was_done(bench: Prox
     names = [f"desk{number}" for number in range(100)]
     (told,) = play(tmp_path, [task("vm_power", bench, *names, state="stopped", force=True, grace=0)])
     assert told["failed"]
-    assert told["msg"].startswith("3 of 100 VMs failed. desk10: Cannot power off desk10 (110) on hv1: VM is locked (backup).")
+    first = "desk10: Cannot power off desk10 (110) on hv1: VM is locked (backup)."
+    assert told["msg"].startswith(f"3 of 100 VMs failed. {first}")
     assert [part.split(":")[0] for part in told["msg"].split(" | desk")[1:]] == ["20", "30"]
     assert [outcome["name"] for outcome in told["vms"]] == names
     assert [outcome["name"] for outcome in told["vms"] if outcome["failed"]] == ["desk10", "desk20", "desk30"]
@@ -287,14 +288,13 @@ def test_an_answer_has_the_time_that_proxmox_ve_itself_waits_for_a_node(
 ) -> None:
     """30 s for another node, and 10 s for a lock: the client's own 5 s would lose answers."""
     allowed: list[float] = []
-    send = requests.adapters.HTTPAdapter.send
+    answered = urllib3.connection.HTTPConnection.getresponse
 
-    def noted(self: Any, request: Any, **options: Any) -> Any:
-        _connect, read = options["timeout"]
-        allowed.append(read)
-        return send(self, request, **options)
+    def noted(self: Any) -> Any:
+        allowed.append(self.timeout)
+        return answered(self)
 
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", noted)
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "getresponse", noted)
     bench.hypervisor = bench.connect()
     bench.one(SEAL, bench.create("desk1"))
     assert len(allowed) > 10
@@ -309,3 +309,13 @@ def test_an_unanswered_read_is_no_state(bench: ProxmoxBench, quick: None) -> Non
     assert isinstance(answer[vm_id], TimedOut)
     assert not isinstance(answer[other], Exception)
     assert not isinstance(answer[vm_id], AuthFailed)
+
+
+def test_a_redirect_is_not_followed(bench: ProxmoxBench) -> None:
+    """It would carry the token elsewhere."""
+    vm_id = bench.create("desk1")
+    bench.pve.elsewhere.add(f"/qemu/{vm_id}/pending")
+    with bench.cluster.counted() as calls:
+        (outcome,) = bench.do(Info(), vm_id)
+    assert "it answers HTTP 302 and points elsewhere" in outcome.msg
+    assert calls["GET /nodes/pve1/qemu/N/pending"] == 1

@@ -42,8 +42,8 @@ def poor(bench: ProxmoxBench, *more: str, sdn: str = "") -> None:
 
 def written(bench: ProxmoxBench, before: int) -> list[str]:
     """What was changed since, in this order."""
-    calls = [(method, path.partition("/qemu/100")[2], (body or b"").decode()) for method, path, body in bench.pve.requests[before:]]
-    return [f"{method} {path} {body}" for method, path, body in calls if method != "GET"]
+    calls = [call for call in bench.pve.requests[before:] if call[0] != "GET"]
+    return [f"{method} {path.partition('/qemu/100')[2]} {body.decode()}" for method, path, body in calls]
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,8 @@ def test_templates(cluster: Cluster) -> None:
     assert failure(cluster, "qmstart") == "you can't start a vm if it's a template"
     assert cluster.pve.vm(104).config["scsi0"].startswith("local:101/base-101-disk-0.qcow2/104/vm-104-disk-0.qcow2")
     compared(cluster, 136)
-    assert failure(cluster, "qmdestroy") == "base volume 'local:101/base-101-disk-0.qcow2' is still in use by linked cloned"
+    why = "base volume 'local:101/base-101-disk-0.qcow2' is still in use by linked cloned"
+    assert failure(cluster, "qmdestroy") == why
 
 
 def test_tasks(cluster: Cluster) -> None:

@@ -53,7 +53,7 @@ class WiringVerbs(Work):
         return quarantine
 
     def ready_to_cut_again(self, vm: Vm, what: str, snapshot_id: str) -> None:
-        """Before a held VM is rolled back: the cut after it is allowed, and the firewall holds, which stays meanwhile."""
+        """Before a held VM is rolled back: the cut after it is allowed, and the firewall, which stays, holds."""
         held = vm.note
         assert held is not None
         config = self.at(vm.ref, "read a snapshot of", "get", f"/snapshot/{snapshot_id}/config")
@@ -102,9 +102,8 @@ class WiringVerbs(Work):
 
         def isolate() -> None:
             if vm.note and mode is Isolation.FORENSIC:
-                nics = {key: cut(key, self.seen[vm.ref.id].live(key)) for key in [nic.id for nic in vm.nics]
-                        if convert.NET.match(key) and self.seen[vm.ref.id].live(key)}  # fmt: skip
-                self._down_before_up(vm.ref, "isolate", nics)
+                lives = {nic.id: self.seen[vm.ref.id].live(nic.id) for nic in vm.nics if convert.NET.match(nic.id)}
+                self._down_before_up(vm.ref, "isolate", {key: cut(key, live) for key, live in lives.items() if live})
             self._isolate(vm.ref, mode, collectors, cut)
 
         return self.fired(vm.ref, "isolate", isolate)
@@ -223,7 +222,8 @@ class WiringVerbs(Work):
 
         def changes() -> dict[str, str]:
             lives = {key: self.seen[vm.id].live(key) for key, net in wanted.items() if not convert.is_down(net)}
-            return {key: convert.rewired(is_, down=True) for key, is_ in lives.items() if is_ and not convert.is_down(is_)}
+            up = {key: live for key, live in lives.items() if live and not convert.is_down(live)}
+            return {key: convert.rewired(live, down=True) for key, live in up.items()}
 
         if changes():
             self._change_nics(vm, what, changes, lambda _exc: "")

@@ -24,6 +24,7 @@ Reached = Callable[[], bool]
 PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory one is held for about 30
 AGAIN = 2.0  # seconds between two tries
 UNNAMED = ("qmsnapshot", "qmdelsnapshot")  # tasks that do not say on which snapshot they work
+NAP = 0.3  # seconds between looks at all that is pending: a guest may run until its next step is sent
 SLOWLY = 1.0  # seconds between looks at a state that no task tells
 
 
@@ -45,9 +46,9 @@ class Work(Reading):
             calls = [self.futures[item.vm.id] for item in pending if item.vm.id in self.futures]
             open_ = [call for call in calls if not call.done()]
             if open_:
-                wait_for(open_, timeout=seconds)
+                wait_for(open_, timeout=min(seconds, NAP))
             else:
-                time.sleep(seconds)
+                time.sleep(min(seconds, NAP))
 
         outcome = poll_all(pending, deadline, sleep=nap)
         for item in pending:
@@ -105,7 +106,7 @@ class Work(Reading):
         return {row["name"] for row in rows if not row.get("snapstate")}
 
     def take_snapshot(self, vm: VmRef, what: str, name: str, description: str, memory: bool) -> Pending:
-        values = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
+        values: dict[str, Any] = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
         return self.task(vm, what, "qmsnapshot", "post", "/snapshot", lambda: name in self.snapshot_names(vm), **values)
 
     def remove_snapshot(self, vm: VmRef, what: str, name: str) -> Pending:
