@@ -65,6 +65,10 @@ class UseCase(ABC):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         """The steps from what is to what is wanted. Raises before anything is touched."""
 
+    def remarks(self, hypervisor: str, vm_id: str) -> tuple[str, ...]:
+        """What came up while a VM's steps were taken, and is no failure."""
+        return ()
+
 
 @dataclass
 class Outcome:
@@ -236,6 +240,6 @@ def execute(
             if plan.shortfall:
                 run.outcomes[vm_id].fail(NotVerified(plan.shortfall))
     for outcome in run.outcomes.values():
-        outcome.warnings += hypervisor.remarks(outcome.id)
+        outcome.warnings += [*usecase.remarks(hypervisor.name, outcome.id), *hypervisor.remarks(outcome.id)]
         outcome.seconds = round(time.monotonic() - started, 3)
     return [run.outcomes[vm_id] for vm_id, _name in chosen]

@@ -38,7 +38,9 @@ options:
     choices: [running, paused, stopped, restarted]
     required: true
   force:
-    description: Take the power away when the guest has not shut down after O(grace) seconds.
+    description:
+      - Take the power away when the guest has not shut down after O(grace) seconds, or cannot be asked to.
+      - Why it could not be asked is told as a warning.
     type: bool
     default: false
   grace:

@@ -13,6 +13,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor imp
 from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 
 STATES = ("running", "paused", "stopped")
 
@@ -100,3 +101,32 @@ def test_memory_saved_on_disk_is_never_thrown_away(fake: FakeBench, state: str) 
         data["vms"][vm_id]["power"] = "suspended"
     (outcome,) = fake.do(SetPower(state, True, 0, {}), vm_id)
     assert "its memory is saved on disk" in outcome.msg
+
+
+def test_a_guest_that_cannot_be_asked_is_forced_all_the_same_and_that_is_told(fake: FakeBench) -> None:
+    ids = [fake.create(name) for name in ("a", "b")]
+    mute = {"verb": "submit_shutdown", "vm": "a", "error": "Unsupported", "message": "It has no agent."}
+    with fake.state.change() as state:
+        state["vms"][ids[1]]["obeys_after"] = 0.0
+        state["faults"] = [dict(mute)]
+    (refused,) = fake.do(SetPower("stopped", False, 10, {}), ids[0])
+    assert refused.msg.startswith("It has no agent.")
+    for again in ("stopped", "restarted"):
+        with fake.state.change() as state:
+            state["faults"] = [dict(mute)]
+            state["vms"][ids[0]]["power"] = "running"
+        outcomes = fake.do(SetPower(again, True, 10, {}), *ids)
+        assert [outcome.after for outcome in outcomes] == [{"power": again.replace("restarted", "running")}] * 2
+        assert not any(outcome.failed for outcome in outcomes)
+        assert outcomes[0].warnings == ["the guest could not be asked, so its power was taken away: It has no agent."]
+        assert outcomes[1].warnings == []
+
+
+def test_a_guest_without_tools_is_forced_all_the_same(vsphere: VsphereBench) -> None:
+    vm_id = vsphere.create("desk1")
+    vsphere.server.faults({"method": "ShutdownGuest", "fault": "VMware Tools is not running"})
+    done = vsphere.one(SetPower("stopped", True, 10, {}), vm_id)
+    assert done.after == {"power": "stopped"}
+    (warning,) = done.warnings
+    assert warning.startswith("the guest could not be asked, so its power was taken away: ")
+    assert "VMware Tools is not running" in warning

@@ -21,10 +21,12 @@ from fakepve import FakePve
 from fakepve.model import FakeVm, PveError, TaskError
 from fakepve.qemu import drives_of
 from fakepve.server import USER, ok, params
+from fakepve.shapes import PRIVILEGES
 
 Data = dict[str, Any]
 NIC = re.compile(r"net\d+$")
 LACKING = ("balloon", "running-qemu", "running-machine", "diskread", "diskwrite")  # in fakepve's status, not in PVE's
+TOP = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
 RUNNING = {"runningmachine": "pc-i440fx-7.2", "runningcpu": "qemu64", "running-nets-host-mtu": "net0=0"}
 
 
@@ -38,12 +40,14 @@ class Pve(FakePve):
         self.warnings: dict[str, str] = {}
         self.truncate: dict[str, int] = {}
         self.hang: dict[str, float] = {}
+        self.elsewhere: set[str] = set()  # ends of paths that are answered with a redirect
         self.meanwhile: dict[str, Callable[[], object]] = {}  # by the end of a path: done once, before its next call
         self.service = "running"
         self.freeze_problem = ""  # why guests do not hold their file systems still
         self.images: Callable[[str, int, str], object] = lambda verb, vmid, name: None  # takes, removes on real images
-        self.links: dict[tuple[int, str], str] = {}  # set over the monitor, by VM and NIC
+        self.links: dict[tuple[int, str], str] = {}  # QEMU's own, as they were set last, by VM and NIC
         self.storages["local"]["content"] = "iso,vztmpl,backup,images"
+        self.unaskable: set[int] = set()  # VMs whose guest cannot even be asked to shut down
         self.pid = 20000
         self.max_requests = 1_000_000
         self.firewall_config("cluster")["options"]["enable"] = 1
@@ -64,6 +68,8 @@ class Pve(FakePve):
             while request.path.endswith(end) and end in self.hang and time.monotonic() < until:
                 await asyncio.sleep(0.05)
         answer: web.Response = await handler(request)
+        if any(request.path.endswith(end) for end in self.elsewhere):
+            raise web.HTTPFound("/elsewhere")
         for end, times in self.truncate.items():
             if times > 0 and request.path.endswith(end):
                 self.truncate[end] = times - 1
@@ -98,6 +104,7 @@ class Pve(FakePve):
         vm.status, vm.qmpstatus, vm.started_at = "running", qmp, time.time()
         self.pid += 1
         vm.stats["pid"] = self.pid
+        self.links = {key: value for key, value in self.links.items() if key[0] != vm.vmid}
 
     async def _failing(self, vm: FakeVm, ttype: str, user: str, why: str) -> str:
         async def body() -> None:
@@ -151,6 +158,8 @@ class Pve(FakePve):
             if vm.status != "running":
                 return None
             pid = vm.stats.get("pid")
+            if vm.vmid in self.unaskable:
+                raise TaskError("VM quit/powerdown failed")  # simulated
             try:
                 return await self._powerdown(vm, p)
             finally:
@@ -247,6 +256,9 @@ class Pve(FakePve):
                 if bridge and bridge not in self.bridges:
                     problem = f"hotplug problem - interface {bridge} does not exist\n"
                     raise PveError(400, "Parameter verification failed.", {key: problem})
+                was_down, now_down = ("link_down=1" in str(one) for one in (vm.config.get(key), vm.pending[key]))
+                if was_down != now_down:  # only then PVE turns to QEMU
+                    self.links[vm.vmid, key] = "off" if now_down else "on"
                 vm.config[key] = vm.pending.pop(key)
 
     def _may_use(self, user: str, *values: str) -> None:
@@ -332,7 +344,48 @@ class Pve(FakePve):
         told: Data = super()._item(name, volname, vol)
         return {"parent": None, "used": told["size"], **told} if told["content"] == "images" else told
 
-    # Monitor and services
+    # Privileges, agent, monitor and services
+
+    async def _permissions(self, v: Data, user: str) -> Data:
+        """What is held on the top paths is told for each of them, wherever it was granted."""
+        told: Data = await super()._permissions(v, user)
+        who = str(v.get("userid") or user)
+        for path in TOP if v.get("path") is None else ():
+            held = {privilege: 1 for privilege in sorted(PRIVILEGES) if self.allowed(who, path, privilege)}
+            told.update({path: held} if held else {})
+        return told
+
+    async def _agent_call(self, match: Any, values: Data) -> Any:
+        vm, command = self.find(values["node"], values["vmid"]), match.template.rsplit("/", 1)[1]
+        if vm.status != "running":
+            raise PveError(500, f"VM {vm.vmid} is not running")
+        if vm.qmpstatus == "paused":
+            raise PveError(500, "QEMU guest agent is not running")
+        if command == "exec-status" and vm.agent is not None and values["pid"] not in vm.agent_execs:
+            raise PveError(500, "Agent error: Invalid parameter 'pid'")
+        told = await super()._agent_call(match, values)
+        if command == "exec-status":
+            streams = {f"{key}-data": told.pop(f"{key}-data", "") for key in ("out", "err")}
+            for key, text in streams.items():
+                told.update({key: text, key.replace("data", "truncated"): 0} if text else {})
+            told["exited"] = int(told["exited"])
+        return told
+
+    async def _task_status(self, request: web.Request) -> web.Response:
+        if request.match_info["upid"].count(":") != "UPID:node:pid:pstart:starttime:type:id:user:".count(":"):
+            raise PveError(400, "Parameter verification failed.", {"upid": "unable to parse worker upid"})
+        answer: web.Response = await super()._task_status(request)
+        return answer
+
+    async def _qm_destroy(self, v: Data, user: str) -> str:
+        vm = self.find(v["node"], v["vmid"])
+        clones = [other for other in self.vms if other is not vm and f"/base-{vm.vmid}-disk-" in str(other.config)]
+        if clones:
+            base = next(volume for _key, volume, _parts in drives_of(vm.config))
+            why = f"base volume '{base}' is still in use by linked cloned"
+            return await self._failing(vm, "qmdestroy", user, why)
+        upid: str = await super()._qm_destroy(v, user)
+        return upid
 
     async def _monitor(self, request: web.Request) -> web.Response:
         vm, user = self._vm(request), request[USER]

@@ -20,13 +20,18 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     VmwardError,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import connection
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import SETTINGS
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET, Cluster, make_certificates
 from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, WAIVED, take
+
+PAUSED = SetPower("paused", False, 0, {})
 
 
 def refused(entry: dict[str, Any], **change: Any) -> str:
@@ -178,6 +183,27 @@ def test_a_missing_privilege_is_named_before_anything_is_touched(poor: ProxmoxBe
     (outcome,) = poor.do(OFF, vm_id)
     assert "lacks VM.PowerMgmt on /vms/100" in outcome.msg
     assert poor.wiring(vm_id) == before
+    assert [m for m, _path, _body in poor.pve.requests if m != "GET"] == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "running", "what", "lacking"),
+    [
+        (Revert("clean", False, True, {}), True, "revert to clean", "VM.Snapshot.Rollback or VM.Snapshot on /vms/100"),
+        (Delete(True, {}), False, "delete", "VM.Allocate on /vms/100"),
+        (PAUSED, False, "start paused", "VM.Config.Options on /vms/100, VM.PowerMgmt on /vms/100"),
+        (PAUSED, True, "pause", "VM.PowerMgmt on /vms/100"),
+    ],
+    ids=["revert", "delete", "start paused", "pause"],
+)
+def test_what_else_is_missing_is_named_too(
+    poor: ProxmoxBench, verb: UseCase, running: bool, what: str, lacking: str
+) -> None:
+    vm_id = poor.create("desk1", running=running)
+    poor.pve.vm(int(vm_id)).snapshots["clean"] = {**poor.pve.vm(int(vm_id)).config, "snaptime": 1795302283}
+    (outcome,) = poor.do(verb, vm_id)
+    start = f"Cannot {what} desk1 (100) on hv1: ir@pve!contain lacks {lacking}. Nothing was touched. Give it what it"
+    assert outcome.msg.startswith(start)
     assert [m for m, _path, _body in poor.pve.requests if m != "GET"] == []
 
 

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -28,6 +32,21 @@ def test_a_firewall_that_refuses_leaves_the_links_cut_and_is_told(bench: Proxmox
     done = bench.one(SEAL, vm_id)
     assert "its firewall could not be set" in done.warnings[0]
     assert bench.vm(vm_id).isolation is Isolation.SEALED
+
+
+@pytest.mark.parametrize("former", [{}, {"macfilter": 0}, {"macfilter": 1}], ids=str)
+@pytest.mark.parametrize("cut", [SEAL, FORENSIC], ids=["sealed", "forensic"])
+def test_a_held_vm_cannot_send_under_another_mac(bench: ProxmoxBench, former: dict[str, int], cut: Any) -> None:
+    vm_id = bench.create("desk1")
+    firewall = bench.pve.firewall_config("vm", vmid=int(vm_id))
+    firewall["options"] = former
+    before = bench.wiring(vm_id)
+    bench.one(cut, vm_id)
+    assert firewall["options"]["macfilter"] == 1
+    firewall["options"]["macfilter"] = 0
+    assert "the VM's own options are not as set: macfilter=0" in " ".join(bench.one(Info(), vm_id).warnings)
+    bench.one(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+    assert bench.wiring(vm_id) == before
 
 
 def test_rules_of_others_stand_behind_ours_and_stay(bench: ProxmoxBench) -> None:

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
+import urllib3
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
@@ -21,6 +24,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._model import I
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
+from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play, task
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, take
 
@@ -121,6 +125,22 @@ def test_three_of_a_hundred_fail(bench: ProxmoxBench) -> None:
     failed = [outcome for outcome in outcomes if outcome.failed]
     assert [outcome.id for outcome in failed] == ids[10:40:10]
     assert all("VM is locked (backup)" in outcome.msg and "TASK ERROR" in outcome.msg for outcome in failed)
+    assert sum(bench.pve.vm(int(vm_id)).status == "stopped" for vm_id in ids) == 97
+
+
+def test_three_of_a_hundred_fail_the_task_by_name_after_all_was_done(bench: ProxmoxBench, tmp_path: Path) -> None:
+    ids = [bench.create(f"desk{number}", nics=()) for number in range(100)]
+    for vm_id in ids[10:40:10]:
+        bench.pve.snapshot_lock(int(vm_id), "backup")
+    names = [f"desk{number}" for number in range(100)]
+    (told,) = play(tmp_path, [task("vm_power", bench, *names, state="stopped", force=True, grace=0)])
+    assert told["failed"]
+    first = "desk10: Cannot power off desk10 (110) on hv1: VM is locked (backup)."
+    assert told["msg"].startswith(f"3 of 100 VMs failed. {first}")
+    assert [part.split(":")[0] for part in told["msg"].split(" | desk")[1:]] == ["20", "30"]
+    assert [outcome["name"] for outcome in told["vms"]] == names
+    assert [outcome["name"] for outcome in told["vms"] if outcome["failed"]] == ["desk10", "desk20", "desk30"]
+    assert sum(outcome["after"] == {"power": "stopped"} for outcome in told["vms"]) == 97
     assert sum(bench.pve.vm(int(vm_id)).status == "stopped" for vm_id in ids) == 97
 
 
@@ -263,6 +283,24 @@ def test_a_surprise_in_what_is_read_once_hangs_nobody(bench: ProxmoxBench) -> No
             bench.hypervisor.one_time("x", surprise)  # type: ignore[attr-defined]
 
 
+def test_an_answer_has_the_time_that_proxmox_ve_itself_waits_for_a_node(
+    bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 s for another node, and 10 s for a lock: the client's own 5 s would lose answers."""
+    allowed: list[float] = []
+    answered = urllib3.connection.HTTPConnection.getresponse
+
+    def noted(self: Any) -> Any:
+        allowed.append(self.timeout)
+        return answered(self)
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "getresponse", noted)
+    bench.hypervisor = bench.connect()
+    bench.one(SEAL, bench.create("desk1"))
+    assert len(allowed) > 10
+    assert min(allowed) > 30.0
+
+
 def test_an_unanswered_read_is_no_state(bench: ProxmoxBench, quick: None) -> None:
     vm_id, other = bench.create("desk1"), bench.create("desk2")
     bench.hypervisor = bench.connect()
@@ -271,3 +309,13 @@ def test_an_unanswered_read_is_no_state(bench: ProxmoxBench, quick: None) -> Non
     assert isinstance(answer[vm_id], TimedOut)
     assert not isinstance(answer[other], Exception)
     assert not isinstance(answer[vm_id], AuthFailed)
+
+
+def test_a_redirect_is_not_followed(bench: ProxmoxBench) -> None:
+    """It would carry the token elsewhere."""
+    vm_id = bench.create("desk1")
+    bench.pve.elsewhere.add(f"/qemu/{vm_id}/pending")
+    with bench.cluster.counted() as calls:
+        (outcome,) = bench.do(Info(), vm_id)
+    assert "it answers HTTP 302 and points elsewhere" in outcome.msg
+    assert calls["GET /nodes/pve1/qemu/N/pending"] == 1

@@ -5,10 +5,16 @@
 
 from __future__ import annotations
 
+import json
+
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
-from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
-from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, take
+from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, WAIVED, take
+
+FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
 
 # Locks
 
@@ -56,6 +62,39 @@ def test_a_task_that_ran_into_a_lock_is_repeated_after_reading_back(bench: Proxm
     assert sum(task["type"] == "qmstop" for task in bench.pve.tasklog) > 1
     bench.pve.release_config_lock(int(vm_id))
     bench.one(OFF, vm_id)
+
+
+def test_links_taken_down_in_qemu_come_up_again_when_the_vm_is_freed(bench: ProxmoxBench) -> None:
+    """The configuration was never changed, so that nothing in it tells of the links."""
+    vm_id = bench.create("desk1", ["tap", "tap-down"])
+    bench.pve.snapshot_lock(int(vm_id), "backup")
+    bench.do(SEAL, vm_id)
+    before = bench.wiring(vm_id)
+    bench.pve.unlock(int(vm_id))
+    assert set(bench.pve.links.values()) == {"off"}
+    bench.one(FREE, vm_id)
+    assert bench.pve.links == {(int(vm_id), "net0"): "on", (int(vm_id), "net1"): "off"}
+    assert json.loads(bench.wiring(vm_id))[0] == json.loads(before)[0]
+
+
+def test_links_taken_down_in_qemu_come_up_again_after_a_forensic_cut_too(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.pve.snapshot_lock(int(vm_id), "backup")
+    bench.do(SEAL, vm_id)
+    bench.pve.unlock(int(vm_id))
+    bench.one(FORENSIC, vm_id)
+    assert bench.pve.links == {(int(vm_id), "net0"): "on"}, "the collectors reach it"
+    bench.pve.links[int(vm_id), "net0"] = "off"
+    bench.one(FREE, vm_id)
+    assert bench.pve.links == {(int(vm_id), "net0"): "on"}
+
+
+def test_a_seal_is_undone_in_one_change(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    with bench.cluster.counted() as calls:
+        bench.one(FREE, vm_id)
+    assert calls["PUT /nodes/pve1/qemu/N/config"] == 1
 
 
 # Tasks
@@ -119,6 +158,18 @@ def test_nothing_hangs_past_its_deadline(bench: ProxmoxBench) -> None:
     assert "it still runs after 1 s" in outcomes[1].msg
 
 
+def test_a_call_that_hangs_keeps_no_other_vm_from_its_next_step(bench: ProxmoxBench) -> None:
+    """After a rollback with memory a guest runs: it is paused at once, whoever else is still waited for."""
+    slow, quick = bench.create("slow"), bench.create("quick")
+    for vm_id in (slow, quick):
+        bench.one(take("live", memory=True), vm_id)
+    bench.pve.hang[f"/qemu/{slow}/snapshot/live/rollback"] = 60.0
+    bench.pve.meanwhile[f"/qemu/{quick}/status/suspend"] = bench.pve.hang.clear
+    outcomes = bench.do(Revert("live", True, True, {slow: WAIVED, quick: WAIVED}), slow, quick, deadline=20)
+    assert [outcome.msg for outcome in outcomes if outcome.failed] == []
+    assert bench.pve.hang == {}, "the second was paused while the first still hung"
+
+
 def test_a_monitor_that_refuses_does_not_end_the_waiting_for_the_lock(bench: ProxmoxBench) -> None:
     vm_id = bench.create("desk1")
     bench.pve.snapshot_lock(int(vm_id), "backup")
@@ -126,3 +177,30 @@ def test_a_monitor_that_refuses_does_not_end_the_waiting_for_the_lock(bench: Pro
     (outcome,) = bench.do(SEAL, vm_id)
     assert "could not be taken down in QEMU meanwhile" in outcome.msg
     assert "qm unlock" in outcome.msg
+
+
+# The guest's own shut-down
+
+
+def test_a_guest_that_obeys_is_not_forced(bench: ProxmoxBench) -> None:
+    bench.pve.time_scale = 1.0
+    vm_id = bench.create("desk1")
+    bench.pve.vm(int(vm_id)).acpi, bench.pve.vm(int(vm_id)).shutdown_secs = True, 0.3
+    with bench.cluster.counted() as calls:
+        done = bench.one(SetPower("stopped", True, 30, {}), vm_id)
+    assert (done.after, done.warnings) == ({"power": "stopped"}, [])
+    assert [task["type"] for task in bench.pve.tasklog if task["exitstatus"] == "OK"] == ["qmshutdown"]
+    assert calls["POST /nodes/pve1/qemu/N/status/stop"] == 0
+
+
+def test_a_guest_that_cannot_be_asked_is_forced_all_the_same_and_that_is_told(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.pve.unaskable.add(int(vm_id))
+    (refused,) = bench.do(SetPower("stopped", False, 10, {}), vm_id)
+    assert "VM quit/powerdown failed" in refused.msg
+    assert bench.vm(vm_id).power is PowerState.RUNNING
+    done = bench.one(SetPower("stopped", True, 10, {}), vm_id)
+    assert done.after == {"power": "stopped"}
+    (warning,) = done.warnings
+    assert warning.startswith("the guest could not be asked, so its power was taken away: ")
+    assert "VM quit/powerdown failed" in warning

@@ -116,9 +116,10 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
     def submit_power_off(self, vm: Vm) -> Pending:
         """A shut-down that still waits for the guest holds the VM's lock: PVE is told to end it."""
         self.require("power off", vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
+        ours = vm.ref.id in self.upids
 
         def stop() -> str:
-            asked = self.tasks.running(self.node(vm.ref.id), vm.ref, "qmshutdown", fresh=vm.ref.id in self.upids)
+            asked = self.tasks.running(self.node(vm.ref.id), vm.ref, "qmshutdown", fresh=ours)
             overrule = {"overrule-shutdown": 1} if asked else {}
             return str(self.at(vm.ref, "power off", "post", "/status/stop", **overrule))
 
@@ -187,17 +188,23 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             *([rights.on_vm(vm.ref.id, "VM.PowerMgmt")] if holds_memory else []),
         )  # fmt: skip
 
+        def make_ready() -> Pending:
+            return self.fired(vm.ref, what, lambda: self.ready_to_cut_again(vm, what, snapshot_id))
+
         def roll_back() -> Pending:
-            path = f"/snapshot/{snapshot_id}/rollback"
-            return self.task(vm.ref, what, "qmrollback", "post", path, lambda: False, start=0)
+            """A second rollback to the same snapshot reads back as the first: whether it began its task tells."""
+            path, node = f"/snapshot/{snapshot_id}/rollback", self.node(vm.ref.id)
+            known = self.one_time(f"now rollbacks of {node}", lambda: self.tasks.of_kind(node, "qmrollback"))
+            return self.task(vm.ref, what, "qmrollback", "post", path, lambda: False, known, start=0)
 
         def cut_links() -> Pending:
             return self.fired(vm.ref, what, lambda: self.links_down(vm.ref))
 
+        first = [make_ready] if vm.note else []
         if not holds_memory:
-            return self.after(vm.ref, what, roll_back)
+            return self.after(vm.ref, what, *first, roll_back)
         hold = self.submit_pause if memory else self.submit_power_off
-        return self.after(vm.ref, what, roll_back, *([cut_links] if vm.note else []), lambda: hold(vm))
+        return self.after(vm.ref, what, *first, roll_back, *([cut_links] if vm.note else []), lambda: hold(vm))
 
     # Disks given up
 

@@ -17,6 +17,7 @@ from typing import Any, Callable
 from .._crew import Crew
 from .._errors import AuthFailed, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._model import VmRef, printable
+from .session import Session
 
 try:
     import requests  # first: proxmoxer ends the whole process when it is missing
@@ -114,9 +115,8 @@ class Connection:
             api = ProxmoxAPI(
                 self.host, port=self.options["port"], verify_ssl=verify, timeout=(CONNECT, ANSWER), **self.login
             )
-            session = api._store["session"]  # its pool holds ten connections: more at once would be thrown away
-            session.trust_env = False  # no proxy, no .netrc: only what the entry says, and less time for each call
-            session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
+            former = api._store["session"]
+            api._store["session"] = Session(api._store["base_url"], former.auth, verify, (CONNECT, ANSWER), AT_ONCE)
             return api
 
         return self._worded("log in", None, connect)

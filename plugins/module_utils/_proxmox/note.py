@@ -22,7 +22,9 @@ NAME = "vmward-undo"
 SAVED = "saved:"  # the mark of memory that lay on disk at the cut: no node, so that whatever runs later may have it
 OURS = "vmward"  # the comment of our rules
 # The options that a cut sets, with what PVE does when they are not set.
-DEFAULTS: Data = {"enable": 0, "policy_in": "DROP", "policy_out": "ACCEPT", "dhcp": 1, "ndp": 1, "radv": 0}
+DEFAULTS: Data = {
+    "enable": 0, "policy_in": "DROP", "policy_out": "ACCEPT", "dhcp": 1, "ndp": 1, "radv": 0, "macfilter": 1,
+}  # fmt: skip
 RULE = ("type", "action", "source", "dest", "proto", "dport", "enable", "comment")
 
 
@@ -32,9 +34,14 @@ def options_of(firewall: Mapping[str, Any]) -> Data:
 
 
 def wanted_options(mode: Isolation) -> Data:
-    """DROP both ways; DHCP would pass unless it is set to 0 by name. Forensic needs neighbour discovery for IPv6."""
+    """DROP both ways, no other MAC than its own; DHCP would pass unless it is set to 0 by name.
+
+    Forensic needs neighbour discovery for IPv6.
+    """
     ndp = 1 if mode is Isolation.FORENSIC else 0
-    return {"enable": 1, "policy_in": "DROP", "policy_out": "DROP", "dhcp": 0, "ndp": ndp, "radv": 0}
+    return {
+        "enable": 1, "policy_in": "DROP", "policy_out": "DROP", "dhcp": 0, "ndp": ndp, "radv": 0, "macfilter": 1,
+    }  # fmt: skip
 
 
 def lacking(firewall: Mapping[str, Any], mode: Isolation) -> Data:

@@ -96,6 +96,11 @@ class Tasks:
         known = (row["upid"] for row in rows if row["id"] == vm.id and row["type"] == kind)
         return next((upid for upid in known if self.ends.get(upid) is None), "")  # the list may be older than the end
 
+    def of_kind(self, node: str, kind: str) -> dict[str, str]:
+        """The VM of each task of this kind that the node still knows, the latest first, running or ended."""
+        rows = self._list(node, source="all", typefilter=kind)
+        return {row["upid"]: row["id"] for row in rows if row["type"] == kind}
+
     def log(self, upid: str, vm: VmRef) -> str:
         """Its last lines; a log that cannot be read says so."""
         try:

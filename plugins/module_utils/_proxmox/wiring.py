@@ -9,7 +9,7 @@ Sources: U(https://pve.proxmox.com/pve-docs/qm.1.html#qm_network_device), U(http
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
 from .._errors import NotVerified, TaskFailed, Unsupported, VmwardError
@@ -25,9 +25,7 @@ class WiringVerbs(Work):
 
     def submit_note(self, vm: Vm, note_: IsolationNote | None) -> Pending:
         what = "write the undo note on"
-        bridges = [nic.network for nic in vm.nics if nic.network]
-        apart = [self._quarantine(vm)] if note_ and note_.mode is Isolation.FORENSIC else []
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[*bridges, *apart])
+        self._may_cut(what, vm, note_.mode if note_ else Isolation.FREE)
         seen = self.seen[vm.ref.id]
 
         def write() -> None:
@@ -46,6 +44,24 @@ class WiringVerbs(Work):
                 self.at(vm.ref, what, "post", "/firewall/ipset", **told, **there)
 
         return self.fired(vm.ref, what, write)
+
+    def _may_cut(self, what: str, vm: Vm, mode: Isolation, bridges: Iterable[str] = ()) -> str:
+        """Raises when a right is missing for it; answers the bridge for forensic isolation."""
+        quarantine = self._quarantine(vm) if mode is Isolation.FORENSIC else ""
+        used = {*bridges, quarantine, *(nic.network for nic in vm.nics)} - {""}
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=sorted(used))
+        return quarantine
+
+    def ready_to_cut_again(self, vm: Vm, what: str, snapshot_id: str) -> None:
+        """Before a held VM is rolled back: the cut after it is allowed, and the firewall, which stays, holds."""
+        held = vm.note
+        assert held is not None
+        config = self.at(vm.ref, "read a snapshot of", "get", f"/snapshot/{snapshot_id}/config")
+        nets = [str(value) for key, value in config.items() if convert.NET.match(key)]
+        self._may_cut(what, vm, held.mode, [convert.fields(net).get("bridge", "") for net in nets])
+        told = self._second_layer(vm.ref, held.mode, held.collectors)
+        if told:
+            self.tell(vm.ref, told)
 
     def _quarantine(self, vm: Vm) -> str:
         """The bridge or VNet for forensic isolation, as the VM's node knows it."""
@@ -72,9 +88,7 @@ class WiringVerbs(Work):
                 raise
 
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
-        quarantine = self._quarantine(vm) if mode is Isolation.FORENSIC else ""
-        bridges = [*{nic.network for nic in vm.nics if nic.network}, *([quarantine] if quarantine else [])]
-        self.require("isolate", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=bridges)
+        quarantine = self._may_cut("isolate", vm, mode)
         noted = dict(vm.note.wiring) if vm.note else {}
 
         def cut(key: str, value: str) -> str:
@@ -86,7 +100,13 @@ class WiringVerbs(Work):
                 return convert.rewired(value, down=True)  # a NIC of QEMU's own network cannot be moved
             return convert.rewired(value, was_down, quarantine)
 
-        return self.fired(vm.ref, "isolate", lambda: self._isolate(vm.ref, mode, collectors, cut))
+        def isolate() -> None:
+            if vm.note and mode is Isolation.FORENSIC:
+                lives = {nic.id: self.seen[vm.ref.id].live(nic.id) for nic in vm.nics if convert.NET.match(nic.id)}
+                self._down_before_up(vm.ref, "isolate", {key: cut(key, live) for key, live in lives.items() if live})
+            self._isolate(vm.ref, mode, collectors, cut)
+
+        return self.fired(vm.ref, "isolate", isolate)
 
     def _isolate(
         self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector], cut: Callable[[str, str], str]
@@ -161,7 +181,7 @@ class WiringVerbs(Work):
                 self.at(vm, "take the link down of", "post", "/monitor", command=f"set_link {key} off")
         except VmwardError as exc:
             return f"Its links could not be taken down in QEMU meanwhile: {exc}"
-        return "Its links were taken down in QEMU itself, until it is started again."
+        return "Its links were taken down in QEMU itself, until it is freed or started again."
 
     def submit_reconnect(self, vm: Vm, note_: IsolationNote) -> Pending:
         wiring, firewall = dict(note_.wiring), convert.firewall_of(note_)
@@ -189,9 +209,25 @@ class WiringVerbs(Work):
             changes()  # what cannot be restored is told before anything is
             if firewall is not None:
                 self._restore_firewall(vm.ref, firewall)
+            self._down_before_up(vm.ref, "reconnect", nets)
             self._change_nics(vm.ref, "reconnect", changes, lambda _exc: "")
 
         return self.fired(vm.ref, "reconnect", reconnect)
+
+    def _down_before_up(self, vm: VmRef, what: str, wanted: Mapping[str, str]) -> None:
+        """Where a seal met a lock, QEMU may hold a link down that the configuration calls up.
+
+        Proxmox VE turns to QEMU only when that changes: what shall be up goes down in the configuration first.
+        """
+
+        def changes() -> dict[str, str]:
+            lives = {key: self.seen[vm.id].live(key) for key, net in wanted.items() if not convert.is_down(net)}
+            up = {key: live for key, live in lives.items() if live and not convert.is_down(live)}
+            return {key: convert.rewired(live, down=True) for key, live in up.items()}
+
+        if changes():
+            self._change_nics(vm, what, changes, lambda _exc: "")
+            self.see_again(vm)
 
     def _restore_firewall(self, vm: VmRef, former: Mapping[str, Any]) -> None:
         now = note.options_of(self.seen[vm.id].firewall)

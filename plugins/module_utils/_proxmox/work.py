@@ -24,6 +24,7 @@ Reached = Callable[[], bool]
 PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory one is held for about 30
 AGAIN = 2.0  # seconds between two tries
 UNNAMED = ("qmsnapshot", "qmdelsnapshot")  # tasks that do not say on which snapshot they work
+NAP = 0.3  # seconds between looks at all that is pending: a guest may run until its next step is sent
 SLOWLY = 1.0  # seconds between looks at a state that no task tells
 
 
@@ -39,10 +40,17 @@ class Work(Reading):
         self.upids: dict[str, str] = {}  # the latest task, by VM
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        """First for the calls, then for the tasks that they started."""
-        end = time.monotonic() + deadline
-        wait_for([self.futures[item.vm.id] for item in pending if item.vm.id in self.futures], timeout=deadline)
-        outcome = poll_all(pending, max(end - time.monotonic(), 0.0))
+        """Each VM goes on as soon as its own call has returned; when all calls have, nobody sleeps on."""
+
+        def nap(seconds: float) -> None:
+            calls = [self.futures[item.vm.id] for item in pending if item.vm.id in self.futures]
+            open_ = [call for call in calls if not call.done()]
+            if open_:
+                wait_for(open_, timeout=min(seconds, NAP))
+            else:
+                time.sleep(min(seconds, NAP))
+
+        outcome = poll_all(pending, deadline, sleep=nap)
         for item in pending:
             error, upid = outcome[item.vm.id], self.upids.get(item.vm.id, "")
             if isinstance(error, TimedOut) and error.task == (item.task or item.what):
@@ -62,9 +70,15 @@ class Work(Reading):
 
         return Pending(vm, what, poll)
 
-    def task(self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached, **values: Any) -> Pending:
-        """Work that PVE does in a task. One of this kind that runs already is taken up instead of starting another."""
-        job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)))
+    def task(
+        self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached,
+        known: Mapping[str, str] | None = None, **values: Any,
+    ) -> Pending:  # fmt: skip
+        """Work that PVE does in a task. One of this kind that runs already is taken up instead of starting another.
+
+        ``known`` are the tasks of this kind from before, where only a new one tells whether a call was taken.
+        """
+        job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)), known)
         return Pending(vm, what, job.poll)
 
     def after(self, vm: VmRef, what: str, *steps: Callable[[], Pending]) -> Pending:
@@ -92,7 +106,7 @@ class Work(Reading):
         return {row["name"] for row in rows if not row.get("snapstate")}
 
     def take_snapshot(self, vm: VmRef, what: str, name: str, description: str, memory: bool) -> Pending:
-        values = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
+        values: dict[str, Any] = {"snapname": name, "description": description, **({"vmstate": 1} if memory else {})}
         return self.task(vm, what, "qmsnapshot", "post", "/snapshot", lambda: name in self.snapshot_names(vm), **values)
 
     def remove_snapshot(self, vm: VmRef, what: str, name: str) -> Pending:
@@ -107,11 +121,15 @@ class Work(Reading):
 class Job:
     """One task, from its start to its end. Repeated when it ran into another's lock, after reading back."""
 
-    def __init__(self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str]) -> None:
+    def __init__(
+        self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str],
+        known: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.work, self.vm, self.what, self.kind = work, vm, what, kind
-        self.reached, self.start = reached, start
+        self.reached, self.start, self.known = reached, start, known
         self.end = time.monotonic() + work.patience
         self.looked, self.taken_up = 0.0, False
+        work.upids.pop(vm.id, None)
         self._fire()
 
     def _fire(self, pause: float = 0.0) -> None:
@@ -132,7 +150,7 @@ class Job:
             except (Rejected, NoAnswer) as exc:
                 if isinstance(exc, Rejected) and not exc.busy:
                     raise
-                upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind, fresh=True)
+                upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind, fresh=True) or self._begun()
                 if not upid and self.reached():
                     return ""
                 if not upid and (time.monotonic() >= self.end or work.link.closing.is_set()):
@@ -140,6 +158,13 @@ class Job:
                 work.link.closing.wait(min(AGAIN, work.patience / 10))
         work.upids[self.vm.id] = upid
         return work.tasks.watch(upid)
+
+    def _begun(self) -> str:
+        """The task that a call began whose answer was lost, also when it has ended."""
+        if self.known is None:
+            return ""
+        found = self.work.tasks.of_kind(self.work.node(self.vm.id), self.kind)
+        return next((upid for upid, vm_id in found.items() if vm_id == self.vm.id and upid not in self.known), "")
 
     def poll(self) -> bool:
         if not self.future.done():

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from .._errors import Refused, TimedOut, Unsupported, VmwardError
-from .._hypervisor import Capability, Hypervisor, Pending
+from .._hypervisor import Capability, Hypervisor, Pending, done
 from .._model import PowerState, Vm, printable
 from .._plan import Plan, Step, UseCase, View
 from . import volatility
@@ -21,6 +21,7 @@ class SetPower(UseCase):
 
     def __init__(self, state: str, force: bool, grace: int, gate: Mapping[str, Any]) -> None:
         self.state, self.force, self.grace, self.gate = state, force, grace, gate
+        self.told: dict[tuple[str, str], str] = {}  # why a guest could not be asked, by hypervisor and VM
 
     def view(self, vm: Vm | None) -> View:
         return {"power": vm.power.value if vm else "absent"}
@@ -79,35 +80,60 @@ class SetPower(UseCase):
             if not self.force:
                 raise Refused(f"Cannot stop {vm.ref.name}: grace is 0 and force is not set.")
             return (off,)
-        ask = Step("ask the guest to shut down (%d s)" % self.grace, lambda hv: self._graceful(hv, vm))
-        return (ask, off) if self.force else (ask,)
+        asked = Asked(vm, self.grace, self.force, lambda told: self._tell(vm, told))
+        ask = Step("ask the guest to shut down (%d s)" % self.grace, asked.submit)
+        return (ask, Step("take its power away", asked.submit_power_off)) if self.force else (ask,)
 
     def _restart(self, vm: Vm) -> tuple[Step, ...]:
         return self._stop(vm) + (Step("start it", lambda hv: hv.submit_start(vm)),)
 
-    def _graceful(self, hypervisor: Hypervisor, vm: Vm, now: Callable[[], float] = time.monotonic) -> Pending:
-        """The guest's own shutdown, bounded: past the grace it ends if force follows, else it fails."""
-        asked = hypervisor.submit_shutdown(vm)
+    def _tell(self, vm: Vm, refusal: VmwardError) -> None:
+        told = f"the guest could not be asked, so its power was taken away: {refusal}"
+        self.told[vm.ref.hypervisor, vm.ref.id] = printable(told, 1000)
+
+    def remarks(self, hypervisor: str, vm_id: str) -> tuple[str, ...]:
+        told = self.told.get((hypervisor, vm_id))
+        return (told,) if told else ()
+
+
+class Asked:
+    """The guest's own shutdown, bounded. Past the grace, or when nobody in the guest can be asked, force follows."""
+
+    def __init__(self, vm: Vm, grace: int, force: bool, tell: Callable[[VmwardError], None]) -> None:
+        self.vm, self.grace, self.force, self.tell = vm, grace, force, tell
+        self.obeyed = False
+
+    def submit(self, hypervisor: Hypervisor, now: Callable[[], float] = time.monotonic) -> Pending:
+        try:
+            asked = hypervisor.submit_shutdown(self.vm)
+        except VmwardError as exc:
+            return self._refused(exc)
         end = now() + self.grace
 
         def poll() -> bool:
             try:
-                if asked.poll():
-                    return True
-            except VmwardError:  # it cannot be asked
-                if self.force:
-                    return True
-                raise
-            if now() < end:
-                return False
+                self.obeyed = asked.poll()
+            except VmwardError as exc:
+                return self._refused(exc).poll()
+            if self.obeyed or now() < end:
+                return self.obeyed
             if self.force:
                 return True
             raise TimedOut(
                 "Cannot shut %s down: the guest has not obeyed for %d s and still runs. Use force: true to take its "
-                "power away." % (vm.ref.name, self.grace)
+                "power away." % (self.vm.ref.name, self.grace)
             )
 
-        return Pending(vm.ref, asked.what, poll, asked.task)
+        return Pending(self.vm.ref, asked.what, poll, asked.task)
+
+    def _refused(self, exc: VmwardError) -> Pending:
+        if not self.force:
+            raise exc
+        self.tell(exc)
+        return done(self.vm.ref, "shut down")
+
+    def submit_power_off(self, hypervisor: Hypervisor) -> Pending:
+        return done(self.vm.ref, "power off") if self.obeyed else hypervisor.submit_power_off(self.vm)
 
 
 def require_start_paused(hypervisor: Hypervisor, vm: Vm) -> None:

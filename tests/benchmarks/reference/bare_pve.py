@@ -29,7 +29,7 @@ session.mount("https://", HTTPAdapter(pool_maxsize=16))
 node = {str(row["vmid"]): row["node"] for row in api.cluster.resources.get(type="vm")}
 
 
-wanted = {"enable": 1, "policy_in": "DROP", "policy_out": "DROP", "dhcp": 0, "ndp": 0}
+wanted = {"enable": 1, "policy_in": "DROP", "policy_out": "DROP", "dhcp": 0, "ndp": 0, "macfilter": 1}
 
 
 def machine(vmid: str) -> Any:
