@@ -99,7 +99,7 @@ class Stage:
         options.write_text(json.dumps(told))
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), *flags]
         command += [f"vmward.remediation.{name}", "-e", f"@{options}"]
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "HOME": str(self.directory), "USER": "ada"}
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "HOME": str(self.directory)}
         environment["PATH"] = f"{self.path}:{environment['PATH']}"
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
