@@ -122,11 +122,29 @@ BACKENDS = (
     ),
 )
 
+# What becomes of a batch when that happens in the middle of it; held by test_faults_in_the_middle.py.
+TITLES = [backend.title for backend in BACKENDS]
+FAULTS = {
+    "its session expires": {
+        "libvirt": "does not apply: a connection to libvirt has no session that could expire",
+        "vSphere": "every VM is done",
+        "Proxmox VE": "every VM is done",
+        "fake": "its VM fails, the others are done",
+    },
+    "the connection is lost": dict.fromkeys(TITLES, "VMs whose call was under way fail by name, the others are done"),
+    "a VM outlives the deadline": {
+        **dict.fromkeys(TITLES, "it is named as still running, the others are done"),
+        "libvirt": "it is waited for all the same, where its QEMU stands still: a call to libvirt has no limit",
+    },
+}
+
 
 def page() -> str:
     """The whole page."""
     rows = [["", *(backend.title for backend in BACKENDS)], ["---"] * (len(BACKENDS) + 1)]
     rows += [[capability.value, *(backend.cell(capability) for backend in BACKENDS)] for capability in Capability]
+    faults = [["In the middle of a batch", *rows[0][1:]], rows[1]]
+    faults += [[what, *(told[backend.title] for backend in BACKENDS)] for what, told in FAULTS.items()]
     lines = [
         "# Support by hypervisor",
         "",
@@ -134,6 +152,10 @@ def page() -> str:
         "A verb that is missing is refused before anything is touched, with the alternative.",
         "",
         *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        "When something goes wrong on the way, what is said of each VM is how it is, and a second run does the rest:",
+        "",
+        *("| " + " | ".join(row) + " |" for row in faults),
         "",
         "Shown on:",
         "",

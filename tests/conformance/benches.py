@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 import xml.etree.ElementTree as ET
 from abc import ABC, abstractmethod
@@ -35,6 +36,10 @@ MAC = "52:54:00:00:02:%02x"
 
 class NotTaken(Exception):
     """The hypervisor takes no VM of that name."""
+
+
+class NotShown(Exception):
+    """The bench has no such thing, and says why."""
 
 
 class Bench(ABC):
@@ -71,6 +76,40 @@ class Bench(ABC):
     @abstractmethod
     def content(self, path: str) -> str:
         """Whether an image is there."""
+
+    # What goes wrong at the hypervisor itself, and is mended again. In the middle of a verb, the verb is a pause.
+
+    has_sessions = True  # that can expire
+    has_obedient_guests = True
+    has_limited_calls = True  # that are not waited for past the deadline
+
+    def log_in(self) -> None:
+        """Reach the hypervisor by a session that can expire, where a bench's own cannot."""
+        self.hypervisor.refs()
+
+    @abstractmethod
+    def expire(self) -> None:
+        """End every session."""
+
+    @abstractmethod
+    def lose(self) -> None:
+        """Break the connection; it can be made again."""
+
+    @abstractmethod
+    def slow(self, vm_id: str, seconds: int) -> None:
+        """Let the VM take that long to pause."""
+
+    @abstractmethod
+    def hurt(self, vm_id: str) -> None:
+        """Let every change of the stopped VM's wiring be refused."""
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Nothing of that goes wrong any more."""
+
+    @abstractmethod
+    def obey(self, vm_id: str) -> None:
+        """Let the guest do what it is asked: shut down."""
 
     def lacks(self, capability: Capability, usecase: UseCase, vm_id: str) -> bool:
         """Whether the backend cannot do it; then the verb must have said so, and touched nothing."""
@@ -177,9 +216,41 @@ class FakeBench(Bench):
     def content(self, path: str) -> str:
         return "there" if Path(path).exists() else "gone"
 
+    def fail(self, **fault: object) -> None:
+        with self.state.change() as data:
+            data["faults"].append(fault)
+
+    def name(self, vm_id: str) -> str:
+        name: str = self.state.read()["vms"][vm_id]["name"]
+        return name
+
+    def expire(self) -> None:
+        self.fail(verb="submit_pause", error="AuthFailed", message="The session has expired.")
+
+    def lose(self) -> None:
+        self.fail(verb="submit_pause", error="TaskFailed", message="The connection was lost.")
+
+    def slow(self, vm_id: str, seconds: int) -> None:
+        self.fail(verb="submit_pause", vm=self.name(vm_id), seconds=seconds)
+
+    def hurt(self, vm_id: str) -> None:
+        self.fail(verb="submit_isolate", vm=self.name(vm_id), error="TaskFailed", message="The lock is held.", times=9)
+
+    def mend(self) -> None:
+        with self.state.change() as data:
+            data["faults"] = []
+
+    def obey(self, vm_id: str) -> None:
+        with self.state.change() as data:
+            data["vms"][vm_id]["obeys_after"] = 0.2
+
 
 class LibvirtBench(Bench):
     """Real VMs, on a libvirt that is the suite's own."""
+
+    has_sessions = False
+    has_obedient_guests = False
+    has_limited_calls = False
 
     KINDS = {"tap": "network", "tap-down": "network", "link-only": "user", "uncuttable": "hostdev"}
 
@@ -189,8 +260,10 @@ class LibvirtBench(Bench):
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.base.path, "16M"], check=True)
         self.hypervisor = LibvirtHypervisor("hv1", world.uri)
         self.entry = {"libvirt": {"uri": world.uri}}
+        self.stuck: list[str] = []  # VMs whose definition cannot be written
 
     def clean(self) -> None:
+        self.mend()
         self.hypervisor.close()
         for domain in self.conn.listAllDomains(0):
             if domain.isActive():
@@ -285,6 +358,32 @@ class LibvirtBench(Bench):
 
     def content(self, path: str) -> str:
         return "there" if Path(path).exists() else "gone"
+
+    def expire(self) -> None:
+        raise NotShown("a connection to libvirt has no session that could expire")
+
+    def lose(self) -> None:
+        self.world.kill_libvirtd()
+
+    def slow(self, vm_id: str, seconds: int) -> None:
+        """QEMU stands still, and answers nobody."""
+        self._signal("STOP", self.domain(vm_id).name())
+        threading.Timer(seconds, self._signal, ["CONT", self.domain(vm_id).name()]).start()
+
+    def _signal(self, name: str, vm: str) -> None:
+        self.world.run("sh", "-c", 'kill -"$1" "$(cat "/run/libvirt/qemu/$2.pid")"', "sh", name, vm)
+
+    def hurt(self, vm_id: str) -> None:
+        """Where libvirt writes its definition to there is a directory, in the world's own /etc."""
+        self.stuck.append(self.domain(vm_id).name())
+        self.world.run("sh", "-c", 'rm "$1" && mkdir "$1"', "sh", f"/etc/libvirt/qemu/{self.stuck[-1]}.xml")
+
+    def mend(self) -> None:
+        while self.stuck:
+            self.world.run("rmdir", f"/etc/libvirt/qemu/{self.stuck.pop()}.xml")
+
+    def obey(self, vm_id: str) -> None:
+        raise NotShown("the tiny guests hear no power button; the lab's do")
 
     def log(self, vm_id: str) -> str:
         path = self.directory / f"{vm_id}.log"

@@ -57,6 +57,7 @@ class VsphereBench(Bench):
 
     def __init__(self, server: Vcsim) -> None:
         self.server = server
+        self.faults: list[dict[str, Any]] = []
         self.entry = server.entry
         self.hypervisor = connect("hv1", self.entry)
         self.tls = ssl.create_default_context(cafile=server.ca)
@@ -231,6 +232,33 @@ class VsphereBench(Bench):
         device.connectable.connected = True
         change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=device)
         finish(machine.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+
+    def expire(self) -> None:
+        self.server.expire_sessions()
+        self.renew()
+
+    def lose(self) -> None:
+        self.fail(*({"method": method, "drop": True} for method in ("SuspendVM_Task", "RetrievePropertiesEx")))
+
+    def slow(self, vm_id: str, seconds: int) -> None:
+        self.server.delays(tasks={"Suspend": seconds * 1000})
+
+    def hurt(self, vm_id: str) -> None:
+        struck = {"method": "ReconfigVM_Task", "vm": self.machine(vm_id).name}
+        self.fail({**struck, "fault": "The lock is held", "task": True, "times": 9})
+
+    def fail(self, *faults: dict[str, Any]) -> None:
+        self.faults += faults
+        self.server.faults(*self.faults)
+
+    def mend(self) -> None:
+        self.faults = []
+        self.server.faults()
+        self.server.delays()
+
+    def obey(self, vm_id: str) -> None:
+        deaf = vim.option.OptionValue(key="vmward.test.deaf", value="")
+        finish(self.machine(vm_id).ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[deaf])))
 
     def content_of(self, path: str) -> bytes:
         with urllib.request.urlopen(self._address(path), context=self.tls, timeout=30) as answer:

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.tests.conformance.benches import FakeBench
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET
+from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -135,28 +138,64 @@ def test_the_cache_is_used_when_it_is_on(tmp_path: Path, two: dict[str, FakeBenc
     assert set(listed(tmp_path, two)["_meta"]["hostvars"]) == {"desk1", "desk2"}
 
 
+@pytest.fixture
+def vsphere(tmp_path: Path) -> Iterator[VsphereBench]:
+    (tmp_path / "vcsim").mkdir()
+    server = Vcsim(tmp_path / "vcsim")
+    yield VsphereBench(server)
+    server.stop()
+
+
+@pytest.fixture
+def proxmox(tmp_path: Path) -> Iterator[ProxmoxBench]:
+    bench = ProxmoxBench(tmp_path)
+    yield bench
+    bench.stop()
+
+
 def test_hypervisors_of_every_kind_are_listed_at_once(
-    tmp_path: Path, two: dict[str, FakeBench], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, two: dict[str, FakeBench], vsphere: VsphereBench, proxmox: ProxmoxBench
 ) -> None:
     two["kvm1"].create("desk1")
-    bench = ProxmoxBench(tmp_path)
-    vm_id = bench.create("web1")
-    bench.pve.vm(int(vm_id)).config.update(tags="dmz", ipconfig0="ip=192.0.2.77/24")
-    bench.one(SetIsolation(Isolation.SEALED, "2026-1"), vm_id)
-    bench.create("golden", running=False)
-    bench.pve.vms[-1].template = True
-    entry = {key: value for key, value in bench.cluster.entry.items() if key != "token_secret"}
-    monkeypatch.setenv("VMWARD_PROXMOX_TOKEN_SECRET", SECRET)
+    sealed = vsphere.create("app1")
+    vsphere.one(SetIsolation(Isolation.SEALED, "2026-1"), sealed)
+    vm_id = proxmox.create("web1")
+    proxmox.pve.vm(int(vm_id)).config.update(tags="dmz", ipconfig0="ip=192.0.2.77/24")
+    proxmox.one(SetIsolation(Isolation.SEALED, "2026-1"), vm_id)
+    proxmox.create("golden", running=False)
+    proxmox.pve.vms[-1].template = True
+    hypervisors = {
+        "kvm1": two["kvm1"].entry,
+        "kvm2": {"libvirt": {"uri": "test:///default"}},  # libvirt's own, with one VM named test; it needs no root
+        "vc1": {"vsphere": without(vsphere.server.entry["vsphere"], "password")},
+        "pve": {"proxmox": without(proxmox.cluster.entry, "token_secret")},
+    }
     source = tmp_path / "all.vmward.yml"
-    hypervisors = {"kvm1": two["kvm1"].entry, "pve": {"proxmox": entry}}
     source.write_text(json.dumps({"plugin": "vmward.remediation.vms", "hypervisors": hypervisors}))
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(source), "--list"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **SETTINGS})
-    bench.stop()
+    secrets = {"VMWARD_PROXMOX_TOKEN_SECRET": SECRET, "VMWARD_VSPHERE_PASSWORD": PASSWORD}
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **SETTINGS, **secrets}
+    )
     assert told.returncode == 0, told.stderr
-    assert SECRET not in told.stdout + told.stderr
-    hosts = json.loads(told.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value))
-    assert hosts["isolation_sealed"]["hosts"] == hosts["tag_dmz"]["hosts"] == ["web1"]
-    assert hosts["_meta"]["hostvars"]["web1"]["vmward_addresses"] == ["192.0.2.77"]
-    assert set(hosts["_meta"]["hostvars"]) == {"desk1", "web1", "golden"}
-    assert "is a template" in hosts["_meta"]["hostvars"]["golden"]["vmward_problem"]
+    for secret in (SECRET, PASSWORD, json.dumps(PASSWORD)[1:-1]):
+        assert secret not in told.stdout + told.stderr
+    groups = json.loads(told.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value))
+    assert {name: groups[f"hypervisor_{name}"]["hosts"] for name in hypervisors} == {
+        "kvm1": ["desk1"],
+        "kvm2": ["test"],
+        "vc1": ["app1"],
+        "pve": ["web1", "golden"],
+    }
+    assert groups["isolation_sealed"]["hosts"] == ["app1", "web1"]
+    assert groups["tag_dmz"]["hosts"] == ["web1"]
+    hosts = groups["_meta"]["hostvars"]
+    assert hosts["web1"]["vmward_addresses"] == ["192.0.2.77"]
+    assert (hosts["test"]["vmward_power"], hosts["test"]["vmward_isolation"]) == ("running", "free")
+    assert (hosts["app1"]["vmward_id"], hosts["app1"]["vmward_case"]) == (sealed, "2026-1")
+    assert "is a template" in hosts["golden"]["vmward_problem"]
+
+
+def without(entry: dict[str, Any], secret: str) -> dict[str, Any]:
+    """An entry whose secret comes from the environment."""
+    return {key: value for key, value in entry.items() if key != secret}

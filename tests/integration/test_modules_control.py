@@ -240,16 +240,16 @@ def test_no_secret_is_shown_however_loudly_it_is_asked(tmp_path: Path) -> None:
     assert "The token ir@pve!other was refused" in refused["msg"]
 
 
-def test_a_batch_on_proxmox_names_the_three_of_twenty_that_fail(tmp_path: Path) -> None:
-    bench = ProxmoxBench(tmp_path)
-    ids = [bench.create(f"desk{number}") for number in range(20)]
-    for vm_id in ids[:3]:
-        bench.pve.snapshot_lock(int(vm_id), "backup")
-    try:
-        (told,) = play(tmp_path, [task("vm_power", bench, *ids, state="stopped", force=True, grace=0)])
-    finally:
-        bench.stop()
-    assert told["msg"].startswith(
-        "3 of 20 VMs failed. 100: Cannot power off desk0 (100) on hv1: VM is locked (backup)."
-    )
-    assert [vm["failed"] for vm in told["vms"]] == [True] * 3 + [False] * 17
+def test_three_of_a_hundred_fail_and_the_task_names_them(bench: Bench, tmp_path: Path) -> None:
+    ids = [bench.create(f"desk{number}", running=False) for number in range(100)]
+    bad = ids[10:40:10]
+    for vm_id in bad:
+        bench.hurt(vm_id)
+    (told,) = play(tmp_path, [task("vm_isolation", bench, *ids, state="sealed", case="2026-1")])
+    assert told["failed"]
+    count, _dot, named = told["msg"].partition(". ")
+    assert count == "3 of 100 VMs failed"
+    assert [one.partition(": ")[0] for one in named.split(" | ")] == bad
+    assert [vm["name"] for vm in told["vms"] if vm["failed"]] == bad
+    assert sum(vm["after"]["isolation"] == "sealed" for vm in told["vms"]) == 97
+    bench.mend()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._argspec import PROXMOX
+from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox.api import ProxmoxHypervisor
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, mac
@@ -102,6 +103,30 @@ class ProxmoxBench(Bench):
         vm = self.pve.vm(int(vm_id))
         for key in [key for key in vm.config if key.startswith("net")]:
             vm.config[key] = vm.config[key].replace(",link_down=1", "")
+
+    def log_in(self) -> None:
+        log_in = {"token_id": None, "token_secret": None, "user": "root@pam", "password": "secret"}
+        self.hypervisor = connect("hv1", {"proxmox": {**self.cluster.entry, **log_in}})
+        self.hypervisor.refs()
+
+    def expire(self) -> None:
+        self.pve.revoke_tickets()
+
+    def lose(self) -> None:
+        self.cluster.restart()
+
+    def slow(self, vm_id: str, seconds: int) -> None:
+        self.pve.time_scale, self.pve.delays = 1.0, {"qmpause": float(seconds)}
+
+    def hurt(self, vm_id: str) -> None:
+        self.pve.fail("PUT", f"/qemu/{vm_id}/config", 500, "The lock is held")
+
+    def mend(self) -> None:
+        self.pve.failures.clear()
+        self.pve.delays = {}
+
+    def obey(self, vm_id: str) -> None:
+        self.pve.vm(int(vm_id)).acpi = True
 
     def content(self, path: str) -> str:
         storage, _colon, name = path.partition(":")

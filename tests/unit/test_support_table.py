@@ -32,3 +32,10 @@ def test_a_cell_follows_the_backend() -> None:
     assert proxmox.cell(Capability.DISK_RESET) == "no"
     assert proxmox.cell(Capability.SEAL) == "yes"
     assert proxmox.cell(Capability.MEMORY_DUMP) == "yes (simulated)"
+
+
+def test_what_becomes_of_a_batch_is_told_of_every_backend() -> None:
+    titles = {backend.title for backend in support_table.BACKENDS}
+    assert [set(told) for told in support_table.FAULTS.values()] == [titles] * 3
+    page = support_table.PAGE.read_text()
+    assert all(text in page for told in support_table.FAULTS.values() for text in told.values())

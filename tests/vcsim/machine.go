@@ -260,6 +260,7 @@ func (m *machine) snap(ctx *simulator.Context, request *types.CreateSnapshot_Tas
 	kept.Vm, kept.Config = m.Self, *m.Config
 	kept.Config.Hardware.Device = copied(m.Config.Hardware.Device)
 	ctx.Map.Put(kept)
+	m.keepContent(ctx, kept.Self)
 	number, state := lastSnapshot.Add(1), off
 	layout := types.VirtualMachineFileLayoutExSnapshotLayout{Key: kept.Self, MemoryKey: -1}
 	layout.DataKey = m.keep(ctx, fmt.Sprintf("%s-Snapshot%d.vmsn", m.Name, number), "snapshotData", 64*1024)
@@ -309,6 +310,7 @@ func (s *snapshot) RemoveSnapshotTask(ctx *simulator.Context, _ *types.RemoveSna
 		info.RootSnapshotList = pruned(m.Snapshot.RootSnapshotList, s.Self)
 		m.update(ctx, info)
 		ctx.Map.Remove(ctx, s.Self)
+		m.forgetContent(ctx, s.Self)
 		return nil, nil
 	})
 	return &methods.RemoveSnapshot_TaskBody{Res: &types.RemoveSnapshot_TaskResponse{Returnval: task}}
@@ -322,6 +324,7 @@ func (s *snapshot) RevertToSnapshotTask(ctx *simulator.Context, request *types.R
 		fresh := s.Config
 		fresh.Hardware.Device = copied(s.Config.Hardware.Device)
 		m.Config = &fresh
+		m.bringContentBack(ctx, s.Self)
 		m.forget("suspendMemory", "suspend")
 		state := stateOf(m.Snapshot.RootSnapshotList, s.Self)
 		if state == on && request.SuppressPowerOn != nil && *request.SuppressPowerOn {

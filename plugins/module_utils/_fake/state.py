@@ -47,7 +47,7 @@ class State:
     def write(self, data: Data) -> None:
         fresh = "%s.%d" % (self.path, os.getpid())
         with open(fresh, "w", encoding="utf-8") as stream:
-            json.dump(data, stream, indent=1, sort_keys=True)
+            stream.write(json.dumps(data, sort_keys=True))
         os.replace(fresh, self.path)
 
     def strike(self, verb: str, vm: str = "") -> float:
