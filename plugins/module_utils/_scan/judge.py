@@ -115,6 +115,7 @@ class Judge:
         self._named: set[tuple[Where, bytes | str, str]] = set()
         self.files = self.bytes = self.reasons = 0
         self._told = 0.0
+        self._read_before = Meter.bytes  # by the process that forked this one
         self._lenient = False
         self._let_pass = 0
 
@@ -332,7 +333,7 @@ class Judge:
         now = time.monotonic()
         if force or now - self._told >= 1:
             self._told = now
-            self.emit("progress", {"files": self.files, "bytes": self.bytes, "read": Meter.bytes})
+            self.emit("progress", {"files": self.files, "bytes": self.bytes, "read": Meter.bytes - self._read_before})
 
     def flush(self) -> None:
         """Tell what was only counted so far, and which contents were found clean."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import judge as judge_module
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import MOST_CONTENTS, Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
@@ -182,3 +183,12 @@ def test_findings_beyond_those_listed_are_counted_for_each_state_of_the_disks() 
 def test_a_count_that_makes_no_sense_is_nonsense(body: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no count"):
         Listener(Progress("", 0)).take("more", body)
+
+
+def test_what_the_process_read_before_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Meter, "bytes", 5 * MB)
+    listener = Listener(Progress("", 0))
+    judge = Judge([Looking()], listener.take, 16 * MB)
+    Meter.bytes += 100
+    judge.tell(force=True)
+    assert listener.tally.bytes_from_disk == 100
