@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     BadInput,
     DiskRequest,
@@ -454,9 +455,11 @@ def test_random_damage_never_crashes_and_never_hides_in_silence(clean: Path, tmp
 
 def test_the_limits_are_told(clean: Path, tmp_path: Path) -> None:
     assert_incomplete(look((clean, "raw"), max_file_size=30000), "larger than max_file_size")
-    slow = disks.ext4(tmp_path / "slow.img", {"a": os.urandom(20 * MB)}, 64 * MB)
-    assert_incomplete(look((slow, "raw"), limits=Limits(0.2, 1 << 30, 120)), "deadline")
-    assert_incomplete(look((slow, "raw"), limits=Limits(120, 64 * MB, 120)), "in parts only")
+    large = disks.ext4(tmp_path / "large.img", {"a": os.urandom(20 * MB)}, 64 * MB)
+    assert_incomplete(look((large, "raw"), limits=Limits(120, 64 * MB, 120)), "in parts only")
+    endless = "rule endless { condition: filesize > 10MB and for all i in (0..9223372036854775806) : (i >= 0) }"
+    rules = (*read_rules((RULES_DIRECTORY,)), RuleFile("/rules/endless.yar", endless, "", 0))
+    assert_incomplete(look((large, "raw"), rules=rules, limits=Limits(1, 1 << 30, 120)), "deadline of 1 s was reached")
 
 
 def test_a_sample_across_two_parts_is_found(tmp_path: Path) -> None:
