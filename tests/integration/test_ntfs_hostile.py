@@ -144,7 +144,7 @@ def test_every_mark_counts(volume: Volume, at: int, mark: bytes, kind: str) -> N
     disks.write_at(image, at, mark)
     with image.open("rb") as file:
         assert kind in marks(Raw(file.fileno()))
-    told(volume.both(image), "a label of LVM" if kind == "lvm" else "several file systems (")
+    told(volume.both(image), "several file systems (")
 
 
 # --- what a file is made of ------------------------------------------------------------------------------------------
