@@ -151,12 +151,17 @@ def set_runs(node: Any) -> None:
     wanted = -(-node.size // node.xfs.block_size)
     if wanted > at:
         runs.append((None, wanted - at))
-    node.__dict__["dataruns"] = runs  # which the library would make anew, once
+    node.__dict__[_kept(node)] = runs  # which the library would make anew, once
 
 
 def check_directory(node: Any) -> None:
     """The library looks at every block up to its size, be there one or not."""
     blocks = node.size // node.xfs.block_size
-    mapped = sum(count for block, count in node.__dict__.get("dataruns", ()) if block is not None)
+    mapped = sum(count for block, count in node.__dict__.get(_kept(node)) or () if block is not None)
     if node.size > _LARGEST_DIRECTORY or blocks - mapped > _MOST_HOLES:
         raise NotReadable("it claims an absurd size")
+
+
+def _kept(node: Any) -> str:
+    """Where the library keeps an inode's runs: the releases for Python 3.9 do so beside a method of that name."""
+    return "_runlist" if callable(getattr(type(node), "dataruns", None)) else "dataruns"
