@@ -260,3 +260,41 @@ def test_a_count_of_clusters_that_systems_read_differently_is_told(direct: Direc
     volume.root = entry("PLAIN.TXT", 3, 5)
     volume.put(b"plain", 3)
     assert "FAT12" in " ".join(look(direct, volume, tmp_path).reasons)
+
+
+@BITS
+@pytest.mark.parametrize("place", ["before its tables", "behind its last cluster"])
+def test_what_lies_beside_the_file_system_is_matched(direct: Direct, tmp_path: Path, bits: int, place: str) -> None:
+    image = FatVolume(bits).write(tmp_path / "d.img")
+    at = 512 - 80 if place == "before its tables" else image.stat().st_size
+    with image.open("r+b") as file:
+        file.truncate(image.stat().st_size + 8192)
+        file.seek(at)
+        file.write(EVIL)
+    tally = direct.look(image, False)
+    assert [(hit.path, hit.offset) for hit in tally.indicators] == [("(beside the file system)", at)]
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_one_that_is_mounted_is_read_as_it_lies(direct: Direct, tmp_path: Path, bits: int, system: str) -> None:
+    """As every boot partition of a VM that runs is. What does not account for itself says that it was, too."""
+    for is_whole in (True, False):
+        volume = FatVolume(bits)
+        volume.root = entry("PLAIN.TXT", 3, 5)
+        volume.put(b"plain", 3)
+        volume.table[9] |= 0 if is_whole else 10
+        if system == "Windows":
+            volume.table[1] &= ~{16: 0x8000, 32: 0x08000000}[bits]
+        image = volume.write(tmp_path / "d.img")
+        if system == "Linux":
+            disks.write_at(image, {16: 37, 32: 65}[bits], b"\1")
+        tally = direct.look(image, False)
+        assert tally.verdict().value == ("clean" if is_whole else "incomplete"), tally.reasons
+        assert is_whole or "not unmounted cleanly" in tally.reasons[0]
+
+
+def test_what_bitlocker_shows_of_a_stick_is_not_taken_for_all(direct: Direct, tmp_path: Path) -> None:
+    image = FatVolume(32).write(tmp_path / "d.img")
+    disks.write_at(image, 424, bytes.fromhex("3bd66749292ed84a8399f6a339e3d001"))
+    assert "several file systems (bitlocker, fat)" in " ".join(direct.look(image, False).reasons)

@@ -194,3 +194,10 @@ def test_a_name_cannot_leave_its_line(direct: Direct, volume: Volume) -> None:
 def test_unknown_features_are_told(direct: Direct, volume: Volume) -> None:
     volume.put(216, struct.pack(">I", struct.unpack_from(">I", volume.raw, 216)[0] | 1 << 20))
     assert "feature" in " ".join(look(direct, volume).reasons)
+
+
+def test_what_lies_behind_it_is_matched(direct: Direct, plain: Path, tmp_path: Path) -> None:
+    image = tmp_path / "behind.img"
+    image.write_bytes(plain.read_bytes() + bytes(4096) + EVIL.ljust(4096, b"\0"))
+    tally = direct.look(image, False)
+    assert [(hit.path, hit.offset) for hit in tally.indicators] == [("(beside the file system)", 32 * MB + 4096)]

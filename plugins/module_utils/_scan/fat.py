@@ -19,6 +19,7 @@ from typing import Any, Callable
 
 from .blocks import Blocks
 from .layout import ForeignFile, Layout, NotReadable, layout_of_runs
+from .partitions import Extent
 from .verdict import printable
 
 MAX_DEPTH = 256
@@ -135,10 +136,6 @@ class Fat:
 
     def doubts(self) -> list[str]:
         boot, found = self._boot, []
-        # Windows marks a mounted volume in the table, Linux in the boot sector. FAT12 has no such mark in its table.
-        flag = {12: 0, 16: 0x8000, 32: 0x08000000}[boot.bits]
-        if self._table[1] & flag != flag or (flag and boot.is_mounted):
-            found.append("it was not unmounted cleanly")
         if boot.has_one_table:
             found.append("its boot sector says which copy of its table counts, which Linux does not heed")
         if boot.bits != 32 and boot.count in _FEW:
@@ -148,13 +145,26 @@ class Fat:
         return found
 
     def unproven(self) -> str:
+        """FAT has no journal and is read as it lies, also where it was not unmounted, as long as it accounts for itself."""
         bad = self._mask - 8
         states = zip(self._table[2 : self._boot.count + 2], memoryview(self._reached)[2:])
         missed = sum(1 for value, reached in states if not reached and value & self._mask not in (0, bad))
         told = ["%d clusters are in use, but not reached" % missed] if missed else []
         if self._shared:
             told.append("%d clusters belong to several files" % self._shared)
-        return "; ".join((*told, *self.odd()))
+        told += self.odd()
+        return "; ".join(told + ["it was not unmounted cleanly"] * (bool(told) and self._is_open()))
+
+    def _is_open(self) -> bool:
+        """Windows marks a mounted volume in the table, Linux in the boot sector. FAT12 has no such mark in its table."""
+        flag = {12: 0, 16: 0x8000, 32: 0x08000000}[self._boot.bits]
+        return self._table[1] & flag != flag or bool(flag and self._boot.is_mounted)
+
+    def edges(self) -> list[Extent]:
+        """What lies before its tables and behind its last cluster."""
+        boot = self._boot
+        end = min(boot.data + boot.count * boot.unit, self._volume.size)
+        return [Extent(0, boot.table), Extent(end, self._volume.size - end)]
 
     def odd(self) -> list[str]:
         """What was met that could not be read, or that systems read differently."""

@@ -15,6 +15,7 @@ from typing import Any, Callable
 from .blocks import Blocks, Stream
 from .fat import MAX_DEPTH, SECTORS, Fat
 from .layout import ForeignFile, Layout, NotReadable, layout_of, stretches_of
+from .partitions import Extent
 from .verdict import printable
 from .xfs import Xfs, check_directory, set_runs
 
@@ -29,6 +30,7 @@ _MAGICS = (
     (4086, b"SWAPSPACE2", "swap"),
     (0, b"LUKS\xba\xbe", "luks"),
     (3, b"-FVE-FS-", "bitlocker"),
+    (424, bytes.fromhex("3bd66749292ed84a8399f6a339e3d001"), "bitlocker"),  # To Go, which looks like FAT
     (0, b"hsqs", "squashfs"),
     (4096, b"\xfc\x4e\x2b\xa9", "raid"),
     (32769, b"CD001", "iso9660"),
@@ -91,7 +93,7 @@ class Foreign:
     def __init__(self, kind: str, volume: Blocks) -> None:
         self._kind = kind
         module, name = _OPENERS[kind]
-        self._xfs = Xfs(volume) if kind == "xfs" else None
+        self._volume, self._xfs = volume, Xfs(volume) if kind == "xfs" else None
         try:
             self._fs = getattr(import_module(module), name)(Stream(volume))
         except ImportError as exc:
@@ -99,6 +101,10 @@ class Foreign:
         self._inodes: set[int] = set()
         self._odd: list[str] = []
         self._unnamed: list[str] = []
+
+    def edges(self) -> list[Extent]:
+        """What lies behind it, where that is known."""
+        return [Extent(self._xfs.end, self._volume.size - self._xfs.end)] if self._xfs else []
 
     def files(
         self,

@@ -54,6 +54,8 @@ class Other:
         unproven = self._fs.unproven()
         if unproven:
             judge.reason("%s was read, but not provably as a whole: %s." % (told, unproven))
+        for part in self._fs.edges() if self._base is None else ():
+            judge.raw(self._where, self._volume, part, "beside the file system")
         if self._base is not None:
             label, covered = "differing blocks outside of files", Ranges(self._covered)
             match_rest(judge, self._where, self._volume, self._base.changed, covered, label)

@@ -27,7 +27,8 @@ class Xfs:
     def __init__(self, volume: Blocks) -> None:
         self._volume = volume
         self._head = head = volume.read(0, 512)
-        self.block = struct.unpack_from(">I", head, 4)[0]
+        self.block, blocks = struct.unpack_from(">IQ", head, 4)
+        self.end = min(self.block * blocks, volume.size)
         self.group_blocks, self.groups = struct.unpack_from(">II", head, 84)
         version, self.sector, self.inode, self.per_block = struct.unpack_from(">HHHH", head, 100)
         self.version = version & 15
