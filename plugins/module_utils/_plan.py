@@ -65,6 +65,10 @@ class UseCase(ABC):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         """The steps from what is to what is wanted. Raises before anything is touched."""
 
+    def unread(self, plan: Plan) -> View:
+        """What is known of a VM that was changed and cannot be read back: nothing."""
+        return unknown(plan.after)
+
     def remarks(self, hypervisor: str, vm_id: str) -> tuple[str, ...]:
         """What came up while a VM's steps were taken, and is no failure."""
         return ()
@@ -201,6 +205,7 @@ class Run:
                 actual = self._enough(found.get(vm_id, NotFound("The VM is gone.")))
                 if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
                     outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
+                    outcome.after = self.usecase.unread(plan)
                     continue
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
                 judged = plan.proof and isinstance(actual, Vm)
@@ -210,6 +215,11 @@ class Run:
                 outcome.fail(NotVerified(plan.shortfall))
             if wrong:
                 outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
+
+
+def unknown(view: View) -> View:
+    """The same keys, and no claim."""
+    return {key: unknown(value) if isinstance(value, dict) else "unknown" for key, value in view.items()}
 
 
 def differences(wanted: View, actual: View, path: str = "") -> list[str]:
