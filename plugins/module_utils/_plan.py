@@ -108,7 +108,11 @@ class Run:
         self.plans: dict[str, Plan] = {}
 
     def left(self, least: float) -> float:
-        return max(self.end - time.monotonic(), least)
+        """The seconds that what comes now has. Past the deadline the hypervisor's own calls may last as long."""
+        left = self.end - time.monotonic()
+        if left < least:
+            self.hypervisor.until(time.monotonic() + least + LAST)
+        return max(left, least)
 
     def read(self, vm_ids: Sequence[str], detail: frozenset[Detail], least: float) -> Vms:
         """The VMs as they are; a read that is not answered in time is given up."""
@@ -188,8 +192,9 @@ class Run:
             if step.undo is None:
                 continue
             try:
+                seconds = self.left(LAST)
                 pending = attempt("undo: " + step.text, step.undo, self.hypervisor)
-                failure = self.hypervisor.wait([pending], self.left(LAST))[outcome.id]
+                failure = self.hypervisor.wait([pending], seconds)[outcome.id]
             except VmwardError as exc:
                 failure = exc
             outcome.msg += f" Undone: {step.text}." if failure is None else f" NOT undone: {step.text} ({failure})."
