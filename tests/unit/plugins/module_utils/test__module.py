@@ -17,7 +17,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils import _module
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import FIRST, Outcome
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.tests.conformance.benches import FakeBench, mac
@@ -231,4 +231,4 @@ def test_a_deadline_of_nothing_still_lists_and_reads(two: Two, monkeypatch: pyte
     (outcome,) = two.cut("desk1", deadline=0)
     assert outcome.msg == ""
     assert two.state("a", vm_id) is Isolation.SEALED
-    assert spans[0] >= _module.FIRST
+    assert spans[0] >= FIRST
