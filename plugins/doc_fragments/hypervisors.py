@@ -74,6 +74,6 @@ options:
   deadline:
     description:
       - Seconds for the whole task, log-in and listing included. What still runs then is reported as still running, and a
-        second run takes it up. Reading has 5 seconds in any case, and reading back what was changed 10.
+        second run takes it up. Listing and reading have 5 seconds in any case, and reading back what was changed 10.
     type: int
 """

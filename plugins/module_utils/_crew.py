@@ -22,21 +22,25 @@ class Crew:
         self.at_once = at_once
         self.work: queue.SimpleQueue[tuple[Future[Any], Call] | None] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
+        self.lock = threading.Lock()  # of the threads, whom more than one may ask for more
         self.dismissed = False
 
     def submit(self, call: Call) -> Future[Any]:
         future: Future[Any] = Future()
         self.work.put((future, call))
-        if len(self.threads) < self.at_once:
-            self.threads.append(threading.Thread(target=self._run, daemon=True))
-            self.threads[-1].start()
+        with self.lock:
+            if len(self.threads) < self.at_once:
+                thread = threading.Thread(target=self._run, daemon=True)
+                thread.start()
+                self.threads.append(thread)
         return future
 
     def dismiss(self) -> None:
         """What has not begun by now never does."""
-        self.dismissed = True
-        for _thread in self.threads:
-            self.work.put(None)
+        with self.lock:
+            self.dismissed = True
+            for _thread in self.threads:
+                self.work.put(None)
 
     def _run(self) -> None:
         while True:
@@ -66,6 +70,12 @@ def apart(call: Call) -> Future[Any]:
 def within(seconds: float, what: str, call: Call) -> Any:
     """The call's answer, or ``TimedOut`` when it has not come by then: nobody waits for it any longer."""
     future = apart(call)
-    if not wait([future], max(seconds, 0.0)).done:
+    wait([future], max(seconds, 0.0))
+    return told(future, seconds, what)
+
+
+def told(future: Future[Any], seconds: float, what: str) -> Any:
+    """The answer that has come, or ``TimedOut``."""
+    if not future.done():
         raise TimedOut(f"Cannot {what}: no answer for {seconds:.0f} s. Check that it runs and can be reached.")
     return future.result()

@@ -65,6 +65,10 @@ class UseCase(ABC):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         """The steps from what is to what is wanted. Raises before anything is touched."""
 
+    def unread(self, plan: Plan) -> View:
+        """What is known of a VM that was changed and cannot be read back: nothing."""
+        return unknown(plan.after)
+
     def remarks(self, hypervisor: str, vm_id: str) -> tuple[str, ...]:
         """What came up while a VM's steps were taken, and is no failure."""
         return ()
@@ -104,7 +108,11 @@ class Run:
         self.plans: dict[str, Plan] = {}
 
     def left(self, least: float) -> float:
-        return max(self.end - time.monotonic(), least)
+        """The seconds that what comes now has. Past the deadline the hypervisor's own calls may last as long."""
+        left = self.end - time.monotonic()
+        if left < least:
+            self.hypervisor.until(time.monotonic() + least + LAST)
+        return max(left, least)
 
     def read(self, vm_ids: Sequence[str], detail: frozenset[Detail], least: float) -> Vms:
         """The VMs as they are; a read that is not answered in time is given up."""
@@ -184,8 +192,9 @@ class Run:
             if step.undo is None:
                 continue
             try:
+                seconds = self.left(LAST)
                 pending = attempt("undo: " + step.text, step.undo, self.hypervisor)
-                failure = self.hypervisor.wait([pending], self.left(LAST))[outcome.id]
+                failure = self.hypervisor.wait([pending], seconds)[outcome.id]
             except VmwardError as exc:
                 failure = exc
             outcome.msg += f" Undone: {step.text}." if failure is None else f" NOT undone: {step.text} ({failure})."
@@ -201,6 +210,7 @@ class Run:
                 actual = self._enough(found.get(vm_id, NotFound("The VM is gone.")))
                 if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
                     outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
+                    outcome.after = self.usecase.unread(plan)
                     continue
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
                 judged = plan.proof and isinstance(actual, Vm)
@@ -210,6 +220,11 @@ class Run:
                 outcome.fail(NotVerified(plan.shortfall))
             if wrong:
                 outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
+
+
+def unknown(view: View) -> View:
+    """The same keys, and no claim."""
+    return {key: unknown(value) if isinstance(value, dict) else "unknown" for key, value in view.items()}
 
 
 def differences(wanted: View, actual: View, path: str = "") -> list[str]:

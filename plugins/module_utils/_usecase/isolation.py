@@ -41,6 +41,10 @@ class SetIsolation(UseCase):
     def view(self, vm: Vm | None) -> View:
         return view(vm)
 
+    def unread(self, plan: Plan) -> View:
+        """The case is no state: by it the ledger and the note, which may well be there, find each other."""
+        return {**super().unread(plan), "case": plan.after["case"] or plan.before["case"]}
+
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         return self._free(vm) if self.mode is Isolation.FREE else self._isolate(hypervisor, vm)
 

@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from functools import partial
+from typing import Any, Callable
 
-from .._crew import within
-from .._errors import Ambiguous, NotFound, Unsupported, VmwardError
+from .._crew import apart, told
+from .._errors import Ambiguous, NotFound, Unsupported, VmwardError, attempt
 from .._hypervisor import Detail, Hypervisor
 from .._model import Vm, VmRef, printable
 
 TAG = "tag:"
+VMS, TAGS = "VMs", "tags"  # what a hypervisor is asked for
 ADDRESSES = frozenset([Detail.ADDRESSES])
 MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 
@@ -37,62 +42,108 @@ def answers_to(vm: Vm, selector: str) -> bool:
     return any(selector == nic.mac or selector in nic.addresses for nic in vm.nics)
 
 
-def resolve(
-    hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], selectors: Sequence[str], patience: float = 3600.0
-) -> dict[str, VmRef | VmwardError]:
-    """Each selector's one VM among ``refs``, or the error that says why there is not exactly one.
+class Lookup:
+    """What hypervisors are asked for beside their lists, where a selector names a VM by it. Each is asked once."""
 
-    A hypervisor that must be asked for addresses or tags has so many seconds of ``patience``.
-    """
-    hypervisors = list(hypervisors)
-    read: list[Vm] = []
-    unread: list[str] = []
-    if any(by_address(selector) for selector in selectors):
-        for hypervisor in hypervisors:
-            mine = {ref.id: ref for ref in refs if ref.hypervisor == hypervisor.name}
+    def __init__(self, before: Callable[[str], object] = bool) -> None:
+        self.before = before  # what is awaited before a hypervisor is asked
+        self.asked: dict[tuple[str, str], Future[Any]] = {}
+        self.began = math.inf
+
+    def ask(self, hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], selectors: Iterable[str]) -> None:
+        """Begin to ask those who have not been asked yet, all at once."""
+        for kind in {asks(selector) for selector in selectors} - {""}:
+            for hypervisor in hypervisors:
+                if (kind, hypervisor.name) in self.asked:
+                    continue
+                ids = [ref.id for ref in refs if ref.hypervisor == hypervisor.name]
+                call = hypervisor.tags if kind == TAGS else partial(hypervisor.read, ids, ADDRESSES)
+                self.began = min(self.began, time.monotonic())
+                self.asked[kind, hypervisor.name] = apart(partial(self._ask, kind, hypervisor.name, call))
+
+    def _ask(self, kind: str, name: str, call: Callable[[], Any]) -> Any:
+        self.before(name)
+        return attempt(f"read the {kind} on {name}", call)
+
+    def knows(self, hypervisors: Iterable[Hypervisor], selector: str) -> bool:
+        """Have all of them answered what must be asked for this selector?"""
+        kind = asks(selector)
+        asked = [self.asked.get((kind, hypervisor.name)) for hypervisor in hypervisors if kind]
+        return all(future is not None and future.done() for future in asked)
+
+    def told(self, kind: str, hypervisors: Iterable[Hypervisor]) -> dict[str, Any]:
+        """What each of those asked has answered, or why it has not."""
+        answers: dict[str, Any] = {}
+        for name in [hypervisor.name for hypervisor in hypervisors if (kind, hypervisor.name) in self.asked]:
             try:
-                what = f"read the VMs on {hypervisor.name}"
-                told = within(patience, what, partial(hypervisor.read, list(mine), ADDRESSES))
+                waited = time.monotonic() - self.began
+                answers[name] = told(self.asked[kind, name], waited, f"read the {kind} on {name}")
             except VmwardError as exc:
-                unread.append(str(exc))
+                answers[name] = exc
+        return answers
+
+
+class Known:
+    """The VMs, by all that is known of them now."""
+
+    def __init__(self, hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], lookup: Lookup) -> None:
+        self.refs, self.hypervisors = refs, list(hypervisors)
+        self.read: list[Vm] = []
+        self.unread: list[str] = []
+        names = {(ref.hypervisor, ref.id): ref.name for ref in refs}
+        for hypervisor, answer in lookup.told(VMS, self.hypervisors).items():
+            if isinstance(answer, VmwardError):
+                self.unread.append(str(answer))
                 continue
-            read += [vm for vm in told.values() if isinstance(vm, Vm)]
-            unread += [f"{mine[i].name}: {vm}" for i, vm in told.items() if not isinstance(vm, (Vm, NotFound))]
-    labels = Labels(hypervisors, refs, any(selector.startswith(TAG) for selector in selectors), patience)
-    found: dict[str, VmRef | VmwardError] = {}
-    for selector in selectors:
-        hits = [ref for ref in refs if selector in (ref.name, ref.id, *ref.aliases, *labels.of(ref))]
-        hits = hits or [ref for ref in refs if selector in long_names(ref.name, ref.hypervisor, ref.id)]
-        hits += [vm.ref for vm in read if vm.ref not in hits and answers_to(vm, selector.lower())]
-        found[selector] = (
-            unsure(selector, unread) if by_address(selector) and unread else exactly_one(selector, hits, refs)
-        )
+            for vm_id, vm in answer.items():
+                if isinstance(vm, Vm):
+                    self.read.append(vm)
+                elif not isinstance(vm, NotFound):
+                    self.unread.append(f"{names[hypervisor, vm_id]}: {vm}")
+        self.labels = Labels(refs, lookup.told(TAGS, self.hypervisors))
+
+    def hits(self, selector: str) -> list[VmRef]:
+        hits = [ref for ref in self.refs if selector in (ref.name, ref.id, *ref.aliases, *self.labels.of(ref))]
+        hits = hits or [ref for ref in self.refs if selector in long_names(ref.name, ref.hypervisor, ref.id)]
+        return hits + [vm.ref for vm in self.read if vm.ref not in hits and answers_to(vm, selector.lower())]
+
+    def one(self, selector: str) -> VmRef | VmwardError:
+        if by_address(selector) and self.unread:
+            return unsure(selector, self.unread)
+        found = exactly_one(selector, self.hits(selector), self.refs)
         if selector.startswith(TAG):
-            found[selector] = labels.judged(selector, found[selector])
-    unnamed = " ".join(filter(None, (hypervisor.unnamed() for hypervisor in hypervisors)))
-    return {
-        selector: NotFound(f"{ref} {unnamed}") if isinstance(ref, NotFound) and unnamed else ref
-        for selector, ref in found.items()
-    }
+            found = self.labels.judged(selector, found)
+        if not isinstance(found, NotFound):
+            return found
+        return NotFound(" ".join(filter(None, [str(found), *(one.unnamed() for one in self.hypervisors)])))
+
+
+def resolve(
+    hypervisors: Iterable[Hypervisor], refs: Sequence[VmRef], selectors: Sequence[str]
+) -> dict[str, VmRef | VmwardError]:
+    """Each selector's one VM among ``refs``, or the error that says why there is not exactly one."""
+    hypervisors, lookup = list(hypervisors), Lookup()
+    lookup.ask(hypervisors, refs, selectors)
+    wait(lookup.asked.values())
+    known = Known(hypervisors, refs, lookup)
+    return {selector: known.one(selector) for selector in selectors}
 
 
 class Labels:
     """The tags of VMs, asked for only where a selector names one."""
 
-    def __init__(self, hypervisors: Sequence[Hypervisor], refs: Sequence[VmRef], wanted: bool, patience: float) -> None:
+    def __init__(self, refs: Sequence[VmRef], tags: Mapping[str, Any]) -> None:
         self.told: dict[tuple[str, str], tuple[str, ...]] = {}
         self.unread: list[str] = []
         self.without: list[str] = []  # those that can have no tags, each with a word of its own
         self.refs = refs
-        for hypervisor in hypervisors if wanted else ():
-            try:
-                tags = within(patience, f"read the tags on {hypervisor.name}", hypervisor.tags)
-            except Unsupported as exc:
-                self.without.append(str(exc))
-            except VmwardError as exc:
-                self.unread.append(str(exc))
+        for hypervisor, answer in tags.items():
+            if isinstance(answer, Unsupported):
+                self.without.append(str(answer))
+            elif isinstance(answer, VmwardError):
+                self.unread.append(str(answer))
             else:
-                self.told.update(((hypervisor.name, vm_id), mine) for vm_id, mine in tags.items())
+                self.told.update(((hypervisor, vm_id), mine) for vm_id, mine in answer.items())
 
     def of(self, ref: VmRef) -> tuple[str, ...]:
         return tuple(TAG + tag for tag in self.told.get((ref.hypervisor, ref.id), ()))
@@ -107,8 +158,8 @@ class Labels:
         known = sorted(printable(label, 80) for label in every)
         twins = [label for label in known if label.rpartition("/")[2] == selector[len(TAG) :]]
         if twins:
-            told = ", ".join(twins)
-            return Ambiguous(f"'{printable(selector)}' names {len(twins)} tags: {told}. Nothing was touched. Name one.")
+            both = ", ".join(twins)
+            return Ambiguous(f"'{printable(selector)}' names {len(twins)} tags: {both}. Nothing was touched. Name one.")
         there = ", ".join(known[:20]) + (f", and {len(known) - 20} more" if len(known) > 20 else "")
         return NotFound(
             " ".join([
@@ -121,6 +172,11 @@ class Labels:
 def by_address(selector: str) -> bool:
     """Is it a MAC or IP address?"""
     return bool(MAC.match(selector.lower())) or is_address(selector)
+
+
+def asks(selector: str) -> str:
+    """What hypervisors must be asked for that a list does not tell; empty for a name or an id."""
+    return TAGS if selector.startswith(TAG) else VMS if by_address(selector) else ""
 
 
 def unsure(selector: str, unread: Sequence[str]) -> VmwardError:

@@ -33,6 +33,22 @@ def test_what_has_not_begun_when_a_crew_is_dismissed_never_does() -> None:
     assert other.cancelled()
 
 
+def test_who_submits_starts_the_thread_it_made() -> None:
+    """Though another has made one at the same moment."""
+
+    class Shared(list[threading.Thread]):
+        def append(self, thread: threading.Thread) -> None:
+            super().append(thread)
+            other = threading.Thread(target=threading.Event)
+            super().append(other)
+            other.start()
+
+    crew = Crew(1)
+    crew.threads = Shared()
+    assert crew.submit(lambda: "done").result(30) == "done"
+    crew.dismiss()
+
+
 def test_an_answer_an_error_and_none() -> None:
     def fail() -> None:
         raise TaskFailed("No.")

@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils import _plan
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
+from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending, done
-from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState, Vm, VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, Step, UseCase, differences, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
+from ansible_collections.vmward.remediation.tests.conformance.benches import FakeBench
 
 REF = VmRef("hv1", "id-1", "desk1")
 
@@ -24,6 +32,9 @@ class OneVm:
     def __init__(self) -> None:
         self.power = PowerState.STOPPED
         self.log: list[str] = []
+
+    def until(self, end: float) -> None:
+        """No call of its hangs."""
 
     def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
         return {REF.id: Vm(REF, self.power, (), 0, True)}
@@ -108,6 +119,47 @@ def test_what_the_hypervisor_remarks_is_told() -> None:
 def test_nothing_to_do_is_no_change() -> None:
     told, hypervisor = outcome(Turn())
     assert (told.changed, told.failed, hypervisor.log) == (False, False, [])
+
+
+def test_what_cannot_be_read_back_is_claimed_by_nobody(tmp_path: Path) -> None:
+    """Also where every step was answered with OK: the case stays, under which the note was written."""
+
+    class Blind(FakeHypervisor):
+        reads = 0
+
+        def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+            self.reads += 1
+            if self.reads > 1:
+                raise TaskFailed("The line is dead.")
+            return super().read(ids, detail)
+
+    bench = FakeBench(tmp_path)
+    vm_id = bench.create("desk1")
+    hypervisor = Blind("hv1", str(tmp_path / "state.json"))
+    (told,) = execute(hypervisor, SetIsolation(Isolation.SEALED, "2026-0142"), [(vm_id, "desk1")], 5, False)
+    assert bench.vm(vm_id).isolation is Isolation.SEALED
+    assert (told.failed, told.changed) == (True, True)
+    assert told.msg == "Cannot read desk1 back: The line is dead."
+    assert (told.after["isolation"], told.after["case"]) == ("unknown", "2026-0142")
+    assert [nic["isolation"] for nic in told.after["nics"].values()] == ["unknown"]
+    assert "sealed" not in str(told.after)
+
+
+def test_reading_back_has_its_seconds_however_late_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ends = [100.0], []
+
+    class Slow(OneVm):
+        def until(self, end: float) -> None:
+            ends.append(end)
+
+        def become(self, power: PowerState) -> Pending:
+            now[0] += 60
+            return super().become(power)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    (told,) = execute(Slow(), Turn(RUN), [("id-1", "desk1")], 30, False)  # type: ignore[arg-type]
+    assert not told.failed
+    assert ends[-1] > 160 + _plan.LAST
 
 
 def test_a_shortfall_fails_after_all_was_done_and_in_check_mode_too() -> None:
