@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
@@ -99,6 +100,28 @@ def test_a_token_that_is_refused(cluster: Cluster) -> None:
 )
 def test_half_a_log_in(cluster: Cluster, change: dict[str, Any], part: str) -> None:
     assert part in refused(cluster.entry, **change)
+
+
+@pytest.mark.parametrize("option", ["token_secret", "password", "token_id", "user"])
+@pytest.mark.parametrize("spoilt", ["{}\n", " {}", "{}\t", "{}\x7f", "{0}\r\n{0}"], ids=repr)
+def test_a_log_in_with_a_line_end_is_refused_without_showing_it(cluster: Cluster, option: str, spoilt: str) -> None:
+    """An HTTP header that holds one is refused by the client, which quotes the whole header."""
+    log_in = {"token_id": None, "token_secret": None, "user": "root@pam", "password": "hunter2"}
+    entry = cluster.entry if option.startswith("token") else {**cluster.entry, **log_in}
+    sentence = refused(entry, **{option: spoilt.format(entry[option])})
+    assert sentence.startswith(f"AuthFailed: Cannot log in to pve: {option} begins or ends with white space")
+    assert cluster.pve.requests == []
+
+
+@pytest.mark.parametrize("kind", [ValueError, UnicodeError])
+def test_an_error_that_quotes_a_header_is_told_without_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, kind: type[ValueError]
+) -> None:
+    def quoting(*_args: Any, **_named: Any) -> None:
+        raise kind(f"Invalid header value b'PVEAPIToken={SECRET}'")
+
+    monkeypatch.setattr(urllib3.HTTPSConnectionPool, "urlopen", quoting)
+    assert f"the connection to 127.0.0.1 failed ({kind.__name__})" in refused(cluster.entry)
 
 
 def test_a_ticket_instead_of_a_token(cluster: Cluster) -> None:

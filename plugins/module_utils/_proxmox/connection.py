@@ -32,6 +32,7 @@ CONNECT, ANSWER = 10.0, 40.0  # seconds; PVE itself waits 10 s for a lock and 30
 AT_ONCE = 16  # calls under way; pveproxy queues what is more than its workers
 NODE_AWAY = (503, 595, 596, 597, 598, 599)  # the node asked cannot reach the VM's node
 TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SEGMENT = re.compile(r"[A-Za-z0-9_.:@!~+-]*")
 
 
@@ -87,6 +88,14 @@ class Connection:
     def _who(self) -> dict[str, Any]:
         """The log-in options of proxmoxer: a token, or a user with a password."""
         told = self.options
+        for option in ("token_id", "token_secret", "user", "password"):
+            value = told.get(option) or ""
+            if value != value.strip() or CONTROL.search(value):
+                raise AuthFailed(
+                    f"Cannot log in to {self.name}: {option} begins or ends with white space, or holds a control "
+                    "character such as the end of a line. Write it without (in YAML with |- instead of |, in a shell "
+                    "with printf %s instead of echo)."
+                )
         if told.get("token_id"):
             found = TOKEN.fullmatch(told["token_id"])
             if not found or not told.get("token_secret"):
@@ -182,8 +191,9 @@ class Connection:
         except requests.exceptions.ReadTimeout as exc:
             raise NoAnswer(f"{start}: {self.host} took the request and has not answered for {ANSWER:g} s.") from exc
         except (requests.exceptions.RequestException, OSError, ValueError) as exc:
+            told = type(exc).__name__ if isinstance(exc, ValueError) else reason(exc)  # it may quote a header
             raise NoAnswer(
-                f"{start}: the connection to {self.host} failed ({printable(reason(exc), 200)}). Check that pveproxy "
+                f"{start}: the connection to {self.host} failed ({printable(told, 200)}). Check that pveproxy "
                 "runs there, and host and port."
             ) from exc
 
