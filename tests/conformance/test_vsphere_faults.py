@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,29 @@ def test_a_log_in_that_is_refused_in_the_middle_is_tried_once(vsphere: VsphereBe
     vsphere.hypervisor.close()
     vsphere.hypervisor = connect("hv1", vsphere.entry)
     assert not any(outcome.failed for outcome in vsphere.do(SEAL, *ids))
+
+
+@pytest.mark.parametrize("kind", [ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLError])
+def test_a_handshake_that_breaks_off_is_no_refusal(
+    vsphere: VsphereBench, monkeypatch: pytest.MonkeyPatch, kind: type[ssl.SSLError]
+) -> None:
+    """Neither of the certificate nor of the log-in: the next call logs in again."""
+    vm_id = vsphere.create("a")
+    stub = vsphere.hypervisor.link.stub  # type: ignore[attr-defined]
+    invoke, broken = stub.InvokeMethod, [kind(8, "EOF occurred in violation of protocol")]
+
+    def breaking(mo: Any, info: Any, args: Any, outer: Any = None) -> Any:
+        if info.wsdlName == "Login" and broken:
+            raise broken.pop()
+        return invoke(mo, info, args, outer)
+
+    monkeypatch.setattr(stub, "InvokeMethod", breaking)
+    vsphere.hypervisor.refs()
+    vsphere.expire()
+    with pytest.raises(TaskFailed, match="Cannot log in on hv1: the connection to .* failed"):
+        vsphere.hypervisor.read([vm_id])
+    assert not broken
+    assert not any(outcome.failed for outcome in vsphere.do(SEAL, vm_id))
 
 
 @pytest.mark.parametrize("skip", [0, 1], ids=["list", "read"])
