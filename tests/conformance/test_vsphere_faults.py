@@ -16,7 +16,12 @@ from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils import _module
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import AuthFailed, TaskFailed, VmwardError
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
+    AuthFailed,
+    NotFound,
+    TaskFailed,
+    VmwardError,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -108,6 +113,37 @@ def test_a_log_in_that_is_refused_in_the_middle_is_tried_once(vsphere: VsphereBe
     vsphere.hypervisor.close()
     vsphere.hypervisor = connect("hv1", vsphere.entry)
     assert not any(outcome.failed for outcome in vsphere.do(SEAL, *ids))
+
+
+def test_a_vm_that_is_deleted_while_its_task_is_awaited_is_its_own_failure_alone(
+    vsphere: VsphereBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After somebody's task on it: whether that was ours is read of a VM that vSphere leaves out of its answer."""
+    gone, left = vsphere.create("a"), vsphere.create("b")
+    hypervisor: Any = vsphere.hypervisor
+    ref, other = (hypervisor.read([vm_id])[vm_id].ref for vm_id in (gone, left))
+    vm = hypervisor.read([gone])[gone]
+    monkeypatch.setattr(hypervisor, "_properties", lambda _moids, _detail: {})
+    pending = [
+        hypervisor.tasks.start(ref, "revert", lambda: hypervisor._now(vm)),
+        hypervisor.tasks.start(other, "suspend", hypervisor.machine(other).SuspendVM_Task),
+    ]
+    ended = hypervisor.wait(pending, 30)
+    assert isinstance(ended[gone], NotFound)
+    assert ended[left] is None
+
+
+def test_a_surprise_in_one_vms_call_is_its_own_failure_alone(vsphere: VsphereBench) -> None:
+    ids = vsphere.create("a"), vsphere.create("b")
+    hypervisor: Any = vsphere.hypervisor
+    one, other = (hypervisor.read([vm_id])[vm_id].ref for vm_id in ids)
+    pending = [
+        hypervisor.tasks.start(one, "suspend", {}.popitem),
+        hypervisor.tasks.start(other, "suspend", hypervisor.machine(other).SuspendVM_Task),
+    ]
+    ended = hypervisor.wait(pending, 30)
+    assert "Cannot suspend" in str(ended[one.id])
+    assert ended[other.id] is None
 
 
 @pytest.mark.parametrize("kind", [ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLError])

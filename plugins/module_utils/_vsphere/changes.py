@@ -72,7 +72,8 @@ class ChangeVerbs:
         return bool(self.state_of(task)[0] == "success")
 
     def _now(self, vm: Vm) -> Vm:
-        found = self._one(vm.ref.id, self._properties([self._moids[vm.ref.id]], TREE)[self._moids[vm.ref.id]], TREE)
+        moid = self.machine(vm.ref)._moId
+        found = self._one(vm.ref.id, self._properties([moid], TREE).get(moid, {}), TREE)
         if isinstance(found, VmwardError):
             raise found
         return found

@@ -15,7 +15,7 @@ from concurrent.futures import wait as await_calls
 from typing import Any, Callable
 
 from .._crew import Crew, within
-from .._errors import TimedOut, VmwardError
+from .._errors import TimedOut, VmwardError, attempt
 from .._hypervisor import Pending
 from .._model import VmRef, printable
 from .._wait import poll_all, still_running
@@ -240,7 +240,7 @@ class Tasks:
 
 def has_ended(item: Pending, outcome: dict[str, VmwardError | None]) -> bool:
     try:
-        if not item.poll():
+        if not attempt(item.what, item.poll):
             return False
         outcome[item.vm.id] = None
     except VmwardError as exc:
