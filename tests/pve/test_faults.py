@@ -317,5 +317,5 @@ def test_a_redirect_is_not_followed(bench: ProxmoxBench) -> None:
     bench.pve.elsewhere.add(f"/qemu/{vm_id}/pending")
     with bench.cluster.counted() as calls:
         (outcome,) = bench.do(Info(), vm_id)
-    assert "it answers HTTP 302 and points elsewhere" in outcome.msg
+    assert "it answers HTTP 307 and points elsewhere" in outcome.msg
     assert calls["GET /nodes/pve1/qemu/N/pending"] == 1

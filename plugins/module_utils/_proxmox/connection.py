@@ -121,11 +121,10 @@ class Connection:
             )
 
         def connect() -> Any:
-            api = ProxmoxAPI(
-                self.host, port=self.options["port"], verify_ssl=verify, timeout=(CONNECT, ANSWER), **self.login
-            )
-            former = api._store["session"]
-            api._store["session"] = Session(api._store["base_url"], former.auth, verify, (CONNECT, ANSWER), AT_ONCE)
+            api = ProxmoxAPI(self.host, port=self.options["port"], user="", token_name="", token_value="")
+            url = api._store["base_url"]
+            session = api._store["session"] = Session(url, self.login, verify, (CONNECT, ANSWER), AT_ONCE)
+            session.identity("GET")
             return api
 
         return self._worded("log in", None, connect)
