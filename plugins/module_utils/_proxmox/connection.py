@@ -8,6 +8,7 @@ Sources: U(https://pve.proxmox.com/wiki/Proxmox_VE_API), U(https://proxmoxer.git
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -81,6 +82,8 @@ class Connection:
         self.host = str(options["host"])
         self.closing = threading.Event()
         self.crew = Crew(AT_ONCE)
+        self.end = math.inf  # of the task, and what it needs after it, by time.monotonic()
+        self.readers: dict[str, Crew] = {}  # by node: one that hangs holds up no other's readings, and no cut
         self._log_in_again = threading.Lock()
         self.login = self._who()
         self.api = self._log_in()
@@ -128,6 +131,9 @@ class Connection:
             return api
 
         return self._worded("log in", None, connect)
+
+    def reader(self, node: str) -> Crew:
+        return self.readers.setdefault(node, Crew(AT_ONCE))
 
     def call(self, what: str, vm: VmRef | None, method: str, path: str, **values: Any) -> Any:
         """One request. A ticket that has expired is renewed once; the request was then not taken."""
@@ -211,7 +217,8 @@ class Connection:
     def close(self) -> None:
         """Nothing waits any longer. A ticket ends by itself; PVE has no log-out."""
         self.closing.set()
-        self.crew.dismiss()
+        for crew in (self.crew, *list(self.readers.values())):
+            crew.dismiss()
         self.api._store["session"].close()
 
 
