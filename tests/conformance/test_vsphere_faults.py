@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils import _module
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
     AuthFailed,
     NotFound,
@@ -131,6 +133,25 @@ def test_a_vm_that_is_deleted_while_its_task_is_awaited_is_its_own_failure_alone
     ended = hypervisor.wait(pending, 30)
     assert isinstance(ended[gone], NotFound)
     assert ended[left] is None
+
+
+def test_waiting_for_one_vms_task_forgets_no_others(vsphere: VsphereBench) -> None:
+    """As when VMs of one vCenter are found late: two threads then work on it."""
+    ids = vsphere.create("a"), vsphere.create("b")
+    hypervisor: Any = vsphere.hypervisor
+    vms = [hypervisor.read([vm_id])[vm_id] for vm_id in ids]
+    one, other = [[hypervisor.submit_pause(vm)] for vm in vms]
+    assert hypervisor.wait(one, 30) == {ids[0]: None}
+    assert hypervisor.wait(other, 30) == {ids[1]: None}
+
+
+def test_two_threads_wait_for_tasks_of_one_vcenter(vsphere: VsphereBench) -> None:
+    ids = vsphere.create("a"), vsphere.create("b")
+    vsphere.slow(ids[0], 3)
+    hypervisor: Any = vsphere.hypervisor
+    vms = [hypervisor.read([vm_id])[vm_id] for vm_id in ids]
+    waits = [apart(partial(hypervisor.wait, [hypervisor.submit_pause(vm)], 30)) for vm in vms]
+    assert [one.result(40) for one in waits] == [{vm_id: None} for vm_id in ids]
 
 
 def test_a_surprise_in_one_vms_call_is_its_own_failure_alone(vsphere: VsphereBench) -> None:
