@@ -56,7 +56,7 @@ def secrets_of(entries: Any) -> set[str]:
                 if option.get("no_log"):
                     told = [given.get(key), *(os.environ.get(name) for name in option.get("fallback", (None, []))[1])]
                     found.update(str(value) for value in told if value)
-    return found
+    return found | {value.strip() for value in found if value.strip()}  # a message may quote it without its line end
 
 
 def warnings_of(entries: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,13 @@ from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils import _module
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import AuthFailed, TaskFailed, VmwardError
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
+    AuthFailed,
+    NotFound,
+    TaskFailed,
+    VmwardError,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -107,6 +115,79 @@ def test_a_log_in_that_is_refused_in_the_middle_is_tried_once(vsphere: VsphereBe
     vsphere.hypervisor.close()
     vsphere.hypervisor = connect("hv1", vsphere.entry)
     assert not any(outcome.failed for outcome in vsphere.do(SEAL, *ids))
+
+
+def test_a_vm_that_is_deleted_while_its_task_is_awaited_is_its_own_failure_alone(
+    vsphere: VsphereBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After somebody's task on it: whether that was ours is read of a VM that vSphere leaves out of its answer."""
+    gone, left = vsphere.create("a"), vsphere.create("b")
+    hypervisor: Any = vsphere.hypervisor
+    ref, other = (hypervisor.read([vm_id])[vm_id].ref for vm_id in (gone, left))
+    vm = hypervisor.read([gone])[gone]
+    monkeypatch.setattr(hypervisor, "_properties", lambda _moids, _detail: {})
+    pending = [
+        hypervisor.tasks.start(ref, "revert", lambda: hypervisor._now(vm)),
+        hypervisor.tasks.start(other, "suspend", hypervisor.machine(other).SuspendVM_Task),
+    ]
+    ended = hypervisor.wait(pending, 30)
+    assert isinstance(ended[gone], NotFound)
+    assert ended[left] is None
+
+
+def test_waiting_for_one_vms_task_forgets_no_others(vsphere: VsphereBench) -> None:
+    """As when VMs of one vCenter are found late: two threads then work on it."""
+    ids = vsphere.create("a"), vsphere.create("b")
+    hypervisor: Any = vsphere.hypervisor
+    vms = [hypervisor.read([vm_id])[vm_id] for vm_id in ids]
+    one, other = [[hypervisor.submit_pause(vm)] for vm in vms]
+    assert hypervisor.wait(one, 30) == {ids[0]: None}
+    assert hypervisor.wait(other, 30) == {ids[1]: None}
+
+
+def test_two_threads_wait_for_tasks_of_one_vcenter(vsphere: VsphereBench) -> None:
+    ids = vsphere.create("a"), vsphere.create("b")
+    vsphere.slow(ids[0], 3)
+    hypervisor: Any = vsphere.hypervisor
+    vms = [hypervisor.read([vm_id])[vm_id] for vm_id in ids]
+    waits = [apart(partial(hypervisor.wait, [hypervisor.submit_pause(vm)], 30)) for vm in vms]
+    assert [one.result(40) for one in waits] == [{vm_id: None} for vm_id in ids]
+
+
+def test_a_surprise_in_one_vms_call_is_its_own_failure_alone(vsphere: VsphereBench) -> None:
+    ids = vsphere.create("a"), vsphere.create("b")
+    hypervisor: Any = vsphere.hypervisor
+    one, other = (hypervisor.read([vm_id])[vm_id].ref for vm_id in ids)
+    pending = [
+        hypervisor.tasks.start(one, "suspend", {}.popitem),
+        hypervisor.tasks.start(other, "suspend", hypervisor.machine(other).SuspendVM_Task),
+    ]
+    ended = hypervisor.wait(pending, 30)
+    assert "Cannot suspend" in str(ended[one.id])
+    assert ended[other.id] is None
+
+
+@pytest.mark.parametrize("kind", [ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLError])
+def test_a_handshake_that_breaks_off_is_no_refusal(
+    vsphere: VsphereBench, monkeypatch: pytest.MonkeyPatch, kind: type[ssl.SSLError]
+) -> None:
+    """Neither of the certificate nor of the log-in: the next call logs in again."""
+    vm_id = vsphere.create("a")
+    stub = vsphere.hypervisor.link.stub  # type: ignore[attr-defined]
+    invoke, broken = stub.InvokeMethod, [kind(8, "EOF occurred in violation of protocol")]
+
+    def breaking(mo: Any, info: Any, args: Any, outer: Any = None) -> Any:
+        if info.wsdlName == "Login" and broken:
+            raise broken.pop()
+        return invoke(mo, info, args, outer)
+
+    monkeypatch.setattr(stub, "InvokeMethod", breaking)
+    vsphere.hypervisor.refs()
+    vsphere.expire()
+    with pytest.raises(TaskFailed, match="Cannot log in on hv1: the connection to .* failed"):
+        vsphere.hypervisor.read([vm_id])
+    assert not broken
+    assert not any(outcome.failed for outcome in vsphere.do(SEAL, vm_id))
 
 
 @pytest.mark.parametrize("skip", [0, 1], ids=["list", "read"])

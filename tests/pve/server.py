@@ -69,7 +69,7 @@ class Pve(FakePve):
                 await asyncio.sleep(0.05)
         answer: web.Response = await handler(request)
         if any(request.path.endswith(end) for end in self.elsewhere):
-            raise web.HTTPFound("/elsewhere")
+            raise web.HTTPTemporaryRedirect("/elsewhere")
         for end, times in self.truncate.items():
             if times > 0 and request.path.endswith(end):
                 self.truncate[end] = times - 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
@@ -21,7 +22,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
-from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import connection
+from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import connection, session
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
@@ -31,6 +32,7 @@ from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET, Cluster, make_certificates
 from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, WAIVED, take
 
+PERSON = {"token_id": None, "token_secret": None, "user": "root@pam", "password": "secret"}
 PAUSED = SetPower("paused", False, 0, {})
 
 
@@ -101,13 +103,73 @@ def test_half_a_log_in(cluster: Cluster, change: dict[str, Any], part: str) -> N
     assert part in refused(cluster.entry, **change)
 
 
+@pytest.mark.parametrize("option", ["token_secret", "password", "token_id", "user"])
+@pytest.mark.parametrize("spoilt", ["{}\n", " {}", "{}\t", "{}\x7f", "{0}\r\n{0}"], ids=repr)
+def test_a_log_in_with_a_line_end_is_refused_without_showing_it(cluster: Cluster, option: str, spoilt: str) -> None:
+    """An HTTP header that holds one is refused by the client, which quotes the whole header."""
+    entry = cluster.entry if option.startswith("token") else {**cluster.entry, **PERSON, "password": "hunter2"}
+    sentence = refused(entry, **{option: spoilt.format(entry[option])})
+    assert sentence.startswith(f"AuthFailed: Cannot log in to pve: {option} begins or ends with white space")
+    assert cluster.pve.requests == []
+
+
+@pytest.mark.parametrize("kind", [ValueError, UnicodeError])
+def test_an_error_that_quotes_a_header_is_told_without_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, kind: type[ValueError]
+) -> None:
+    def quoting(*_args: Any, **_named: Any) -> None:
+        raise kind(f"Invalid header value b'PVEAPIToken={SECRET}'")
+
+    monkeypatch.setattr(urllib3.HTTPSConnectionPool, "urlopen", quoting)
+    assert f"the connection to 127.0.0.1 failed ({kind.__name__})" in refused(cluster.entry)
+
+
 def test_a_ticket_instead_of_a_token(cluster: Cluster) -> None:
-    entry = {**cluster.entry, "token_id": None, "token_secret": None, "user": "root@pam", "password": "secret"}
+    entry = {**cluster.entry, **PERSON}
     cluster.pve.add_vm(100, "desk1")
     hypervisor = connect("pve", {"proxmox": entry})
     cluster.pve.revoke_tickets()  # expired in the middle: renewed once
     assert [ref.name for ref in hypervisor.refs()] == ["desk1"]
     assert "refused root@pam" in refused(entry, password="hunter2")
+
+
+def test_a_log_in_is_not_sent_on(cluster: Cluster) -> None:
+    """A redirect would carry the password elsewhere."""
+    cluster.pve.elsewhere.add("/access/ticket")
+    assert "it answers HTTP 307 and points elsewhere" in refused(cluster.entry, **PERSON)
+    assert not any(path.endswith("/elsewhere") for _method, path, _body in cluster.pve.requests)
+
+
+def test_a_log_in_goes_by_no_proxy_of_the_environment(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    connect("pve", {"proxmox": {**cluster.entry, **PERSON}}).refs()
+
+
+def test_a_ticket_is_renewed_before_it_ends(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    hypervisor = connect("pve", {"proxmox": {**cluster.entry, **PERSON}})
+    with cluster.counted() as calls:
+        hypervisor.refs()
+        assert calls["POST /access/ticket"] == 0
+        monkeypatch.setattr(session, "RENEWED", -1.0)
+        hypervisor.link.api._store["session"].ends = 0.0  # type: ignore[attr-defined]
+        hypervisor.refs()
+    assert calls["POST /access/ticket"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("status", "html", "part"),
+    [(595, False, "it answers HTTP 595 to the log-in"), (200, True, "its answer to the log-in is not Proxmox VE's")],
+)
+def test_a_log_in_that_meets_no_proxmox_ve_is_not_called_refused(
+    cluster: Cluster, status: int, html: bool, part: str
+) -> None:
+    cluster.pve.fail("POST", "/access/ticket", status, "<html>Log in</html>", html=html)
+    sentence = refused(cluster.entry, **PERSON)
+    assert part in sentence
+    assert "NoAnswer: Cannot log in on pve" in sentence
 
 
 def test_a_host_that_is_not_there(cluster: Cluster, quick: None) -> None:

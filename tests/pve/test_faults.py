@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     VmwardError,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
@@ -263,6 +265,29 @@ def test_a_node_that_stops_answering_is_not_waited_for_by_every_vm(bench: Proxmo
     assert any("its node pve2 does not answer" in str(answer[vm_id]) for vm_id in far)
 
 
+def test_a_node_that_hangs_leaves_no_other_nodes_vm_uncut(bench: ProxmoxBench) -> None:
+    """Nor does it take the whole time of the task, or all calls that may be under way."""
+    far = [bench.create(f"far{number}", node="pve2") for number in range(10)]
+    near = bench.create("near")
+    bench.hypervisor.refs()
+    for path in ("pending", "firewall/options", "firewall/ipset", "status/current"):
+        bench.pve.hang.update({f"/nodes/pve2/qemu/{vm_id}/{path}": 60.0 for vm_id in far})
+    deadline = 12.0
+    bench.hypervisor.until(time.monotonic() + deadline + LAST)
+    outcomes = bench.do(SEAL, *far, near, deadline=deadline)
+    assert [outcome.failed for outcome in outcomes] == [True] * 10 + [False]
+    assert "no whole answer in 6 s. Look at its node pve2" in outcomes[0].msg
+    assert bench.pve.vm(int(near)).config["net0"].endswith("link_down=1")
+
+
+@pytest.mark.parametrize(("left", "most"), [(1000, 120), (20, 10), (5, 4), (3, 4), (-1, 8)])
+def test_a_read_answers_before_it_is_given_up(bench: ProxmoxBench, left: float, most: float) -> None:
+    bench.hypervisor.until(time.monotonic() + left + LAST)
+    patience = bench.hypervisor.patience_to_read()  # type: ignore[attr-defined]
+    assert patience == pytest.approx(most, abs=0.5)
+    assert patience < max(left, FIRST if left > 0 else LAST)
+
+
 def test_a_node_that_misses_some_calls_is_not_taken_for_lost(bench: ProxmoxBench) -> None:
     ids = [bench.create(f"desk{number}") for number in range(30)]
     for vm_id in ids[:3]:
@@ -317,5 +342,5 @@ def test_a_redirect_is_not_followed(bench: ProxmoxBench) -> None:
     bench.pve.elsewhere.add(f"/qemu/{vm_id}/pending")
     with bench.cluster.counted() as calls:
         (outcome,) = bench.do(Info(), vm_id)
-    assert "it answers HTTP 302 and points elsewhere" in outcome.msg
+    assert "it answers HTTP 307 and points elsewhere" in outcome.msg
     assert calls["GET /nodes/pve1/qemu/N/pending"] == 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
@@ -32,6 +32,33 @@ def test_a_locked_vm_gets_firewall_and_link_meanwhile_and_is_cut_when_the_lock_e
     assert bench.vm(vm_id).note is not None
     bench.pve.unlock(int(vm_id))
     assert bench.one(SEAL, vm_id).after["isolation"] == "sealed"
+
+
+def test_a_locked_vm_gets_the_forensic_firewall_meanwhile(bench: ProxmoxBench) -> None:
+    """Also in a second run, which finds the note of the first, and would take the links down before all else."""
+    vm_id = bench.create("desk1")
+    bench.pve.snapshot_lock(int(vm_id), "backup")
+    bench.pve.fail("PUT", f"/qemu/{vm_id}/firewall/options", 500, "disk full", times=1)
+    (outcome,) = bench.do(FORENSIC, vm_id)
+    assert "its firewall could not be set" in outcome.msg
+    (outcome,) = bench.do(FORENSIC, vm_id)
+    assert outcome.failed
+    assert "VM is locked (backup)" in outcome.msg
+    firewall = bench.pve.firewall_config("vm", vmid=int(vm_id))
+    assert [firewall["options"].get(key) for key in ("enable", "policy_in", "policy_out")] == [1, "DROP", "DROP"]
+    assert [rule.get("source") for rule in firewall["rules"]] == ["192.0.2.1", None, None]
+    bench.pve.unlock(int(vm_id))
+    assert bench.one(FORENSIC, vm_id).after["isolation"] == "forensic"
+
+
+def test_a_held_vm_gets_other_collectors_though_it_is_locked(bench: ProxmoxBench) -> None:
+    """The former collector is shut out at once; the lock is only in the way of the links."""
+    vm_id = bench.create("desk1")
+    bench.one(FORENSIC, vm_id)
+    bench.pve.snapshot_lock(int(vm_id), "backup")
+    bench.do(SetIsolation(Isolation.FORENSIC, "2026-1", [Collector("192.0.2.9", 443)]), vm_id)
+    rules = bench.pve.firewall_config("vm", vmid=int(vm_id))["rules"]
+    assert [rule["source"] for rule in rules if rule.get("source")] == ["192.0.2.9"]
 
 
 def test_without_the_right_to_the_monitor_the_firewall_holds_alone(bench: ProxmoxBench) -> None:

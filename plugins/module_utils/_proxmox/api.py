@@ -43,6 +43,9 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         super().__init__(name, Connection(name, options))
         self.one_time("rights", lambda: self.link.call("log in", None, "get", "access/permissions"))
 
+    def until(self, end: float) -> None:
+        self.link.end = end
+
     def capabilities(self) -> frozenset[Capability]:
         have = set(Capability) - LACKS
         if not self.link.options.get("quarantine"):

@@ -8,6 +8,7 @@ Sources: U(https://pve.proxmox.com/wiki/Proxmox_VE_API), U(https://proxmoxer.git
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -32,6 +33,7 @@ CONNECT, ANSWER = 10.0, 40.0  # seconds; PVE itself waits 10 s for a lock and 30
 AT_ONCE = 16  # calls under way; pveproxy queues what is more than its workers
 NODE_AWAY = (503, 595, 596, 597, 598, 599)  # the node asked cannot reach the VM's node
 TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SEGMENT = re.compile(r"[A-Za-z0-9_.:@!~+-]*")
 
 
@@ -80,6 +82,8 @@ class Connection:
         self.host = str(options["host"])
         self.closing = threading.Event()
         self.crew = Crew(AT_ONCE)
+        self.end = math.inf  # of the task, and what it needs after it, by time.monotonic()
+        self.readers: dict[str, Crew] = {}  # by node: one that hangs holds up no other's readings, and no cut
         self._log_in_again = threading.Lock()
         self.login = self._who()
         self.api = self._log_in()
@@ -87,6 +91,14 @@ class Connection:
     def _who(self) -> dict[str, Any]:
         """The log-in options of proxmoxer: a token, or a user with a password."""
         told = self.options
+        for option in ("token_id", "token_secret", "user", "password"):
+            value = told.get(option) or ""
+            if value != value.strip() or CONTROL.search(value):
+                raise AuthFailed(
+                    f"Cannot log in to {self.name}: {option} begins or ends with white space, or holds a control "
+                    "character such as the end of a line. Write it without (in YAML with |- instead of |, in a shell "
+                    "with printf %s instead of echo)."
+                )
         if told.get("token_id"):
             found = TOKEN.fullmatch(told["token_id"])
             if not found or not told.get("token_secret"):
@@ -112,14 +124,16 @@ class Connection:
             )
 
         def connect() -> Any:
-            api = ProxmoxAPI(
-                self.host, port=self.options["port"], verify_ssl=verify, timeout=(CONNECT, ANSWER), **self.login
-            )
-            former = api._store["session"]
-            api._store["session"] = Session(api._store["base_url"], former.auth, verify, (CONNECT, ANSWER), AT_ONCE)
+            api = ProxmoxAPI(self.host, port=self.options["port"], user="", token_name="", token_value="")
+            url = api._store["base_url"]
+            session = api._store["session"] = Session(url, self.login, verify, (CONNECT, ANSWER), AT_ONCE)
+            session.identity("GET")
             return api
 
         return self._worded("log in", None, connect)
+
+    def reader(self, node: str) -> Crew:
+        return self.readers.setdefault(node, Crew(AT_ONCE))
 
     def call(self, what: str, vm: VmRef | None, method: str, path: str, **values: Any) -> Any:
         """One request. A ticket that has expired is renewed once; the request was then not taken."""
@@ -182,8 +196,9 @@ class Connection:
         except requests.exceptions.ReadTimeout as exc:
             raise NoAnswer(f"{start}: {self.host} took the request and has not answered for {ANSWER:g} s.") from exc
         except (requests.exceptions.RequestException, OSError, ValueError) as exc:
+            told = type(exc).__name__ if isinstance(exc, ValueError) else reason(exc)  # it may quote a header
             raise NoAnswer(
-                f"{start}: the connection to {self.host} failed ({printable(reason(exc), 200)}). Check that pveproxy "
+                f"{start}: the connection to {self.host} failed ({printable(told, 200)}). Check that pveproxy "
                 "runs there, and host and port."
             ) from exc
 
@@ -202,7 +217,8 @@ class Connection:
     def close(self) -> None:
         """Nothing waits any longer. A ticket ends by itself; PVE has no log-out."""
         self.closing.set()
-        self.crew.dismiss()
+        for crew in (self.crew, *list(self.readers.values())):
+            crew.dismiss()
         self.api._store["session"].close()
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable
 
+from .._crew import Crew
 from .._errors import AuthFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
 from .._hypervisor import Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
@@ -28,6 +29,8 @@ PARTS = {
 }
 STATUS = "/status/current"
 READ_AT_MOST = 120.0  # seconds for one bulk read
+FIRST, LAST = 4.0, 8.0  # seconds that it has when the task's time runs out, and when it is over: less than is waited
+AFTER = 10.0  # seconds by which the end that is told lies behind that of the task
 SKEW = 300  # seconds by which the clocks of controller and node may differ
 CARRYING = ("qmsuspend", "qmigrate", "qmremotemigrate", "hamigrate", "qmrollback")  # tasks that may bring memory back
 
@@ -46,29 +49,41 @@ class Reading(Places):
     # How
 
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
-        end = time.monotonic() + READ_AT_MOST
+        at_most = self.patience_to_read()
+        end = time.monotonic() + at_most
         if any(vm_id not in self.rows for vm_id in ids):
             self.locate()
         with self.lock:
             self.silent.clear()
             for key in [key for key in self.once if key.startswith("now ")]:
                 del self.once[key]
-        statuses = {node: self.link.crew.submit(listed) for node, listed in self._listings(ids).items()}
+        statuses = {node: self.link.reader(node).submit(listed) for node, listed in self._listings(ids).items()}
         parts = {vm_id: self._parts(vm_id, statuses) for vm_id in ids}
-        jobs = {vm_id: self.link.crew.submit(partial(self._read, vm_id, detail, parts[vm_id])) for vm_id in ids}
+        jobs = {vm_id: self._reader(vm_id).submit(partial(self._read, vm_id, detail, parts[vm_id])) for vm_id in ids}
         answer: dict[str, Vm | VmwardError] = {}
         for vm_id, job in jobs.items():
             try:
-                answer[vm_id] = attempt(f"judge {vm_id}", self._result_of, job, vm_id, end)
+                answer[vm_id] = attempt(f"judge {vm_id}", self._result_of, job, vm_id, end, at_most)
             except VmwardError as exc:
                 answer[vm_id] = exc
         return answer
 
-    def _result_of(self, job: Future[Vm], vm_id: str, end: float) -> Vm:
+    def patience_to_read(self) -> float:
+        """Half the time that the task has left: what has been read by then can still be cut."""
+        left = self.link.end - AFTER - time.monotonic()
+        return min(READ_AT_MOST, max(left / 2, FIRST)) if left > 0 else LAST
+
+    def _reader(self, vm_id: str) -> Crew:
+        return self.link.reader(str(self.rows.get(vm_id, {}).get("node", "")))
+
+    def _result_of(self, job: Future[Vm], vm_id: str, end: float, at_most: float) -> Vm:
         try:
             return job.result(max(end - time.monotonic(), 0.0))
         except FutureTimeout as exc:
-            raise TimedOut(f"Cannot read {vm_id} on {self.name}: no whole answer in {READ_AT_MOST:g} s.") from exc
+            raise TimedOut(
+                f"Cannot read {vm_id} on {self.name}: no whole answer in {at_most:.0f} s. Look at its node "
+                f"{self.rows.get(vm_id, {}).get('node', '')}, block its switch port if it must be cut, and run again."
+            ) from exc
 
     def _listings(self, ids: Sequence[str]) -> dict[str, Callable[[], dict[str, Any]]]:
         """One list for each node that holds several of the VMs: it tells every VM's state at once."""
@@ -91,7 +106,8 @@ class Reading(Places):
             return {}
         listed = statuses.get(str(row["node"]))
         wanted = PARTS if listed else {**PARTS, STATUS: "read"}
-        parts = {path: self.link.crew.submit(partial(self._part, vm_id, what, path)) for path, what in wanted.items()}
+        reader = self._reader(vm_id)
+        parts = {path: reader.submit(partial(self._part, vm_id, what, path)) for path, what in wanted.items()}
         return {**parts, **({"listed": listed} if listed else {})}
 
     def _part(self, vm_id: str, what: str, path: str) -> Any:

@@ -3,25 +3,29 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What proxmoxer asks of a session of requests, without what only browsers need: half the processor time of a call.
 
-No cookie is kept, no redirect followed, and of the environment (proxies, .netrc) nothing is used.
+The log-in goes through it too: no redirect is followed, and of the environment (proxies, .netrc) nothing is used.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
+import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 try:
     import requests
     import urllib3
+    from proxmoxer.core import AuthenticationError
 except ImportError:  # told as a sentence by who wants a connection
     pass
 
-COOKIE = "PVEAuthCookie"
+RENEWED = 3600.0  # seconds after which a new ticket is asked for; PVE takes one for two hours
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,17 @@ class Answer:
         return self.content.decode("utf-8", "replace")
 
 
-@dataclass
-class Call:
-    """The part of a request to which proxmoxer adds its log-in."""
-
-    method: str
-    headers: dict[str, str] = field(default_factory=dict)
-    cert: Any = None
-
-
 class Session:
     """Connections to one host, kept open and shared by all threads; its errors are those of requests."""
 
-    def __init__(self, url: str, auth: Any, verify: Any, timeout: tuple[float, float], at_once: int) -> None:
+    def __init__(
+        self, url: str, login: Mapping[str, str], verify: Any, timeout: tuple[float, float], at_once: int
+    ) -> None:
         parts = urlsplit(url)
-        self.auth = auth
+        self.login, self.base = login, parts.path
+        self.ticket: Mapping[str, str] = {}
+        self.ends = 0.0  # of the ticket, by time.monotonic()
+        self.lock = threading.Lock()
         self.pool = urllib3.HTTPSConnectionPool(
             str(parts.hostname),
             parts.port,
@@ -66,15 +66,43 @@ class Session:
     def request(
         self, method: str, url: str, data: Mapping[str, Any] | None = None, params: Mapping[str, Any] | None = None
     ) -> Answer:
-        call = self.auth(Call(method, {"Accept": "application/json", "Connection": "keep-alive"}))
-        ticket, _csrf = self.auth.get_tokens()
-        if ticket:
-            call.headers["Cookie"] = f"{COOKIE}={ticket}"
+        target = urlsplit(url).path + (f"?{urlencode(params, doseq=True)}" if params else "")
+        return self._asked(method, target, data, self.identity(method))
+
+    def identity(self, method: str) -> dict[str, str]:
+        """The headers by which PVE knows who calls."""
+        if "password" not in self.login:
+            return {"Authorization": "PVEAPIToken={user}!{token_name}={token_value}".format(**self.login)}
+        with self.lock:
+            if time.monotonic() >= self.ends:
+                self.ticket = self._new_ticket()
+                self.ends = time.monotonic() + RENEWED
+            ticket = self.ticket
+        csrf = {"CSRFPreventionToken": ticket["CSRFPreventionToken"]} if method.upper() != "GET" else {}
+        return {"Cookie": f"PVEAuthCookie={ticket['ticket']}", **csrf}
+
+    def _new_ticket(self) -> dict[str, str]:
+        who = {"username": self.login["user"], "password": self.login["password"]}
+        got = self._asked("POST", f"{self.base}/access/ticket", who, {})
+        if got.status_code == 401:
+            raise AuthenticationError("the log-in is refused")
+        if got.status_code != 200:
+            raise requests.exceptions.ConnectionError(f"it answers HTTP {got.status_code} to the log-in")
+        try:
+            told = json.loads(got.text)["data"]
+            ticket = {key: str(told[key]) for key in ("ticket", "CSRFPreventionToken")}
+        except (ValueError, KeyError, TypeError) as exc:
+            raise requests.exceptions.ConnectionError("its answer to the log-in is not Proxmox VE's") from exc
+        if told.get("NeedTFA"):
+            raise AuthenticationError("a second factor is wanted")
+        return ticket
+
+    def _asked(self, method: str, target: str, data: Mapping[str, Any] | None, identity: Mapping[str, str]) -> Answer:
+        headers = {"Accept": "application/json", "Connection": "keep-alive", **identity}
         body = urlencode(data, doseq=True) if data else None
         if body:
-            call.headers["Content-Type"] = "application/x-www-form-urlencoded"
-        target = urlsplit(url).path + (f"?{urlencode(params, doseq=True)}" if params else "")
-        got = self._sent(method, target, body, call.headers)
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        got = self._sent(method, target, body, headers)
         if 300 <= got.status < 400:
             raise requests.exceptions.TooManyRedirects(f"it answers HTTP {got.status} and points elsewhere")
         return Answer(got.status, str(got.reason or ""), got.data)

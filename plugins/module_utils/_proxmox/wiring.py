@@ -101,16 +101,18 @@ class WiringVerbs(Work):
             return convert.rewired(value, was_down, quarantine)
 
         def isolate() -> None:
+            lives: dict[str, str] = {}
             if vm.note and mode is Isolation.FORENSIC:
                 lives = {nic.id: self.seen[vm.ref.id].live(nic.id) for nic in vm.nics if convert.NET.match(nic.id)}
-                self._down_before_up(vm.ref, "isolate", {key: cut(key, live) for key, live in lives.items() if live})
-            self._isolate(vm.ref, mode, collectors, cut)
+            first = {key: cut(key, live) for key, live in lives.items() if live}
+            self._isolate(vm.ref, mode, collectors, cut, first)
 
         return self.fired(vm.ref, "isolate", isolate)
 
     def _isolate(
-        self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector], cut: Callable[[str, str], str]
-    ) -> None:
+        self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector], cut: Callable[[str, str], str],
+        first: Mapping[str, str],
+    ) -> None:  # fmt: skip
         def changes() -> dict[str, str]:
             seen = self.seen[vm.id]
             sides = {
@@ -123,6 +125,7 @@ class WiringVerbs(Work):
             told = self._second_layer(vm, mode, collectors)
             return " ".join([told, self._links_by_monitor(vm) if mode is Isolation.SEALED else ""]).strip()
 
+        self._down_before_up(vm, "isolate", first, when_locked)
         self._change_nics(vm, "isolate", changes, when_locked)
         told = self._second_layer(vm, mode, collectors)
         if told:
@@ -209,12 +212,14 @@ class WiringVerbs(Work):
             changes()  # what cannot be restored is told before anything is
             if firewall is not None:
                 self._restore_firewall(vm.ref, firewall)
-            self._down_before_up(vm.ref, "reconnect", nets)
+            self._down_before_up(vm.ref, "reconnect", nets, lambda _exc: "")
             self._change_nics(vm.ref, "reconnect", changes, lambda _exc: "")
 
         return self.fired(vm.ref, "reconnect", reconnect)
 
-    def _down_before_up(self, vm: VmRef, what: str, wanted: Mapping[str, str]) -> None:
+    def _down_before_up(
+        self, vm: VmRef, what: str, wanted: Mapping[str, str], when_locked: Callable[[Rejected], str]
+    ) -> None:
         """Where a seal met a lock, QEMU may hold a link down that the configuration calls up.
 
         Proxmox VE turns to QEMU only when that changes: what shall be up goes down in the configuration first.
@@ -226,7 +231,7 @@ class WiringVerbs(Work):
             return {key: convert.rewired(live, down=True) for key, live in up.items()}
 
         if changes():
-            self._change_nics(vm, what, changes, lambda _exc: "")
+            self._change_nics(vm, what, changes, when_locked)
             self.see_again(vm)
 
     def _restore_firewall(self, vm: VmRef, former: Mapping[str, Any]) -> None:

@@ -121,13 +121,14 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
         self.networks = networks_of(found, self.link.options["forensic_network"])
         uuids = Counter(props.get("config.instanceUuid") for _obj, props in machines)
         folders = {obj._moId: props for obj, props in found if isinstance(obj, (vim.Folder, vim.Datacenter))}
-        refs = []
+        refs, moids = [], {}
         for obj, props in machines:
             uuid = props.get("config.instanceUuid")
             vm_id = uuid if uuid and uuids[uuid] == 1 else obj._moId  # a copied VM may carry its original's
-            self._moids[vm_id] = obj._moId
+            moids[vm_id] = obj._moId
             aliases = (obj._moId, convert.path_of(props, folders))
             refs.append(VmRef(self.name, vm_id, convert.unquoted(props.get("name", obj._moId)), aliases))
+        self._moids = moids  # at once: another thread may be looking a VM up
         return tuple(refs)
 
     def inventory(self, paths: Mapping[Any, list[str]]) -> list[tuple[Any, Props]]:
@@ -156,7 +157,6 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
             except NotFound:
                 if not left:
                     raise
-                self._moids.clear()
                 self.refs()
         raise TaskFailed(f"Cannot {what} on {self.name}: they vanish faster than they can be read. Run again.")
 

@@ -57,9 +57,11 @@ class ChangeVerbs:
         Where a task does not say what it works on, ``reached`` tells whether it was this one; if not, ours follows it.
         """
         moid = self.machine(vm.ref)._moId
-        if self._running is None:
-            self._running = self._of_those_left("look for running tasks", list(self.props), self._tasks_running)
-        running = self._running.pop((moid, kind), None)
+        tasks = self._running
+        if tasks is None:  # also when another thread has read anew meanwhile
+            tasks = self._of_those_left("look for running tasks", list(self.props), self._tasks_running)
+            self._running = tasks
+        running = tasks.pop((moid, kind), None)
         first = [*before, calls[0]]
         if running is not None:
             first = [lambda: running]
@@ -72,7 +74,8 @@ class ChangeVerbs:
         return bool(self.state_of(task)[0] == "success")
 
     def _now(self, vm: Vm) -> Vm:
-        found = self._one(vm.ref.id, self._properties([self._moids[vm.ref.id]], TREE)[self._moids[vm.ref.id]], TREE)
+        moid = self.machine(vm.ref)._moId
+        found = self._one(vm.ref.id, self._properties([moid], TREE).get(moid, {}), TREE)
         if isinstance(found, VmwardError):
             raise found
         return found

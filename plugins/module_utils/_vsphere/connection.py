@@ -140,7 +140,7 @@ class Connection:
             attempt(lambda: self.content.sessionManager.Login(self.options["username"], self.options["password"], None))
         except (vmodl.MethodFault, *LOST) as exc:
             error = self.sentence(exc, "log in", None)
-            self.refused = error if isinstance(error, AuthFailed) else None
+            self.refused = error if isinstance(exc, vim.fault.InvalidLogin) else None
             raise error from exc
         self.generation += 1
 
@@ -186,8 +186,8 @@ class Connection:
         """Cannot <operation> <vm> (<id>) on <hypervisor>: <cause>. <what to do>."""
         server = server or f"{self.host}:{self.port}"
         start = f"Cannot {self._start(what, vm)}"
-        if isinstance(exc, ssl.SSLError):
-            advice = ADVICE.get(getattr(exc, "verify_code", 0), SIGNED)
+        if isinstance(exc, ssl.SSLCertVerificationError):  # another error of TLS is a broken connection
+            advice = ADVICE.get(exc.verify_code, SIGNED)
             return AuthFailed(
                 f"{start}: the certificate of {server.rpartition(':')[0]} is not trusted "
                 f"({printable(str(exc), 200).rstrip('.')}). {advice}"

@@ -52,13 +52,14 @@ class DiskVerbs:
 
     def _others(self, vm: Vm) -> dict[str, str]:
         """The image files of all other VMs and templates, each with the name of one that has it."""
-        if self._images is None:
+        known = self._images
+        if known is None:
             paths = {vim.VirtualMachine: ["name", "config.hardware.device", "layoutEx.file"]}
             found = self.link.call("list the disks of all VMs", None, lambda: self.inventory(paths))
             machines = [(obj._moId, props) for obj, props in found if isinstance(obj, vim.VirtualMachine)]
-            self._images = {moid: images_of(self.name, moid, props) for moid, props in machines}
+            known = self._images = {moid: images_of(self.name, moid, props) for moid, props in machines}
         mine = self.machine(vm.ref)._moId
-        return {path: who for moid, images in self._images.items() if moid != mine for path, who in images.items()}
+        return {path: who for moid, images in known.items() if moid != mine for path, who in images.items()}
 
     def _give_up(self, vm: Vm, disks: set[str], own: list[str]) -> list[Call]:
         """Take disks off the VM, their files kept; then remove those of its own, the topmost first."""

@@ -8,14 +8,15 @@ Source: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/v
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as await_calls
 from typing import Any, Callable
 
 from .._crew import Crew, within
-from .._errors import TimedOut, VmwardError
+from .._errors import TimedOut, VmwardError, attempt
 from .._hypervisor import Pending
 from .._model import VmRef, printable
 from .._wait import poll_all, still_running
@@ -121,7 +122,9 @@ class Tasks:
     def __init__(self, link: Connection, machine: Callable[[VmRef], Any]) -> None:
         self.link, self.machine = link, machine
         self.crew = Crew(THREADS)
-        self.jobs: list[Job] = []  # since the last wait
+        self.lock = threading.Lock()  # for the list of jobs
+        self.turn = threading.Lock()  # the server takes one wait at a time
+        self.jobs: list[Job] = []  # not yet waited for to the end
         self.calling = False  # a call has gone out since they were last polled
         self.hanging: set[Future[Any]] = set()  # calls whose answer did not come with the others'
         self.seen: dict[str, dict[str, Any]] = {}  # object id -> what the wait has told of it
@@ -148,60 +151,75 @@ class Tasks:
         job = Job(self, vm, what, calls, ends, already)
         job.awaiting = awaiting
         job.pieces, job.always = list(pieces), list(always)
-        self.jobs.append(job)
+        with self.lock:
+            self.jobs.append(job)
         return Pending(vm, what, job)
 
     def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
         """Every pending ends, or is named as still running."""
-        if not self.jobs:  # nothing that the server could tell of: a job of another kind
+        ids = {item.vm.id for item in pending}
+        if not self._of(ids):  # nothing that the server could tell of: a job of another kind
             return poll_all(pending, deadline)
         outcome: dict[str, VmwardError | None] = {}
         open_, end = list(pending), time.monotonic() + deadline
         try:
             while open_:
-                self._take_answers(end)
+                self._take_answers(ids, end)
                 self.calling = False
                 open_ = [item for item in open_ if not has_ended(item, outcome)]
                 left = end - time.monotonic()
                 if left <= 0:
                     break
                 if open_ and not self.calling:
-                    self._await([job for job in self.jobs if job.target], left)
+                    self._await(ids, left)
         except VmwardError as exc:
             outcome.update((item.vm.id, exc) for item in open_)
             open_ = []
         finally:
-            self._forget()
+            self._forget(ids)
         for item in open_:
             task = getattr(item.poll, "task", "")
             late = Pending(item.vm, item.what, item.poll, task)
             outcome[item.vm.id] = TimedOut(still_running(late, deadline), task=task or item.what)
         return outcome
 
-    def _take_answers(self, end: float) -> None:
+    def _of(self, ids: Collection[str]) -> list[Job]:
+        """Those of these VMs: another thread may wait for others."""
+        return [job for job in self.jobs if job.vm.id in ids]
+
+    def _take_answers(self, ids: Collection[str], end: float) -> None:
         """Wait for the calls as long as they are answered; one that hangs holds up no other VM."""
-        open_ = {job.future for job in self.jobs if job.future and not job.future.done()} - self.hanging
+        open_ = {job.future for job in self._of(ids) if job.future and not job.future.done()} - self.hanging
         while open_ and (left := end - time.monotonic()) > 0:
             silent = await_calls(open_, timeout=min(SILENCE, left)).not_done
             if len(silent) == len(open_):
                 self.hanging |= silent
             open_ = silent - self.hanging
 
-    def _await(self, jobs: Sequence[Job], left: float) -> None:
+    def _await(self, ids: Collection[str], left: float) -> None:
         """One wait for news of what is under way; a short one where something else decides too."""
-        hanging = [job.future for job in self.jobs if job.future in self.hanging and not job.target]
-        if hanging and not jobs:
+        hanging = [job.future for job in self._of(ids) if job.future in self.hanging and not job.target]
+        known = [(job.target, job.ends) for job in self.jobs]  # now: another thread's goes on meanwhile
+        targets = {target._moId: target for target, _ends in known if target}
+        if hanging and not targets:
             await_calls(hanging, timeout=min(SHORTEST, left), return_when=FIRST_COMPLETED)
             return
         longest = min(LONGEST, self.link.options["timeout"] // 2)
-        if hanging or not jobs or any(job.ends for job in jobs):
+        if hanging or not targets or any(ends for target, ends in known if target):
             longest = SHORTEST
         seconds = max(int(min(left, longest)), 1)
-        what = "await the tasks"
+        if not self.turn.acquire(timeout=left):
+            return
         try:
-            update = within(left, what, lambda: self.link.run(what, None, lambda: self._updates(jobs, seconds)))
+            self._take_news(targets, left, seconds)
         except TimedOut:  # the deadline is over
             return
+        finally:
+            self.turn.release()
+
+    def _take_news(self, targets: Mapping[str, Any], left: float, seconds: int) -> None:
+        what = "await the tasks"
+        update = within(left, what, lambda: self.link.run(what, None, lambda: self._updates(targets, seconds)))
         if update is None:
             return
         self._version = update.version
@@ -210,12 +228,11 @@ class Tasks:
             kept["gone"] = changed.kind == "leave"
             kept.update((change.name, change.val) for change in changed.changeSet if change.val is not None)
 
-    def _updates(self, jobs: Sequence[Job], seconds: int) -> Any:
+    def _updates(self, targets: Mapping[str, Any], seconds: int) -> Any:
         if self._generation != self.link.generation:  # filters die with their session
             self._filters, self._watched, self._version = [], set(), ""
             self._generation = self.link.generation
         collector = self.link.content.propertyCollector
-        targets = {job.target._moId: job.target for job in jobs}
         if not self._watched >= set(targets):  # a next task of somebody's chain: begin anew, with all of them
             self._unwatch()
             self._filters = [collector.CreateFilter(filter_of(list(targets.values())), False)]
@@ -228,10 +245,12 @@ class Tasks:
             known.DestroyPropertyFilter()
         self._filters, self._watched, self._version = [], set(), ""
 
-    def _forget(self) -> None:
+    def _forget(self, ids: Collection[str]) -> None:
         """The filter stays until the next wait needs another, or dies with the session."""
-        self._version = ""
-        self.jobs, self.seen, self.hanging = [], {}, set()
+        with self.lock:
+            self.jobs = [job for job in self.jobs if job.vm.id not in ids]
+            if not self.jobs:
+                self._version, self.seen, self.hanging = "", {}, set()
 
     def close(self) -> None:
         """What has not begun by now never does: its VM was told to have failed."""
@@ -240,7 +259,7 @@ class Tasks:
 
 def has_ended(item: Pending, outcome: dict[str, VmwardError | None]) -> bool:
     try:
-        if not item.poll():
+        if not attempt(item.what, item.poll):
             return False
         outcome[item.vm.id] = None
     except VmwardError as exc:

@@ -61,6 +61,11 @@ def test_secrets_are_known_wherever_they_stand() -> None:
         assert secrets_of(strange) == set()
 
 
+def test_a_secret_with_a_line_end_is_hidden_without_it_too() -> None:
+    assert secrets_of({"vc1": {"vsphere": {"password": "s3cret\n"}}}) == {"s3cret\n", "s3cret"}
+    assert secrets_of({"vc1": {"vsphere": {"password": "\n"}}}) == {"\n"}, "an empty one would hide everything"
+
+
 def test_a_password_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VMWARD_VSPHERE_PASSWORD", "from outside")
     options = validate_entry("vc1", {"vsphere": {"hostname": "vc1", "username": "ir"}})
