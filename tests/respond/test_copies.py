@@ -54,7 +54,8 @@ def on_two_hypervisors_under_one_id(simulated: Tour) -> dict[str, Any]:
 def verdicts(simulated: Tour) -> dict[str, str]:
     lines = (simulated.directory / "cases" / CASE / "ledger.jsonl").read_text().splitlines()
     read = [json.loads(line) for line in lines]
-    return {one["target"]: one["result"]["verdict"] for one in read if (one["phase"], one["action"]) == ("scan", "disk")}
+    scans = [one for one in read if (one["phase"], one["action"]) == ("scan", "disk")]
+    return {one["target"]: one["result"]["verdict"] for one in scans}
 
 
 def left_copies(simulated: Tour, case: str) -> Path:
