@@ -22,7 +22,8 @@ description:
   - The disks of a running VM are each of their own moment. Pause it first to have one moment for all.
   - Size, time and free space are looked at first. The image is then read exactly once, for its hash and the copy
     together, and goes straight to the evidence host.
-  - An artefact that is whole is not taken again. What a killed run left is ended and removed by the next one, which
+  - An artefact that is whole is not taken again. One whose sidecar does not name the VM's id
+    and hypervisor is refused. What a killed run left is ended and removed by the next one, which
     takes it anew.
   - The action of this module runs it as an asynchronous job and prints its progress.
 

@@ -33,10 +33,14 @@ class Tour:
         told = {"tour_directory": str(self.directory), "vmward_vms": "desk1", "vmward_case": CASE, **variables}
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/tour", *flags]
         command += [f"vmward.remediation.{name}", "-e", json.dumps(told)]
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "HOME": str(self.directory.parent), "USER": "ada"}
-        return subprocess.run(
+        here = str(self.directory.parent)
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "HOME": here, "USER": "ada"}
+        environment |= {"ANSIBLE_ASYNC_DIR": f"{here}/jobs", "ANSIBLE_REMOTE_TEMP": f"{here}/temporary"}
+        done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )
+        assert not (ROOT / "playbooks" / "~ada").exists(), "a user who has no home is given one in the checkout"
+        return done
 
     def done(self, name: str, *flags: str, **variables: Any) -> str:
         played = self.play(name, *flags, **variables)

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._fake import images
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Layer
 from ansible_collections.vmward.remediation.tests.respond.test_choices import Tour, is_free
 
 
@@ -73,3 +76,26 @@ def test_a_backup_can_be_the_clean_point_and_is_not_brought_back_by_itself(simul
     assert simulated.entries("restore", "begin") == []
     assert simulated.entries("restore", "end")[-1]["state"] == "failed"
     assert not is_free(simulated.vm())
+
+
+def test_no_time_and_no_name_is_no_leave_to_take_any_snapshot(simulated: Tour) -> None:
+    simulated.done("contain")
+    simulated.done("preserve")
+    told = simulated.failed("restore", vmward_incident_time="", clean_point_all=True)
+    assert "When did the incident begin? Nothing was reverted." in told
+    assert simulated.entries("restore", "begin") == []
+
+
+def test_what_is_no_candidate_makes_no_verdict(simulated: Tour) -> None:
+    path = simulated.directory / "fake1.json"
+    state = json.loads(path.read_text())
+    desk1 = next(vm for vm in state["vms"].values() if vm["name"] == "desk1")
+    (clean,) = desk1["snapshots"]
+    images.keep(Layer(desk1["disks"][0]["layers"][0]["path"], "qcow2"), "evening1")
+    desk1["snapshots"].append({**clean, "id": "evening1", "name": "evening", "created": "2037-01-01T00:00:00Z"})
+    path.write_text(json.dumps(state))
+    simulated.done("contain")
+    simulated.failed("clean_point", vmward_snapshot="evening", clean_point_all=True)
+    told = answer(simulated)
+    assert ("clean-baseline", "clean") in [(one["name"], one["verdict"]) for one in told["considered"]]
+    assert (told["state"], told["chosen"], told["verdict"]) == ("failed", "", "infected")

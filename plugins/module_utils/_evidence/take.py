@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Callable, Union
 
-from .._errors import NotVerified, TaskFailed, TimedOut, VmwardError
+from .._errors import NotVerified, Refused, TaskFailed, TimedOut, VmwardError
 from .._hypervisor import Hypervisor, Pending
-from .._model import PowerState, Vm
+from .._model import PowerState, Vm, printable
 from . import space
 from .content import HEAD
 from .progress import DONE, Progress
@@ -84,7 +84,7 @@ class Taking:
         self.terms.scratch.prepare()
         with self.terms.scratch.alone_on(self.vm.ref.id, self.terms.left()), self._opened(items) as looks:
             for item in items:
-                looks[item.name] = self.stores[item.name].open(self.terms.left())
+                looks[item.name] = self._own(self.stores[item.name].open(self.terms.left()))
             missing = [item for item in items if not looks[item.name]["whole"]]
             report = self._report(items, looks, missing)
             for item in missing:
@@ -100,7 +100,12 @@ class Taking:
             for item in items:
                 store = self.stores[item.name] = open_store(self.terms.destination, item.name)
                 opened.callback(store.close)
-            yield {item.name: self.stores[item.name].look() for item in items}
+            yield {item.name: self._own(self.stores[item.name].look()) for item in items}
+
+    def _own(self, look: dict[str, Any]) -> dict[str, Any]:
+        if look["whole"]:
+            require_own(look["whole"], self.vm, self.terms.destination)
+        return look
 
     def _report(self, items: Sequence[Item], looks: dict[str, Any], missing: Sequence[Item]) -> dict[str, Any]:
         sizes = [item.estimate for item in missing]
@@ -241,6 +246,18 @@ class Taking:
         artefact = {"path": path, "size": sidecar["size"], "sha256": sidecar["sha256"], **told}
         beside = {"path": path + ".json", "method": "sidecar", **self.stores[item.name].sidecar_artefact()}
         return [artefact, beside]
+
+
+def require_own(sidecar: dict[str, Any], vm: Vm, destination: Destination) -> None:
+    """What lies there is this VM's only if it says so: other hypervisors give the same ids."""
+    told = sidecar.get("vm")
+    whose = (told.get("hypervisor"), told.get("id")) if isinstance(told, dict) else (None, None)
+    if whose != (vm.ref.hypervisor, vm.ref.id):
+        raise Refused(
+            f"{printable(str(sidecar.get('artefact', 'What lies there')))} in {destination.path}/{PAYLOAD}/"
+            f"{destination.folder} is not of {vm.ref.name} ({vm.ref.id} on {vm.ref.hypervisor}), as its sidecar tells. "
+            "Nothing was overwritten. Name another folder (dest.folder)."
+        )
 
 
 def frozen(item: Item, vm: Vm, seconds: float) -> dict[str, Any]:

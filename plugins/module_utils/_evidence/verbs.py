@@ -19,7 +19,7 @@ from . import space
 from .content import flaw_of_core, flaw_of_qcow2, flaw_of_state
 from .progress import human
 from .store import PAYLOAD
-from .take import Item, open_store
+from .take import Item, open_store, require_own
 from .task import Task
 
 CLAIMS = "guest-claims.json"
@@ -162,7 +162,10 @@ def nothing(kind: str, reason: str) -> dict[str, Any]:
 
 def stored_already(task: Task, name: str) -> bool:
     with contextlib.closing(open_store(task.terms.destination, name)) as store:
-        return bool(store.look()["whole"])
+        whole = store.look()["whole"]
+        if whole:
+            require_own(whole, task.vm, task.terms.destination)
+        return bool(whole)
 
 
 def require(hypervisor: Hypervisor, vm: Vm, needed: Capability) -> None:
@@ -179,6 +182,8 @@ def ask_guest(task: Task) -> dict[str, Any]:
     with contextlib.closing(open_store(task.terms.destination, CLAIMS)) as store:
         sidecar = store.look()["whole"]
         changed = sidecar is None
+        if sidecar is not None:
+            require_own(sidecar, vm, task.terms.destination)
         claims: dict[str, Any] = {}
         if changed:
             if vm.power is not PowerState.RUNNING:
