@@ -37,6 +37,11 @@ def test_the_newest_from_before_the_incident_comes_first() -> None:
     assert [point["name"] for point in restore_points(SNAPSHOTS[::2], before=after)] == ["new", "old"]
 
 
+def test_of_two_of_one_second_the_later_in_the_list_comes_first() -> None:
+    twins = [taken("first", "2026-01-01T00:00:00Z"), taken("second", "2026-01-01T00:00:00Z")]
+    assert [point["name"] for point in restore_points(twins, before=INCIDENT)] == ["second", "first"]
+
+
 def test_a_wrong_incident_time_is_said_to_be_one() -> None:
     with pytest.raises(AnsibleFilterError, match="'yesterday' is not a time. Write vmward_incident_time"):
         restore_points(SNAPSHOTS, before="yesterday")
