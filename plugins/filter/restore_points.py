@@ -126,7 +126,7 @@ def restore_points(
     """The candidates for a restore, the newest first; among all that there is, if that is asked for."""
     dated = [{"kind": "snapshot", "id": one["id"], "name": one["name"], "created": one["created"]} for one in snapshots]
     dated += [backup_point(backup, disks) for backup in backups]
-    found = sorted(reversed(dated), key=made, reverse=True)  # of two of one second, the later one in the list
+    found = sorted(dated, key=made)[::-1]  # and of two of one second, the later one in the list
     chosen = candidates(found, before, named, golden, every)
     if not every:
         return [{**point, "candidate": True} for point in chosen]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from .._errors import NotFound, NotVerified, Refused, TaskFailed, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
-from .._model import Vm, printable
+from .._model import IsolationNote, Vm, printable
 from . import convert, rights
 from .connection import Connection, NoAnswer, Rejected
 from .evidence import EvidenceVerbs
@@ -191,8 +192,8 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
             *([rights.on_vm(vm.ref.id, "VM.PowerMgmt")] if holds_memory else []),
         )  # fmt: skip
 
-        def make_ready() -> Pending:
-            return self.fired(vm.ref, what, lambda: self.ready_to_cut_again(vm, what, snapshot_id))
+        def make_ready(held: IsolationNote) -> Pending:
+            return self.fired(vm.ref, what, lambda: self.ready_to_cut_again(vm, held, what, snapshot_id))
 
         def roll_back() -> Pending:
             """A second rollback to the same snapshot reads back as the first: whether it began its task tells."""
@@ -203,7 +204,7 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         def cut_links() -> Pending:
             return self.fired(vm.ref, what, lambda: self.links_down(vm.ref))
 
-        first = [make_ready] if vm.note else []
+        first = [partial(make_ready, vm.note)] if vm.note else []
         if not holds_memory:
             return self.after(vm.ref, what, *first, roll_back)
         hold = self.submit_pause if memory else self.submit_power_off

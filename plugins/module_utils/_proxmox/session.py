@@ -109,7 +109,7 @@ class Session:
 
     def _sent(self, method: str, target: str, body: str | None, headers: Mapping[str, str]) -> Any:
         try:
-            return self.pool.urlopen(method, target, body=body, headers=headers, redirect=False)
+            return self.pool.request(method, target, body=body, headers=headers, redirect=False)
         except urllib3.exceptions.NewConnectionError as exc:  # before the time-out, of which it is one kind
             raise requests.exceptions.ConnectionError(exc) from exc
         except urllib3.exceptions.ConnectTimeoutError as exc:

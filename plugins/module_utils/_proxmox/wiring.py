@@ -52,10 +52,8 @@ class WiringVerbs(Work):
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=sorted(used))
         return quarantine
 
-    def ready_to_cut_again(self, vm: Vm, what: str, snapshot_id: str) -> None:
+    def ready_to_cut_again(self, vm: Vm, held: IsolationNote, what: str, snapshot_id: str) -> None:
         """Before a held VM is rolled back: the cut after it is allowed, and the firewall, which stays, holds."""
-        held = vm.note
-        assert held is not None
         config = self.at(vm.ref, "read a snapshot of", "get", f"/snapshot/{snapshot_id}/config")
         nets = [str(value) for key, value in config.items() if convert.NET.match(key)]
         self._may_cut(what, vm, held.mode, [convert.fields(net).get("bridge", "") for net in nets])

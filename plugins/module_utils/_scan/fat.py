@@ -145,7 +145,7 @@ class Fat:
         return found
 
     def unproven(self) -> str:
-        """FAT has no journal and is read as it lies, also where it was not unmounted, as long as it accounts for itself."""
+        """FAT has no journal: it is read as it lies, mounted or not, as long as it accounts for itself."""
         bad = self._mask - 8
         states = zip(self._table[2 : self._boot.count + 2], memoryview(self._reached)[2:])
         missed = sum(1 for value, reached in states if not reached and value & self._mask not in (0, bad))
@@ -156,7 +156,7 @@ class Fat:
         return "; ".join(told + ["it was not unmounted cleanly"] * (bool(told) and self._is_open()))
 
     def _is_open(self) -> bool:
-        """Windows marks a mounted volume in the table, Linux in the boot sector. FAT12 has no such mark in its table."""
+        """Windows marks a mounted volume in the table, Linux in the boot sector. FAT12's table has no such mark."""
         flag = {12: 0, 16: 0x8000, 32: 0x08000000}[self._boot.bits]
         return self._table[1] & flag != flag or bool(flag and self._boot.is_mounted)
 
