@@ -53,6 +53,7 @@ class Cluster:
     def stop(self) -> None:
         self.pve.hang.clear()
         self.run(self.pve.stop())
+        self.run(_end_the_others())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()
@@ -77,6 +78,14 @@ class Cluster:
         yield calls
         for method, path, _body in self.pve.requests[before:]:
             calls[f"{method} {NUMBER.sub('/N', path.removeprefix('/api2/json'))}"] += 1
+
+
+async def _end_the_others() -> None:
+    """A task or a connection that is left over would end when the garbage is collected, in some later test."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def make_certificates(directory: Path, address: str = "127.0.0.1", days: int = 2) -> tuple[Path, Path, Path]:

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import self_test
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile, Yara
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit, RuleFile, Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.fat import Fat
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import Foreign
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_judge import NtfsScan
@@ -56,3 +56,15 @@ def test_without_the_library_of_xfs_the_others_are_tested(yara: Yara, monkeypatc
     assert told(yara) == ""
     monkeypatch.setattr(Fat, "files", nothing)
     assert "as FAT" in told(yara)
+
+
+class Slow(Yara):
+    """Some rule of the user's never ends on one file of the image, which is no sample."""
+
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        hits, gap = super().scan(content)
+        return hits, gap if hits else "YARA gave up on it (timeout)"
+
+
+def test_a_rule_too_slow_for_another_file_is_no_failure() -> None:
+    assert told(Slow([RuleFile("x", "rule x { condition: false }", "", 0)], 60)) == ""
