@@ -6,16 +6,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks, Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.layout import ForeignFile
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs import Xfs
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_walk import XfsWalk
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted
@@ -670,6 +675,56 @@ def test_numbers_of_more_than_32_bits_are_read(direct: Direct, tmp_path: Path) -
         assert (root / "3").stat().st_ino >> 32
     tally = direct.look(image, False)
     assert (sorted(found(tally)), tally.reasons) == ([f"/{number}/evil.com" for number in range(4)], [])
+
+
+@pytest.mark.parametrize("options", [["-m", "reflink=1"], ["-b", "size=1024", "-n", "size=8192"]], ids=" ".join)
+def test_a_tree_is_read_as_linux_reads_it(tmp_path: Path, options: list[str]) -> None:
+    image, chance = fresh(tmp_path / "d.img", *options, size=128 * MB), random.Random(7)
+    with mounted(image) as root:
+        directories = [root]
+        for number in range(1500):
+            place = chance.choice(directories) / (chance.choice("abc\u00e9") * chance.randrange(1, 60) + str(number))
+            kind = chance.randrange(12)
+            if kind == 0:
+                place.mkdir()
+                directories.append(place)
+            elif kind == 1:
+                place.symlink_to("x" * chance.randrange(1, 900))
+            else:
+                with place.open("wb") as file:
+                    for _ in range(chance.randrange(4)):
+                        file.seek(chance.randrange(1 << chance.randrange(1, 22)))
+                        file.write(chance.randbytes(chance.randrange(9000)))
+                    if kind == 2:
+                        os.posix_fallocate(file.fileno(), 0, 1 << 19)
+                if kind == 3:
+                    os.link(place, chance.choice(directories) / f"link{number}")
+            if kind == 4:
+                place.unlink()
+        expected = {
+            "/" + os.path.relpath(os.path.join(directory, name), root): digest(Path(directory, name).read_bytes())
+            for directory, _names, names in os.walk(root)
+            for name in names
+            if not os.path.islink(os.path.join(directory, name))
+        }
+    fd = os.open(image, os.O_RDONLY)
+    walk = XfsWalk(Raw(fd))
+    told = {file.path: digest(b"".join(pieces(file, chance))) for file in walk.files()}
+    assert told == expected
+    assert (list(walk.unnamed()), walk.unproven(), walk.doubts()) == ([], "", [])
+    os.close(fd)
+
+
+def pieces(file: ForeignFile, chance: random.Random) -> Iterator[bytes]:
+    at = 0
+    while at < file.size:
+        length = min(chance.randrange(1, 1 << 20), file.size - at)
+        yield file.read(at, length)
+        at += length
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 PROTO = """/
