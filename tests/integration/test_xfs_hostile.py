@@ -334,6 +334,16 @@ def test_a_log_that_the_guest_replayed_is_read(direct: Direct, dirty: Log) -> No
     assert (sorted(found(tally)), tally.reasons) == (["/inner/evil.com", "/late.com"], [])
 
 
+def test_changes_in_the_gap_of_a_wiped_log_are_told(direct: Direct, volume: Volume) -> None:
+    """The first record claims to reach to the round before: Linux would take it for the newest, and replay it."""
+    disks.run("xfs_admin", "-U", "generate", volume.image)
+    log = Log(Volume(volume.image))
+    second = log.records()[1]
+    assert second > 2
+    log.volume.put(log.place(0) + 12, struct.pack(">I", (second - 1) * 512))
+    assert "its log" in " ".join(look(direct, log.volume).reasons)
+
+
 @pytest.mark.parametrize("unit", ["4096", "32768", "262144"])
 def test_a_log_of_larger_units_is_read(direct: Direct, tmp_path: Path, unit: str) -> None:
     image = fresh(tmp_path / "d.img", "-l", f"su={unit}", size=128 * MB)

@@ -48,7 +48,7 @@ def _parts(volume: Blocks, start: int, size: int) -> list[Part] | None:
             parts[-1] = (*parts[-1][:2], number)
         if len(parts) > 3:
             return None
-    if len(parts) == 3 and _is_wiped(parts):
+    if len(parts) == 3 and _is_wiped(parts) and _sizes(volume.read(start, _BLOCK))[1] == parts[1][0]:
         parts = parts[2:]
     agrees = len(parts) == 1 or len(parts) == 2 and parts[1][1] == parts[0][1] - 1
     return parts if agrees and parts[0][1] else None
@@ -78,12 +78,16 @@ def _ends_with_unmount(volume: Blocks, start: int, blocks: int, parts: list[Part
     if last < 0:
         return False
     header = volume.read(start + last * _BLOCK, _BLOCK)
-    version, length, number, tail = struct.unpack_from(">IIQQ", header, 8)
-    operations, size = struct.unpack_from(">I", header, 40)[0], struct.unpack_from(">I", header, 320)[0]
-    headers = max(1, -(-size // _HEADER_BLOCK_FOR)) if version & 2 else 1
-    after = last + headers + -(-length // _BLOCK)
-    sane = length <= _LARGEST_RECORD and headers * _HEADER_BLOCK_FOR <= _LARGEST_RECORD and operations == 1
-    if not sane or after % blocks != head or number != cycle << 32 | last or tail > number:
-        return False
+    number, tail, operations = struct.unpack_from(">QQ8xI", header, 16)
+    headers, whole = _sizes(header)
+    ends_there = whole > 0 and (last + whole) % blocks == head and number == cycle << 32 | last and tail <= number
     operation = volume.read(start + (last + headers) % blocks * _BLOCK, _BLOCK)
-    return bool(operation[9] & _UNMOUNT)
+    return ends_there and operations == 1 and bool(operation[9] & _UNMOUNT)
+
+
+def _sizes(header: bytes) -> tuple[int, int]:
+    """Of a record in blocks: its headers, and all of it. Nothing if it is larger than any."""
+    version, length, size = struct.unpack_from(">II304xI", header, 8)
+    headers = max(1, -(-size // _HEADER_BLOCK_FOR)) if version & 2 else 1
+    is_sane = length <= _LARGEST_RECORD and headers * _HEADER_BLOCK_FOR <= _LARGEST_RECORD
+    return (headers, headers + -(-length // _BLOCK)) if is_sane else (0, 0)
