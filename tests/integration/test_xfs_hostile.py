@@ -773,6 +773,12 @@ def test_features_stand_in_either_place(direct: Direct, tmp_path: Path) -> None:
     assert (found(tally), tally.files, tally.reasons) == (["/evil.com"], 501, [])
 
 
+def test_a_log_of_version_1_is_told(direct: Direct, tmp_path: Path) -> None:
+    """Linux reads its records by other sizes, whatever they say of themselves."""
+    image = former(tmp_path, "-l", "version=1")
+    assert "its log is of version 1" in " ".join(direct.look(image, False).reasons)
+
+
 def test_another_version_is_told(direct: Direct, volume: Volume) -> None:
     volume.put(100, struct.pack(">H", struct.unpack_from(">H", volume.raw, 100)[0] & ~15 | 6))
     assert "version" in " ".join(look(direct, volume).reasons)

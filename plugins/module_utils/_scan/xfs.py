@@ -33,6 +33,7 @@ _CHUNK = 64  # inodes
 _DEEPEST = 9  # levels of a tree
 _MOST_ATTRIBUTES = 16 << 20  # bytes of one inode's
 _KIND_5, _KIND_4 = 1, 0x200  # features: directories tell the kinds of files
+_LOG_2 = 0x400
 
 
 class Xfs:
@@ -43,7 +44,7 @@ class Xfs:
         self.end = min(self.block * self._blocks, volume.size)
         self.group_blocks, self.groups = struct.unpack_from(">II", head, 84)
         version, self.sector, self.inode, self.per_block = struct.unpack_from(">HHHH", head, 100)
-        self.version = version & 15
+        self.version, self._flags = version & 15, version
         self._group_shift, self.shift = head[124], head[124] + head[123]
         self._directory_block = self.block << min(head[192], 8)
         more, again, incompatible = struct.unpack_from(">II8xI", head, 200)
@@ -137,6 +138,8 @@ class Xfs:
         start, blocks = struct.unpack_from(">Q", self._head, 48)[0], struct.unpack_from(">I", self._head, 96)[0]
         if not start:
             return "its log is on another device, which was not read"
+        if self.version == 4 and not self._flags & _LOG_2:
+            return "its log is of version 1, which is not read"
         group, within = divmod(start, 1 << self._group_shift)
         return xfs_log.doubt(self._volume, self._place(group, within), blocks * self.block)
 
