@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from . import xfs_log
 from .blocks import Blocks
 from .layout import NotReadable, Scattered
 from .xfs_records import (
@@ -26,7 +25,7 @@ from .xfs_records import (
     short_entries,
 )
 
-_NULL = (1 << 64) - 1
+_NULL, _NO_INODE = (1 << 64) - 1, (1 << 32) - 1
 _KNOWN = 0xEF  # incompatible features, without the one that asks for a repair
 _VERSIONS = 4, 5
 _CHUNK = 64  # inodes
@@ -64,7 +63,7 @@ class Xfs:
         return {number for number in numbers if number not in (0, _NULL)}
 
     def doubts(self) -> list[str]:
-        found = [told for told in [self._doubt_of_log()] if told]
+        found = list[str]()
         if self.version not in _VERSIONS:
             found.append("it is of a version that is not known here")
         if any(self._head[16:24]):
@@ -134,14 +133,16 @@ class Xfs:
             raise NotReadable("it has blocks outside of the file system")
         return group * self.group_blocks + within
 
-    def _doubt_of_log(self) -> str:
-        start, blocks = struct.unpack_from(">Q", self._head, 48)[0], struct.unpack_from(">I", self._head, 96)[0]
-        if not start:
-            return "its log is on another device, which was not read"
-        if self.version == 4 and not self._flags & _LOG_2:
-            return "its log is of version 1, which is not read"
-        group, within = divmod(start, 1 << self._group_shift)
-        return xfs_log.doubt(self._volume, self._place(group, within), blocks * self.block)
+    def deleted(self) -> set[int]:
+        """Those that were open when they were deleted: the next mount frees them. No directory names them."""
+        found = set[int]()
+        for group in range(self.groups):
+            agi = self._volume.read(self._place(group, 0) + 2 * self.sector, 296)
+            for number in struct.unpack_from(">64I", agi, 40):
+                while number != _NO_INODE and (group << self.shift) + number not in found:
+                    found.add((group << self.shift) + number)
+                    number = self.read_inode((group << self.shift) + number).next_deleted
+        return found
 
     def read_inode(self, number: int) -> Inode:
         group, within = number >> self.shift, number & (1 << self.shift) - 1

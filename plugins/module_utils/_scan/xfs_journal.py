@@ -75,7 +75,7 @@ class Item:
 
 
 class Log:
-    """`start`: byte of the volume; `size` in bytes. `has_checksums`: as XFS version 5 keeps them."""
+    """`start`: byte of the volume; `size` in bytes. `has_checksums`: as XFS has had them from version 5 on."""
 
     def __init__(self, volume: Blocks, start: int, size: int, uuid: bytes, has_checksums: bool) -> None:
         if not 0 < size <= _LARGEST or start + size > volume.size:
@@ -166,6 +166,8 @@ class Log:
         told = magic == _MAGIC and of_cycle == cycle and lsn == cycle << 32 | place and version in (1, 2)
         if not told or uuid != self._uuid or not 0 < length <= _LARGEST_RECORD or length % 4:
             return None
+        if version == 1:
+            raise NotReadable("its log is of version 1, which is not read here")
         if struct.unpack_from(">I", head, 300)[0] != _LITTLE_ENDIAN:
             raise NotReadable("its log was written by a computer of another kind")
         sectors = _header_of(head) // SECTOR + -(-length // SECTOR)
@@ -199,8 +201,8 @@ class Log:
 
 def _header_of(raw: bytes) -> int:
     """Bytes of a record's header: one sector for each 32 KiB that a record may hold."""
-    version, size = struct.unpack_from(">I", raw, 8)[0], struct.unpack_from(">I", raw, 320)[0]
-    return SECTOR * (min(max(1, -(-size // _FOR_EACH)), 8) if version == 2 else 1)
+    size = struct.unpack_from(">I", raw, 320)[0]
+    return SECTOR * min(max(1, -(-size // _FOR_EACH)), _LARGEST_RECORD // _FOR_EACH)
 
 
 def checksum(data: bytes) -> int:

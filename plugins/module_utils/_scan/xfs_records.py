@@ -41,7 +41,7 @@ class Inode:
         self.mode, version, self.format = struct.unpack_from(">HBB", raw, 2)
         self.uid, self.gid, self.links = struct.unpack_from(">III", raw, 8)
         self.size = struct.unpack_from(">Q", raw, 56)[0]
-        self.flags, self.generation = struct.unpack_from(">HI", raw, 90)
+        self.flags, self.generation, self.next_deleted = struct.unpack_from(">HII", raw, 90)
         self._more = struct.unpack_from(">Q", raw, 120)[0] if version >= 3 else 0
         if self._more & _MANY_EXTENTS:
             self.extents, self.attribute_extents = struct.unpack_from(">Q44xI", raw, 24)

@@ -33,7 +33,8 @@ _ENDED = {end: (begin, end) for begin, end in (*_FREES, *_MAPS)}
 _DATA, _DATA_TREE, _ATTRIBUTES, _ATTRIBUTE_TREE = 0x2 | 0x4, 0x8, 0x40 | 0x80, 0x100
 _DEVICE = 0x10
 _BIG_TIMES = 1 << 3
-_NEXT_UNLINKED = slice(96, 100)
+_NEXT_UNLINKED = 96  # where in an inode, 4 bytes
+_FORK = 176  # where what follows its core begins
 
 
 class Patched(Replayed):
@@ -74,6 +75,8 @@ def replay(volume: Blocks) -> Patched | None:
     records = log.records()
     if not records:
         return None
+    if not is_5:
+        raise NotReadable("it is of version 4, whose log is not replayed here")
     done = list(transactions(records))
     patched = Patched(volume)
     _Replay(patched, head, _cancelled(done)).run(done)
@@ -119,7 +122,6 @@ class _Replay:
         self._patched, self._cancelled = patched, cancelled
         self._block, self._inode = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">H", head, 104)[0]
         self._group_blocks = struct.unpack_from(">I", head, 84)[0]
-        self._is_5 = struct.unpack_from(">H", head, 100)[0] & 15 == 5
         self._uuid = head[248:264] if struct.unpack_from(">I", head, 216)[0] & 4 else head[32:48]
         if not 256 <= self._inode <= 2048:
             raise NotReadable("its superblock holds absurd values")
@@ -160,7 +162,7 @@ class _Replay:
                 continue
             # Of a buffer of inodes only their places in the list of deleted ones were logged for good
             for inode in range(at - at % self._inode, at + len(data), self._inode):
-                low = inode + _NEXT_UNLINKED.start - at
+                low = inode + _NEXT_UNLINKED - at
                 if 0 <= low and low + 4 <= len(data):
                     self._patched.write(start + at + low, data[low : low + 4])
 
@@ -178,10 +180,9 @@ class _Replay:
         first = (group << (self._group_blocks - 1).bit_length()) + block
         for number in range(count):
             raw = bytearray(size)
-            raw[0:2], raw[4], raw[92:96], raw[96:100] = b"IN", 3 if self._is_5 else 2, struct.pack(">I", generation), b"\xff" * 4
-            if self._is_5:
-                raw[152:160] = struct.pack(">Q", first * (self._block // size) + number)
-                raw[160:176] = self._uuid
+            raw[0:2], raw[4], raw[92:96], raw[96:100] = b"IN", 3, struct.pack(">I", generation), b"\xff" * 4
+            raw[152:160] = struct.pack(">Q", first * (self._block // size) + number)
+            raw[160:176] = self._uuid
             self._patched.write(start + number * size, bytes(raw))
 
     def _core(self, item: Item) -> None:
@@ -189,7 +190,7 @@ class _Replay:
         if len(raw) not in (52, 56) or len(item.regions) < 2:
             raise NotReadable("its log is damaged: a change is not whole")
         fields, sector, length, offset = struct.unpack_from("<I", raw, 4)[0], *struct.unpack_from("<qii", raw, len(raw) - 16)
-        at, start = sector * SECTOR + offset, 176 if self._is_5 else 100
+        at, start = sector * SECTOR + offset, _FORK
         if sector < 0 or not 0 <= offset <= length * SECTOR - self._inode or offset % self._inode:
             raise NotReadable("its log changes an inode outside of its place")
         if self._cancelled[(sector, length)] > 0:
@@ -217,7 +218,7 @@ class _Replay:
 
     def _root(self, logged: bytes, room: int) -> bytes:
         """A tree's root, which is kept closer together in an inode than in memory."""
-        head = 72 if self._is_5 else 24
+        head = 72
         if len(logged) < head:
             raise NotReadable("its log is damaged: a change is not whole")
         level, count = struct.unpack_from(">HH", logged, 4)
@@ -245,23 +246,20 @@ def _number_of(item: Item) -> int:
 
 def _core_of(logged: bytes, old: bytes) -> bytes:
     """What was logged of an inode, with the highest byte first, as on the disk; `old` is what stands there."""
-    is_3 = len(old) == 176
-    if len(logged) < (176 if is_3 else 96) or logged[:2] != b"NI" or is_3 != (logged[4] == 3):
+    if len(logged) < _FORK or logged[:2] != b"NI" or logged[4] != 3:
         raise NotReadable("its log holds an inode that is damaged")
 
     def swap(at: int, form: str) -> bytes:
         return struct.pack(">" + form, *struct.unpack_from("<" + form, logged, at))
 
-    time = "Q" if is_3 and struct.unpack_from("<Q", logged, 120)[0] & _BIG_TIMES else "ii"
+    time = "Q" if struct.unpack_from("<Q", logged, 120)[0] & _BIG_TIMES else "ii"
     new = bytearray(old)
     new[0:8], new[8:24] = swap(0, "HHbbH"), swap(8, "IIIHH")
-    new[24:32] = swap(24, "Q") if is_3 else logged[24:30] + swap(30, "H")
-    for at in (32, 40, 48):
+    new[24:32] = swap(24, "Q")
+    for at in (32, 40, 48, 144):
         new[at : at + 8] = swap(at, time)
-    new[56:76] = swap(56, "QQI")
-    new[76:82] = swap(76, "IH")
+    new[56:82] = swap(56, "QQIIH")
     new[82:96] = logged[82:84] + swap(84, "IHHI")
-    if is_3:
-        new[104:120], new[120:132] = swap(104, "QQ"), swap(120, "QI")
-        new[132:144], new[144:152], new[152:160], new[160:176] = logged[132:144], swap(144, time), swap(152, "Q"), logged[160:176]
+    new[104:132] = swap(104, "QQQI")
+    new[132:144], new[152:176] = logged[132:144], swap(152, "Q") + logged[160:176]
     return bytes(new)

@@ -125,7 +125,7 @@ class XfsWalk:
         used, marked_free = self._fs.inodes()
         own, missed = self._fs.own(), (used | marked_free) - self._reached
         for found, text in (
-            (missed - own - marked_free, "no directory names %d inodes that are in use"),
+            (missed - own - marked_free - self._fs.deleted(), "no directory names %d inodes that are in use"),
             (self._reached - used - marked_free, "directories name %d inodes that are not in use"),
             (marked_free, "%d inodes are in use, but marked as free"),
         ):
