@@ -764,11 +764,20 @@ def test_version_4_is_read(direct: Direct, tmp_path: Path, kind: int) -> None:
     assert (found(tally), tally.files, tally.reasons) == (["/evil.com"], 501, [])
 
 
-def test_features_stand_in_either_place(direct: Direct, tmp_path: Path) -> None:
-    """Linux takes those of both."""
+def test_features_that_stand_in_one_of_two_places_are_told(direct: Direct, tmp_path: Path) -> None:
+    """Some releases of Linux read the entries of directories by both, and some by the first."""
     image = former(tmp_path, "-n", "ftype=1")
     features = struct.unpack_from(">I", image.read_bytes(), 200)[0]
     disks.write_at(image, 200, struct.pack(">II", features & ~0x200, features))
+    assert "features" in " ".join(direct.look(image, False).reasons)
+
+
+def test_features_count_only_where_the_version_says_so(direct: Direct, tmp_path: Path) -> None:
+    image = former(tmp_path, "-n", "ftype=0")
+    raw = image.read_bytes()
+    version, features = struct.unpack_from(">H", raw, 100)[0], struct.unpack_from(">I", raw, 200)[0]
+    disks.write_at(image, 100, struct.pack(">H", version & ~0x8000))
+    disks.write_at(image, 200, struct.pack(">II", features | 0x200, features | 0x200))
     tally = direct.look(image, False)
     assert (found(tally), tally.files, tally.reasons) == (["/evil.com"], 501, [])
 
