@@ -687,7 +687,9 @@ def test_numbers_of_more_than_32_bits_are_read(direct: Direct, tmp_path: Path) -
     assert (sorted(found(tally)), tally.reasons) == ([f"/{number}/evil.com" for number in range(4)], [])
 
 
-@pytest.mark.parametrize("options", [["-m", "reflink=1"], ["-b", "size=1024", "-n", "size=8192"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [["-m", "reflink=1"], ["-b", "size=1024", "-n", "size=8192", "-m", "bigtime=1"]], ids=" ".join
+)
 def test_a_tree_is_read_as_linux_reads_it(tmp_path: Path, options: list[str]) -> None:
     image, chance = fresh(tmp_path / "d.img", *options, size=128 * MB), random.Random(7)
     with mounted(image) as root:
@@ -707,19 +709,20 @@ def test_a_tree_is_read_as_linux_reads_it(tmp_path: Path, options: list[str]) ->
                         file.write(chance.randbytes(chance.randrange(9000)))
                     if kind == 2:
                         os.posix_fallocate(file.fileno(), 0, 1 << 19)
+                os.utime(place, (number, chance.randrange(-(1 << 31), 1 << 33)))
                 if kind == 3:
                     os.link(place, chance.choice(directories) / f"link{number}")
             if kind == 4:
                 place.unlink()
         expected = {
-            "/" + os.path.relpath(os.path.join(directory, name), root): digest(Path(directory, name).read_bytes())
+            "/" + os.path.relpath(os.path.join(directory, name), root): known(Path(directory, name))
             for directory, _names, names in os.walk(root)
             for name in names
             if not os.path.islink(os.path.join(directory, name))
         }
     fd = os.open(image, os.O_RDONLY)
     walk = XfsWalk(Raw(fd))
-    told = {file.path: digest(b"".join(pieces(file, chance))) for file in walk.files()}
+    told = {file.path: (digest(b"".join(pieces(file, chance))), *status(file.status())) for file in walk.files()}
     assert told == expected
     assert (list(walk.unnamed()), walk.unproven(), walk.doubts()) == ([], "", [])
     os.close(fd)
@@ -731,6 +734,14 @@ def pieces(file: ForeignFile, chance: random.Random) -> Iterator[bytes]:
         length = min(chance.randrange(1, 1 << 20), file.size - at)
         yield file.read(at, length)
         at += length
+
+
+def known(file: Path) -> tuple[object, ...]:
+    return digest(file.read_bytes()), *status(file.stat())
+
+
+def status(told: os.stat_result) -> tuple[int, ...]:
+    return told.st_mode, told.st_ino, told.st_nlink, told.st_uid, told.st_size, int(told.st_mtime)
 
 
 def digest(content: bytes) -> str:
@@ -764,11 +775,20 @@ def test_version_4_is_read(direct: Direct, tmp_path: Path, kind: int) -> None:
     assert (found(tally), tally.files, tally.reasons) == (["/evil.com"], 501, [])
 
 
-def test_features_stand_in_either_place(direct: Direct, tmp_path: Path) -> None:
-    """Linux takes those of both."""
+def test_features_that_stand_in_one_of_two_places_are_told(direct: Direct, tmp_path: Path) -> None:
+    """Some releases of Linux read the entries of directories by both, and some by the first."""
     image = former(tmp_path, "-n", "ftype=1")
     features = struct.unpack_from(">I", image.read_bytes(), 200)[0]
     disks.write_at(image, 200, struct.pack(">II", features & ~0x200, features))
+    assert "features" in " ".join(direct.look(image, False).reasons)
+
+
+def test_features_count_only_where_the_version_says_so(direct: Direct, tmp_path: Path) -> None:
+    image = former(tmp_path, "-n", "ftype=0")
+    raw = image.read_bytes()
+    version, features = struct.unpack_from(">H", raw, 100)[0], struct.unpack_from(">I", raw, 200)[0]
+    disks.write_at(image, 100, struct.pack(">H", version & ~0x8000))
+    disks.write_at(image, 200, struct.pack(">II", features | 0x200, features | 0x200))
     tally = direct.look(image, False)
     assert (found(tally), tally.files, tally.reasons) == (["/evil.com"], 501, [])
 

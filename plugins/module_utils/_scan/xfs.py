@@ -32,7 +32,7 @@ _CHUNK = 64  # inodes
 _DEEPEST = 9  # levels of a tree
 _MOST_ATTRIBUTES = 16 << 20  # bytes of one inode's
 _KIND_5, _KIND_4 = 1, 0x200  # features: directories tell the kinds of files
-_LOG_2 = 0x400
+_HAS_MORE, _LOG_2 = 0x8000, 0x400
 
 
 class Xfs:
@@ -46,8 +46,9 @@ class Xfs:
         self.version, self._flags = version & 15, version
         self._group_shift, self.shift = head[124], head[124] + head[123]
         self._directory_block = self.block << min(head[192], 8)
-        more, again, incompatible = struct.unpack_from(">II8xI", head, 200)
-        self._has_kind = bool(self.version == 5 and incompatible & _KIND_5 or (more | again) & _KIND_4)
+        self._more, incompatible = struct.unpack_from(">I12xI", head, 200)
+        has_more = bool(version & _HAS_MORE and self._more & _KIND_4)
+        self._has_kind = has_more or self.version == 5 and bool(incompatible & _KIND_5)
         self.root = struct.unpack_from(">Q", head, 56)[0]
         self._owners: dict[int, int] = {}  # whose a block of directories or attributes is
         sane = 512 <= self.block <= 1 << 16 and 256 <= self.inode <= 2048 and self.per_block * self.inode == self.block
@@ -66,6 +67,8 @@ class Xfs:
         found = list[str]()
         if self.version not in _VERSIONS:
             found.append("it is of a version that is not known here")
+        if self.version == 4 and self._more != struct.unpack_from(">I", self._head, 204)[0]:
+            found.append("its features and their copy differ")
         if any(self._head[16:24]):
             found.append("it keeps files on a real-time device, which is not read")
         if self.version == 5 and struct.unpack_from(">I", self._head, 216)[0] & ~_KNOWN:
