@@ -36,6 +36,13 @@ UNLIKE = {  # what makes a log look otherwise
 }
 
 
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Direct:
+    golden = tmp_path_factory.mktemp("golden") / "d.img"
+    golden.write_bytes(bytes(disks.MB))
+    return Direct(golden)
+
+
 def made(image: Path, *options: str) -> Path:
     with image.open("wb") as file:
         file.truncate(96 * disks.MB)
@@ -45,9 +52,9 @@ def made(image: Path, *options: str) -> Path:
 
 def use(root: Path, chance: random.Random, rounds: int) -> None:
     """As a server uses its disk: files come, grow, move and go."""
-    folders, files = [root], [path for path in root.rglob("f*") if path.is_file()]
+    folders, files = [root], [path for path in below(root) if path.name.startswith("f") and not path.is_symlink()]
     for number in range(rounds):
-        place = chance.choice(folders) / f"{chance.getrandbits(40):x}"
+        place = chance.choice(folders) / f"x{chance.getrandbits(40):x}"
         does = chance.randrange(10)
         if does < 4 or not files:
             files.append(place.with_name("f" + place.name))
@@ -75,6 +82,11 @@ def use(root: Path, chance: random.Random, rounds: int) -> None:
                     os.fsync(file.fileno())
 
 
+def below(root: Path) -> list[Path]:
+    """`rglob` follows symbolic links, and these lead to names that are too long."""
+    return [Path(folder) / name for folder, folders, files in os.walk(root) for name in sorted(folders + files)]
+
+
 def settle(root: Path) -> None:
     """All that was done is in the log."""
     with (root / "last").open("wb") as file:
@@ -83,7 +95,7 @@ def settle(root: Path) -> None:
 
 def as_linux_sees_it(image: Path) -> Tree:
     with mounted(image) as root:
-        return {f"/{path.relative_to(root)}": told(path.lstat(), path.read_bytes) for path in root.rglob("*")}
+        return {f"/{path.relative_to(root)}": told(path.lstat(), path.read_bytes) for path in below(root)}
 
 
 def told(status: os.stat_result, read: Callable[[], bytes]) -> tuple[int, int, int, int, str]:
@@ -123,7 +135,8 @@ def test_what_linux_makes_of_a_log_we_see(tmp_path: Path, options: tuple[str, ..
     view = replay(opened(copy))
     assert view is not None
     seen, walk = as_we_see_it(view)
-    assert walk.unproven() == "" and walk.doubts() == []
+    assert walk.unproven() == ""
+    assert walk.doubts() == []
     assert seen != as_it_lies(copy)
     assert seen == as_linux_sees_it(copy)
     assert replay(opened(copy)) is None, "Linux has unmounted it"
@@ -154,7 +167,7 @@ def test_a_log_that_goes_round_is_replayed(tmp_path: Path) -> None:
 
 def log_of(volume: Blocks) -> int:
     head = volume.read(0, 512)
-    (start,), (group,), (block,) = (struct.unpack_from(kind, head, at) for kind, at in ((">Q", 48), (">I", 84), (">I", 4)))
+    block, start, group = (struct.unpack_from(kind, head, at)[0] for kind, at in ((">I", 4), (">Q", 48), (">I", 84)))
     return int(((start >> head[124]) * group + (start & (1 << head[124]) - 1)) * block)
 
 
@@ -175,18 +188,21 @@ def crashed(tmp_path: Path) -> Path:
 
 def test_a_file_of_which_only_the_log_knows_is_found(direct: Direct, crashed: Path) -> None:
     tally = direct.look(crashed, False)
-    assert ([finding["path"] for finding in tally.findings], tally.reasons) == (["/evil"], [])
+    assert ([finding.path for finding in tally.findings], tally.reasons) == (["/evil"], [])
 
 
 def records_of(image: Path) -> list[int]:
+    """Of a log that has not gone round; ahead of it Linux stamps others of the round before, which is the zeroth."""
     volume = opened(image)
     start = log_of(volume)
-    return [at for at in range(start, start + (8 << 20), 512) if volume.read(at, 4) == b"\xfe\xed\xba\xbe"]
+    return [at for at in range(start, start + (8 << 20), 512) if volume.read(at, 8) == b"\xfe\xed\xba\xbe\0\0\0\x01"]
 
 
-def test_a_record_that_was_not_written_as_a_whole_is_left_out_as_linux_does(crashed: Path) -> None:
+@pytest.mark.parametrize("missing", ["its head", "its end"])
+def test_a_record_that_was_not_written_as_a_whole_is_left_out_as_linux_does(crashed: Path, missing: str) -> None:
     last = records_of(crashed)[-1]
-    disks.write_at(crashed, last + 512 + 20, b"torn")
+    size = struct.unpack(">I", opened(crashed).read(last + 12, 4))[0]
+    disks.write_at(crashed, last if missing == "its head" else last + 512 * -(-size // 512), bytes(512))
     view = replay(opened(crashed))
     assert view is not None
     assert as_we_see_it(view)[0] == as_linux_sees_it(crashed)
@@ -199,7 +215,7 @@ def test_a_log_that_is_damaged_in_its_middle_is_told(direct: Direct, tmp_path: P
             (root / f"f{number}").write_bytes(b"x")
             settle(root)
         shutil.copy(image, copy)
-    disks.write_at(copy, records_of(copy)[-20] + 512 + 20, b"torn")
+    disks.write_at(copy, records_of(copy)[-3] + 512 + 20, b"torn")
     assert "its log is damaged" in " ".join(direct.look(copy, False).reasons)
 
 
@@ -213,22 +229,13 @@ def test_a_log_in_which_anything_may_stand_ends_with_a_sentence(
     monkeypatch.setattr(xfs_journal.Log, "_is_whole", lambda *_arguments: True)
     chance, volume, refused = random.Random(seed), opened(crashed), 0
     places = records_of(crashed)
-    raw = bytearray(volume.read(0, volume.size))
-    for _round in range(60):
-        spoilt = bytearray(raw)
+    for _round in range(40):
+        spoilt = Patched(volume)
         for _byte in range(chance.choice((1, 4, 30))):
-            spoilt[chance.choice(places) + 512 + chance.randrange(2000)] = chance.randrange(256)
+            spoilt.write(chance.choice(places) + 512 + chance.randrange(2000), bytes([chance.randrange(256)]))
         try:
-            view = replay(InMemory(bytes(spoilt)))
-            assert view is None or isinstance(view, Patched)
+            view = replay(spoilt)
+            assert view is None or view.pages
         except NotReadable:
             refused += 1
     assert refused
-
-
-class InMemory(Blocks):
-    def __init__(self, data: bytes) -> None:
-        self.data, self.size = data, len(data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length].ljust(length, b"\0")

@@ -23,7 +23,7 @@ SECTOR = 512  # the log's own unit
 _MAGIC, _TRANSACTION = 0xFEEDBABE, struct.pack("<I", 0x5452414E)
 _START, _COMMIT, _CONTINUES, _CONTINUED, _UNMOUNT = 1, 2, 4, 8, 32
 _LARGEST, _LARGEST_RECORD = 2 << 30, 256 << 10
-_IN_FLIGHT = 8  # records that the kernel has under way at once: of these some may be missing
+_IN_FLIGHT = 8  # records that Linux has under way at once, so that some of them may be missing
 _PER_HEADER = 64  # sectors of data whose first words one sector of a record's header keeps
 _FOR_EACH = _PER_HEADER * SECTOR
 _LITTLE_ENDIAN = 1
@@ -85,25 +85,16 @@ class Log:
 
     def records(self) -> list[Record]:
         """From the oldest that a mount needs to the newest; none if the file system was unmounted."""
-        head, headers = self._find_head()
-        dropped = 0
-        while True:
-            last = self._last(head, headers)
-            if last is None:
-                head, dropped = headers.pop(), dropped + 1  # it was not written as a whole
-            elif last.is_unmount():
-                return []
-            else:
-                chain, broken = self._chain(last)
-                if not broken:
-                    return chain
-                headers = headers[: headers.index(chain[-1].place) + 1] if chain and chain[-1].place in headers else []
-                dropped += 1
-            if dropped > _IN_FLIGHT or not headers:
-                raise NotReadable("its log is damaged")
+        head, headers, is_ragged = self._find_head()
+        if len(headers) > 1 and self._ends_behind(headers[-1], head):
+            head = headers.pop()  # it was not yet written as a whole: Linux leaves it out
+        last = self._last(headers, head)
+        if last is None or last.is_unmount() and is_ragged:
+            raise NotReadable("its log is damaged")
+        return [] if last.is_unmount() else self._chain(last)
 
-    def _find_head(self) -> tuple[int, list[int]]:
-        """Where the next record would go, and where records begin, in the order of their age."""
+    def _find_head(self) -> tuple[int, list[int], bool]:
+        """Where the next record would go; where records begin, the oldest first; whether some came too early."""
         cycles, headers = self._words()
         newest = cycles[0]
         head = next((at for at, cycle in enumerate(cycles) if cycle != newest), len(cycles))
@@ -111,10 +102,11 @@ class Log:
         older = {newest - 1}
         if headers[:2] and headers[0] == 0 and not any(0 < at < head for at in headers):
             older.add(0)  # a repair writes one record, and leaves a gap before what the round before has left
-        allowed = set(cycles[head:window]) - older <= {newest} and set(cycles[window:]) <= older
-        if not newest or not allowed:
+        early = set(cycles[head:window]) - older
+        if not newest or not early <= {newest} or not set(cycles[window:]) <= older:
             raise NotReadable("its log is damaged: the cycles of its sectors do not agree")
-        return head, [at for at in headers if at >= head and cycles[at] != newest] + [at for at in headers if at < head]
+        before = [at for at in headers if at >= head and cycles[at] != newest]
+        return head, before + [at for at in headers if at < head], bool(early)
 
     def _words(self) -> tuple[array[int], list[int]]:
         """The cycle of each sector, and those with which a record begins."""
@@ -133,28 +125,31 @@ class Log:
             cycles += first
         return cycles, headers
 
-    def _last(self, head: int, headers: list[int]) -> Record | None:
-        """The newest record, if it ends where the log does."""
+    def _ends_behind(self, place: int, head: int) -> bool:
+        raw = self._read(place, 1)
+        return _sectors_of(raw) > ((head - place) % self._sectors or self._sectors)
+
+    def _last(self, headers: list[int], head: int) -> Record | None:
+        """The newest record, if the log ends where it does."""
         if not headers:
             return None
-        cycle = struct.unpack(">I", self._read(headers[-1], 1)[4:8])[0]
-        record = self._record(headers[-1], cycle)
-        return record if record and (record.place + record.sectors - head) % self._sectors == 0 else None
+        last = self._record(headers[-1], struct.unpack_from(">I", self._read(headers[-1], 1), 4)[0])
+        return last if last and (last.place + last.sectors - head) % self._sectors == 0 else None
 
-    def _chain(self, last: Record) -> tuple[list[Record], bool]:
-        """From the oldest that `last` needs up to it. Whether one of them is missing, and then those before it."""
+    def _chain(self, last: Record) -> list[Record]:
+        """From the oldest that `last` needs up to it."""
         found, (cycle, place), left = list[Record](), last.tail, self._sectors
         while left > 0:
             record = self._record(place, cycle)
             if record is None:
-                return found, True
+                break
             found.append(record)
             if (record.cycle, record.place) == (last.cycle, last.place):
-                return found, False
+                return found
             place, left = place + record.sectors, left - record.sectors
             if place >= self._sectors:
                 place, cycle = place - self._sectors, cycle + 1
-        return [], True
+        raise NotReadable("its log is damaged")
 
     def _record(self, place: int, cycle: int) -> Record | None:
         """What begins there, if it is whole and of that cycle."""
@@ -170,20 +165,21 @@ class Log:
             raise NotReadable("its log is of version 1, which is not read here")
         if struct.unpack_from(">I", head, 300)[0] != _LITTLE_ENDIAN:
             raise NotReadable("its log was written by a computer of another kind")
-        sectors = _header_of(head) // SECTOR + -(-length // SECTOR)
-        raw = self._read(place, sectors)
-        if sectors > self._sectors or not self._is_whole(place, cycle, raw, length):
+        sectors = _sectors_of(head)
+        if sectors > self._sectors:
             return None
-        return Record(place, cycle, (tail >> 32, tail & 0xFFFFFFFF), count, sectors, raw)
+        record = Record(place, cycle, (tail >> 32, tail & 0xFFFFFFFF), count, sectors, self._read(place, sectors))
+        return record if self._is_whole(record) else None
 
-    def _is_whole(self, place: int, cycle: int, raw: bytes, length: int) -> bool:
-        for number in range(1, len(raw) // SECTOR):
-            wanted = cycle + (place + number >= self._sectors)
+    def _is_whole(self, record: Record) -> bool:
+        raw, header, length = record.raw, record.header, record.length
+        for number in range(1, record.sectors):
+            wanted = record.cycle + (record.place + number >= self._sectors)
             if struct.unpack_from(">I", raw, number * SECTOR)[0] != wanted:
                 return False
-        if not self._has_checksums:
+        told = struct.unpack_from("<I", raw, 32)[0]
+        if not self._has_checksums or not told and record.is_unmount():  # mkfs.xfs and xfs_repair write none
             return True
-        told, header = struct.unpack_from("<I", raw, 32)[0], _header_of(raw)
         used = SECTOR * -(-length // _FOR_EACH)  # the others' content is left as it was
         more = b"".join(raw[at : at + 260] for at in range(SECTOR, used, SECTOR))
         data = raw[header : header + length]
@@ -203,6 +199,10 @@ def _header_of(raw: bytes) -> int:
     """Bytes of a record's header: one sector for each 32 KiB that a record may hold."""
     size = struct.unpack_from(">I", raw, 320)[0]
     return SECTOR * min(max(1, -(-size // _FOR_EACH)), _LARGEST_RECORD // _FOR_EACH)
+
+
+def _sectors_of(raw: bytes) -> int:
+    return _header_of(raw) // SECTOR + -(-int(struct.unpack_from(">I", raw, 12)[0]) // SECTOR)
 
 
 def checksum(data: bytes) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from .blocks import Blocks
 from .journal import Replayed
@@ -25,10 +25,11 @@ _INODE_BUFFER, _CANCEL = 1, 2
 _BUFFER, _INODE, _CREATED = 0x123C, 0x123B, 0x123F
 # What is done in several transactions: what begins it, what ends it. Where nothing ends it the mount goes on with it;
 # which is of no matter to files for those that only free blocks or count them.
-_FREES, _MAPS = ((0x1236, 0x1237), (0x1240, 0x1241), (0x1242, 0x1243)), ((0x1244, 0x1245), (0x1246, 0x1247), (0x1248, 0x1249))
-_QUOTA = 0x123D, 0x123E
+_FREES = (0x1236, 0x1237), (0x1240, 0x1241), (0x1242, 0x1243)
+_MAPS = (0x1244, 0x1245), (0x1246, 0x1247), (0x1248, 0x1249)
 _BEGUN = {begin: (begin, end) for begin, end in (*_FREES, *_MAPS)}
 _ENDED = {end: (begin, end) for begin, end in (*_FREES, *_MAPS)}
+_QUOTA = 0x123D, 0x123E
 # Which parts of an inode were logged
 _DATA, _DATA_TREE, _ATTRIBUTES, _ATTRIBUTE_TREE = 0x2 | 0x4, 0x8, 0x40 | 0x80, 0x100
 _DEVICE = 0x10
@@ -85,7 +86,8 @@ def replay(volume: Blocks) -> Patched | None:
 
 def _cancelled(done: Iterable[list[Item]]) -> Counter[tuple[int, int]]:
     """Buffers that were given up: what was logged of them before may lie where something else is now."""
-    return Counter(_Buffer(item).place for items in done for item in items if item.kind == _BUFFER and _Buffer(item).flags & _CANCEL)
+    buffers = (_Buffer(item) for items in done for item in items if item.kind == _BUFFER)
+    return Counter(buffer.place for buffer in buffers if buffer.flags & _CANCEL)
 
 
 class _Buffer:
@@ -163,7 +165,7 @@ class _Replay:
             # Of a buffer of inodes only their places in the list of deleted ones were logged for good
             for inode in range(at - at % self._inode, at + len(data), self._inode):
                 low = inode + _NEXT_UNLINKED - at
-                if 0 <= low and low + 4 <= len(data):
+                if low >= 0 and low + 4 <= len(data):
                     self._patched.write(start + at + low, data[low : low + 4])
 
     def _create(self, item: Item) -> None:
@@ -189,7 +191,8 @@ class _Replay:
         raw = item.regions[0]
         if len(raw) not in (52, 56) or len(item.regions) < 2:
             raise NotReadable("its log is damaged: a change is not whole")
-        fields, sector, length, offset = struct.unpack_from("<I", raw, 4)[0], *struct.unpack_from("<qii", raw, len(raw) - 16)
+        fields = struct.unpack_from("<I", raw, 4)[0]
+        sector, length, offset = struct.unpack_from("<qii", raw, len(raw) - 16)
         at, start = sector * SECTOR + offset, _FORK
         if sector < 0 or not 0 <= offset <= length * SECTOR - self._inode or offset % self._inode:
             raise NotReadable("its log changes an inode outside of its place")
