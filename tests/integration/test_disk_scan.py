@@ -594,7 +594,7 @@ def test_an_xfs_with_a_dirty_log_is_incomplete(tmp_path: Path) -> None:
     size, group = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">I", head, 84)[0]
     log = ((start >> shift) * group + (start & ((1 << shift) - 1))) * size
     disks.write_at(image, log + 512 + 9, b"\0")
-    assert_incomplete(look((image, "raw")), "log holds changes")
+    assert_incomplete(look((image, "raw")), "its log is damaged")
 
 
 def test_btrfs_is_scanned_but_not_called_clean(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from .lvm import read_groups
 from .partitions import Extent, read_table
 from .patterns import Patterns
 from .verdict import printable
+from .xfs_replay import replay as replay_xfs
 
 _DEEPEST = 100
 _MOST_TOLD = 200
@@ -113,7 +114,7 @@ class Collector:
             self._emit("progress", {"files": self._archive.files, "bytes": self._archive.bytes})
 
     def _ext(self, what: str, number: int, volume: Blocks) -> None:
-        fs = Ext4(self._replayed(what, volume))
+        fs = Ext4(self._replayed(what, volume, "ext"))
         for doubt in fs.doubts():
             self._miss("%s may look different to the guest: %s." % (what, doubt))
         patterns = Patterns(self._texts)
@@ -121,10 +122,10 @@ class Collector:
             if patterns.wants(path):
                 self._ext_file(what, (str(number), *path), fs, inode)
 
-    def _replayed(self, what: str, volume: Blocks) -> Blocks:
+    def _replayed(self, what: str, volume: Blocks, kind: str) -> Blocks:
         """As the guest will see it after its next mount."""
         try:
-            return replay(volume, Ext4(volume)) or volume
+            return (replay_xfs(volume) if kind == "xfs" else replay(volume, Ext4(volume))) or volume
         except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
             self._miss("%s was read as it lies, without what its journal holds (%s)." % (what, exc))
             return volume
@@ -172,7 +173,7 @@ class Collector:
         self._file(what, path, inode.size, read, inode.mode, inode.owner, inode.modified)
 
     def _foreign(self, what: str, number: int, kind: str, volume: Blocks) -> None:
-        fs = open_volume(kind, volume)
+        fs = open_volume(kind, self._replayed(what, volume, kind) if kind == "xfs" else volume)
         for doubt in fs.doubts():
             self._miss("%s may look different to the guest: %s." % (what, doubt))
         patterns = Patterns(self._texts, fold=kind in _FOLDING)

@@ -134,6 +134,10 @@ class Fat:
         """FAT knows of no file that no directory names."""
         return iter(())
 
+    def attributes(self) -> Iterator[tuple[int, Callable[[], bytes]]]:
+        """Nor of attributes outside of its directories."""
+        return iter(())
+
     def doubts(self) -> list[str]:
         boot, found = self._boot, []
         if boot.has_one_table:

@@ -2,11 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""File systems other than ext. FAT has a reader here, the others are read with the dissect libraries."""
+"""File systems other than ext. FAT and XFS have readers here, the others are read with the dissect libraries."""
 
 from __future__ import annotations
 
-import stat
 import struct
 from collections.abc import Iterator
 from importlib import import_module
@@ -14,10 +13,10 @@ from typing import Any, Callable
 
 from .blocks import Blocks, Stream
 from .fat import MAX_DEPTH, SECTORS, Fat
-from .layout import ForeignFile, Layout, NotReadable, layout_of, stretches_of
+from .layout import ForeignFile, NotReadable
 from .partitions import Extent
 from .verdict import printable
-from .xfs import Xfs, check_directory, set_runs
+from .xfs_walk import XfsWalk
 
 _NTFS_DATA = 0x80
 _MOST_ODD = 20
@@ -41,14 +40,14 @@ _MAGICS = (
     (65588, b"ReIsEr", "reiserfs"),
 )
 _OPENERS = {
-    "xfs": ("dissect.target.filesystems.xfs", "XfsFilesystem"),
     "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
     "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
     "exfat": ("dissect.target.filesystems.exfat", "ExfatFilesystem"),
 }
-READABLE = frozenset((*_OPENERS, "fat"))
 # Those that can be proven to have been read as a whole, so that they can be a clean base
-COMPARABLE = frozenset(("xfs", "fat"))
+_OURS: dict[str, Callable[[Blocks], Fat | XfsWalk]] = {"fat": Fat, "xfs": XfsWalk}
+COMPARABLE = frozenset(_OURS)
+READABLE = frozenset((*_OPENERS, *_OURS))
 
 
 def marks(volume: Blocks) -> list[str]:
@@ -83,28 +82,25 @@ def preload() -> str:
     return ""
 
 
-def open_volume(kind: str, volume: Blocks) -> Foreign | Fat:
-    return Fat(volume) if kind == "fat" else Foreign(kind, volume)
+def open_volume(kind: str, volume: Blocks) -> Foreign | Fat | XfsWalk:
+    return _OURS[kind](volume) if kind in _OURS else Foreign(kind, volume)
 
 
 class Foreign:
-    """One file system, walked by its directories. After the walk `unproven` tells why some of it may be missing."""
+    """One file system, walked by its directories. After the walk `unproven` tells what was met on it."""
 
     def __init__(self, kind: str, volume: Blocks) -> None:
         self._kind = kind
         module, name = _OPENERS[kind]
-        self._volume, self._xfs = volume, Xfs(volume) if kind == "xfs" else None
         try:
             self._fs = getattr(import_module(module), name)(Stream(volume))
         except ImportError as exc:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
-        self._inodes: set[int] = set()
         self._odd: list[str] = []
-        self._unnamed: list[str] = []
 
     def edges(self) -> list[Extent]:
-        """What lies behind it, where that is known."""
-        return [Extent(self._xfs.end, self._volume.size - self._xfs.end)] if self._xfs else []
+        """What lies behind it is not known."""
+        return []
 
     def files(
         self,
@@ -125,94 +121,45 @@ class Foreign:
                     yield from self._streams(entry)
 
     def _entries(self, directory: Any) -> Iterator[tuple[Any, bool]]:
-        """With whether each is a directory that is to be entered. Damage in one of them must not hide the others."""
+        """With whether each is a directory. Damage in one of them must not hide the others."""
         shown = printable(directory.path, 200) or "/"
         try:
-            for entry in self._listed(directory):
+            for item in directory.scandir():
+                entry = item.get()
                 try:
-                    yield entry, self._leads_on(entry)
+                    yield entry, not entry.is_symlink() and bool(entry.is_dir())
                 except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
                     self._odd.append("%s was not read: %s" % (printable(entry.path, 200), _why(exc)))
         except Exception as exc:  # noqa: BLE001 - the same
             self._odd.append("directory %s was not read: %s" % (shown, _why(exc)))
 
-    def _listed(self, directory: Any) -> Iterator[Any]:
-        if self._xfs is None:
-            for item in directory.scandir():
-                yield item.get()
-            return
-        node = directory.entry
-        self._inodes.add(node.inum)
-        set_runs(node)
-        check_directory(node)
-        for child in node.iterdir():
-            if child.filename not in (".", ".."):
-                child._filetype = 0  # what the directory says of it is a hint only
-                yield type(directory)(self._fs, "%s/%s" % (directory.path.rstrip("/"), child.filename), child)
-
-    def _leads_on(self, entry: Any) -> bool:
-        is_directory = not entry.is_symlink() and bool(entry.is_dir())
-        if self._xfs is None:
-            return is_directory
-        if is_directory and entry.entry.inum in self._inodes:
-            self._odd.append("directory %s is named twice" % printable(entry.path, 200))
-            return False
-        self._inodes.add(entry.entry.inum)
-        return is_directory
-
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
-        if self._xfs is not None:
-            yield _of_xfs(entry.path, entry.entry, entry.lstat)
-        elif self._kind != "ntfs":
+        if self._kind != "ntfs":
             yield ForeignFile(entry.path, int(entry.lstat().st_size), _Opened(entry.open).read, entry.lstat)
-        else:
-            # A file may have several streams, a directory too, and some of the volume's own have only named ones.
-            record = entry.entry
-            for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
-                path = "%s:%s" % (entry.path, name) if name else entry.path
-                opened = _Opened(lambda name=name: record.open(name))  # type: ignore[misc]
-                yield ForeignFile(path, int(record.size(name)), opened.read, entry.lstat)
+            return
+        # A file may have several streams, a directory too, and some of the volume's own have only named ones.
+        record = entry.entry
+        for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
+            path = "%s:%s" % (entry.path, name) if name else entry.path
+            opened = _Opened(lambda name=name: record.open(name))  # type: ignore[misc]
+            yield ForeignFile(path, int(record.size(name)), opened.read, entry.lstat)
 
     def unnamed(self) -> Iterator[ForeignFile]:
-        """After `files` of all directories: what none of them names, but the file system holds."""
-        if self._xfs is None:
-            return
-        used, marked_free = self._xfs.inodes()
-        own, missed = self._xfs.own(), (used | marked_free) - self._inodes
-        for found, text in (
-            (missed - own - marked_free, "no directory names %d inodes that are in use"),
-            (self._inodes - used - marked_free, "directories name %d inodes that are not in use"),
-            (marked_free, "%d inodes are in use, but marked as free"),
-        ):
-            self._unnamed += [text % len(found)] if found else []
-        for number in sorted(missed):
-            node = self._fs.xfs.get_inode(number)
-            try:
-                if stat.S_ISREG(node.inode.di_mode) and node.size:
-                    yield _of_xfs("/(inode %d)" % number, node, lambda: None)
-            except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
-                self._odd.append("inode %d was not read: %s" % (number, _why(exc)))
+        """The library tells of no file that no directory names."""
+        return iter(())
+
+    def attributes(self) -> Iterator[tuple[int, Callable[[], bytes]]]:
+        return iter(())
 
     def doubts(self) -> list[str]:
-        return self._xfs.doubts() if self._xfs is not None else []
+        return []
 
     def odd(self) -> list[str]:
-        """What was met that could not be read, or only in one of several ways."""
+        """What was met that could not be read."""
         return self._odd[:_MOST_ODD] + (["and more"] if len(self._odd) > _MOST_ODD else [])
 
     def unproven(self) -> str:
-        if self._kind in COMPARABLE:
-            return "; ".join((*self._unnamed, *self.odd()))
         return "; ".join(("its reader can't prove that it saw every file of a %s volume" % self._kind, *self.odd()))
-
-
-def _of_xfs(path: str, node: Any, status: Callable[[], Any]) -> ForeignFile:
-    def opened() -> Any:
-        set_runs(node)
-        return node.open()
-
-    content, size = _Opened(opened), int(node.size)
-    return ForeignFile(path, size, content.read, status, lambda: content.layout(size), lambda: content.stretches(size))
 
 
 def _why(exc: Exception) -> str:
@@ -233,15 +180,3 @@ class _Opened:
         if len(data) != length:
             raise NotReadable("it is shorter than its size")
         return data
-
-    def stretches(self, size: int) -> list[tuple[int, int]]:
-        self._handle = self._handle or self._open()
-        return stretches_of(self._handle, size)
-
-    def layout(self, size: int) -> Layout | None:
-        """None also if it can't be opened: who reads it will say why."""
-        try:
-            self._handle = self._handle or self._open()
-            return layout_of(self._handle, size)
-        except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
-            return None

@@ -231,7 +231,7 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
     missing = preload() if request.disks else ""
     if missing:
-        emit("note", {"text": "Only ext file systems can be read here: %s." % missing})
+        emit("note", {"text": "exFAT and btrfs can't be read here: %s." % missing})
     engines: list[Engine] = []
     makers: dict[str, Callable[[], Engine]] = {}
     if request.rules or "yara" in request.engines_required:

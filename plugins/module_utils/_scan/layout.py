@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
+
+from .blocks import Blocks
 
 _DIGEST = 16
 
@@ -35,32 +38,7 @@ class ForeignFile:
     status: Callable[[], Any]  # as os.stat tells it
     layout: Callable[[], Layout | None] = lambda: None
     stretches: Callable[[], Sequence[tuple[int, int]]] | None = None  # offset and length of what is no hole
-
-
-def layout_of(stream: Any, size: int) -> Layout | None:
-    """Of the very stream that the dissect libraries read a file by; None if it is no plain list of runs."""
-    from dissect.util.stream import RunlistStream
-
-    if stream.__class__ is not RunlistStream or any(count <= 0 for _block, count in stream.runlist):
-        return None
-    unit, at = stream.block_size, 0
-    pieces = []
-    for block, count in stream.runlist:
-        if block is not None:
-            pieces.append((at, block * unit, (block + count) * unit))
-        at += count * unit
-    return _layout(pieces, size, (unit, stream.size, tuple(stream.runlist)))
-
-
-def stretches_of(stream: Any, size: int) -> list[tuple[int, int]]:
-    """What of a stream of the dissect libraries is no hole."""
-    found, at = [], 0
-    for block, count in getattr(stream, "runlist", [(0, size)]):
-        length = min(count * getattr(stream, "block_size", 1), size - at)
-        if block is not None and length > 0:
-            found.append((at, length))
-        at += length
-    return found
+    key: Hashable = None  # the same for several names of one file
 
 
 def layout_of_runs(runs: Iterable[tuple[int, int]], size: int) -> Layout:
@@ -69,15 +47,43 @@ def layout_of_runs(runs: Iterable[tuple[int, int]], size: int) -> Layout:
     for start, end in runs:
         pieces.append((at, start, end))
         at += end - start
-    return _layout(pieces, size, ())
+    return _layout(pieces, size)
 
 
-def _layout(pieces: list[tuple[int, int, int]], size: int, more: tuple[Any, ...]) -> Layout:
+def _layout(pieces: Sequence[tuple[int, int, int]], size: int) -> Layout:
     """Of runs with their place in the file."""
     runs = tuple((start, end) for _at, start, end in pieces)
     content = tuple((start, min(end, start + size - at)) for at, start, end in pieces if at < size)
-    told = repr((pieces, size, more))
+    told = repr((list(pieces), size))
     return Layout(hashlib.sha256(told.encode()).digest()[:_DIGEST], runs, content)
+
+
+class Scattered:
+    """A content by its pieces: the place in it, and where on the volume they begin and end. Between them are zeros."""
+
+    def __init__(self, volume: Blocks, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
+        self._volume, self._pieces, self._size = volume, pieces, size
+        self._starts = [piece[0] for piece in pieces]
+
+    def read(self, offset: int, length: int) -> bytes:
+        parts, at, end = list[bytes](), offset, min(offset + length, self._size)
+        for number in range(max(0, bisect_right(self._starts, offset) - 1), len(self._pieces)):
+            first, low, high = self._pieces[number]
+            begin, stop = max(at, first), min(end, first + high - low)
+            if begin >= end:
+                break
+            if begin < stop:
+                parts += [bytes(begin - at), self._volume.read(low + begin - first, stop - begin)]
+                at = stop
+        return b"".join((*parts, bytes(max(0, end - at))))
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Offset and length of what is no hole."""
+        found = ((at, min(high - low, self._size - at)) for at, low, high in self._pieces)
+        return [(at, length) for at, length in found if length > 0]
+
+    def layout(self) -> Layout:
+        return _layout(self._pieces, self._size)
 
 
 def keys(packed: bytes) -> frozenset[bytes]:

@@ -11,7 +11,7 @@ block size, and none of the blocks of these runs differ: then it is that file's 
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
+from typing import Any, Callable
 
 from .baseline import VolumeIndex
 from .blocks import Blocks
@@ -43,6 +43,7 @@ class Other:
         self._indexing = indexing
         self._entry_of = ENTRY_OF.get(kind) if indexing or self._index is not None else None
         self._differing: set[str] = set()
+        self._this = object()  # a file of another volume, or of another state of this one, is another file
 
     def run(self) -> VolumeIndex:
         judge, told = self._judge, str(self._where).capitalize()
@@ -51,6 +52,8 @@ class Other:
         judge.emit("expect", {"bytes": self._volume.size})
         for file in chain(self._fs.files(see=self._see), self._fs.unnamed()):
             self._file(file)
+        for number, read in self._fs.attributes():
+            judge.each("Attributes of inode %d on %s" % (number, self._where), self._attributes, number, read)
         unproven = self._fs.unproven()
         if unproven:
             judge.reason("%s was read, but not provably as a whole: %s." % (told, unproven))
@@ -88,7 +91,11 @@ class Other:
                 return
             self._differing.add(path)
             self._covered += layout.content if layout else ()
-        judge.file(self._where, judge.content(file.size, file.read, file.stretches), lambda: path)
+        key = (self._this, file.key) if file.key is not None else None
+        judge.file(self._where, judge.content(file.size, file.read, file.stretches), lambda: path, key)
+
+    def _attributes(self, number: int, read: Callable[[], bytes]) -> None:
+        self._judge.attributes(self._where, number, read())
 
     def _is_same(self, layout: Layout | None) -> bool:
         if self._base is None or layout is None or layout.key not in self._known:

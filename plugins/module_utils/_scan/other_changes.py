@@ -10,16 +10,15 @@ import hashlib
 import json
 import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from .fat import Row
 from .judge import Judge, Where
 from .verdict import Change, printable
+from .xfs_walk import Entry as Named
 
 _ARCHIVE = 0x20  # set by every system with every change of content
 _CAPABILITY = b"capability"
-_IN_BLOCKS = 2  # XFS_DINODE_FMT_EXTENTS
-_MOST_ATTRIBUTES = 1 << 20  # bytes of one inode's; Linux lets one value have 64 KiB
 
 
 class Entry(NamedTuple):
@@ -55,41 +54,22 @@ class Entry(NamedTuple):
 Pair = tuple[Sequence[Entry], Sequence[Entry]]
 
 
-def xfs_entry(directory: Any, entry: Any) -> Entry:
-    """Of what dissect.target gives."""
-    node = entry.entry
-    inode = node.inode
-    extended = _xfs_attributes(node)
+def xfs_entry(directory: Named, entry: Named) -> Entry:
+    inode, extended = entry.inode, entry.attributes()
     return Entry(
         path=entry.path,
-        parent=int(directory.entry.inum),
-        number=int(node.inum),
-        generation=int(inode.di_gen),
-        mode=int(inode.di_mode),
-        uid=int(inode.di_uid),
-        gid=int(inode.di_gid),
-        size=int(node.size),
-        modified=int(node.mtime_ns),
-        changed=int(node.ctime_ns),
+        parent=directory.inode.number,
+        number=inode.number,
+        generation=inode.generation,
+        mode=inode.mode,
+        uid=inode.uid,
+        gid=inode.gid,
+        size=inode.size,
+        modified=inode.modified,
+        changed=inode.changed,
         attributes=hashlib.sha256(extended).hexdigest()[:16] if extended else "",
         capable=_CAPABILITY in extended,
     )
-
-
-def _xfs_attributes(node: Any) -> bytes:
-    """What the inode holds of them and, if they lie in blocks, these (Linux, fs/xfs/libxfs/xfs_format.h)."""
-    inode, xfs = node.inode, node.xfs
-    fork: bytes = node.attrfork().read() if inode.di_forkoff else b""
-    if not fork or int(inode.di_aformat) != _IN_BLOCKS:
-        return fork
-    parts, left = [fork], _MOST_ATTRIBUTES
-    for at in range(0, min(16 * int(node.attr_extents), len(fork) - 15), 16):
-        row = int.from_bytes(fork[at : at + 16], "big")
-        group, within = divmod(row >> 21 & (1 << 52) - 1, 1 << xfs.sb.sb_agblklog)
-        xfs.fh.seek((group * xfs.sb.sb_agblocks + within) * xfs.block_size)
-        parts.append(xfs.fh.read(min(left, (row & (1 << 21) - 1) * xfs.block_size)))
-        left -= len(parts[-1])
-    return b"".join(parts)
 
 
 def fat_entry(directory: Row, entry: Row) -> Entry:
@@ -105,7 +85,7 @@ def fat_entry(directory: Row, entry: Row) -> Entry:
     )
 
 
-ENTRY_OF = {"xfs": xfs_entry, "fat": fat_entry}
+ENTRY_OF: dict[str, Callable[[Any, Any], Entry]] = {"xfs": xfs_entry, "fat": fat_entry}
 
 
 def pack(entries: Sequence[Entry]) -> bytes:

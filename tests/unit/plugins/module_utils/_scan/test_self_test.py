@@ -15,8 +15,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan import se
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit, RuleFile, Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.fat import Fat
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import Foreign
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_judge import NtfsScan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_walk import XfsWalk
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def nothing(*_arguments: Any, **_options: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     ("reader", "method", "name"),
-    [(Fat, "files", "FAT"), (Foreign, "files", "XFS"), (NtfsScan, "run", "NTFS")],
+    [(Fat, "files", "FAT"), (XfsWalk, "files", "XFS"), (NtfsScan, "run", "NTFS")],
 )
 def test_a_reader_that_is_blind_is_found_out(
     yara: Yara, monkeypatch: pytest.MonkeyPatch, reader: type, method: str, name: str
@@ -48,14 +48,6 @@ def test_a_reader_that_is_blind_is_found_out(
     assert told(yara) == ""
     monkeypatch.setattr(reader, method, nothing)
     assert f"in a disk scanned as {name} (" in told(yara)
-
-
-def test_without_the_library_of_xfs_the_others_are_tested(yara: Yara, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_test, "preload", lambda: "No module named dissect")
-    monkeypatch.setattr(Foreign, "files", nothing)
-    assert told(yara) == ""
-    monkeypatch.setattr(Fat, "files", nothing)
-    assert "as FAT" in told(yara)
 
 
 class Slow(Yara):
