@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Callable
 
-from .blocks import Blocks, Stream
+from .blocks import Blocks, BootCode, Stream
 from .fat import MAX_DEPTH, SECTORS, Fat
 from .layout import ForeignFile, Layout, NotReadable, layout_of, stretches_of
 from .partitions import Extent
@@ -61,8 +61,8 @@ def marks(volume: Blocks) -> list[str]:
 
 
 def identify(volume: Blocks) -> str:
-    """What a volume holds, by its magic numbers alone; `unknown` if there is none that we know."""
-    return next(iter(marks(volume)), "unknown")
+    """What a volume holds, by its magic numbers alone; without one that we know it is `boot` code, or `unknown`."""
+    return next(iter(marks(volume)), "boot" if isinstance(volume, BootCode) else "unknown")
 
 
 def _is_fat(head: bytes) -> bool:
