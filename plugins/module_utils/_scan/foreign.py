@@ -69,7 +69,7 @@ def _is_fat(head: bytes) -> bool:
     """FAT has no magic number. As Linux sees it, which asks for neither the jump nor the mark at the sector's end."""
     sector, per_cluster, reserved, tables, media = struct.unpack_from("<HBHB4xB", head.ljust(22, b"\0"), 11)
     sane = sector in SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
-    return bool(sane and reserved and tables in (1, 2) and media >= 0xF0)
+    return bool(sane and reserved and tables and media >= 0xF0)
 
 
 def preload() -> str:
