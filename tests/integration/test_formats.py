@@ -369,6 +369,45 @@ def test_one_damaged_header_of_a_vhdx_does_no_harm(infected: Path, tmp_path: Pat
     refused(image, "vhdx", "both of its headers are damaged")
 
 
+def states(image: Path) -> dict[int, int]:
+    """Of all blocks of a VHDX that are present: where their entries lie, and what they are."""
+    table = image.read_bytes()[2 * MB : 3 * MB]
+    entries = ((at, int.from_bytes(table[at : at + 8], "little")) for at in range(0, len(table), 8))
+    return {2 * MB + at: entry for at, entry in entries if entry & 7 == 6}
+
+
+@pytest.mark.parametrize("state", [1, 3], ids=["undefined", "unmapped"])
+def test_what_a_block_of_a_vhdx_held_may_be_what_the_guest_sees(infected: Path, tmp_path: Path, state: int) -> None:
+    """A guest that trims what it still uses reads zeros, or what lay there: that is up to its hypervisor."""
+    image = converted(infected, "vhdx", tmp_path / "image")
+    for at, entry in states(image).items():
+        disks.write_at(image, at, struct.pack("<Q", entry - 6 + state))
+    assert findings(look(image, "vhdx")) == findings(look(infected, "raw"))
+
+
+@pytest.mark.parametrize("place", [0, 1 << 30], ids=["nowhere", "past the end"])
+@pytest.mark.parametrize("state", [1, 3], ids=["undefined", "unmapped"])
+def test_a_block_of_a_vhdx_that_nothing_is_left_of_is_zeros(tmp_path: Path, state: int, place: int) -> None:
+    raw, size = tmp_path / "raw", 6 * MB
+    raw.write_bytes(b"x" * size)
+    image = converted(raw, "vhdx", tmp_path / "image")
+    for at in states(image):
+        disks.write_at(image, at, struct.pack("<Q", place + state))
+    with image.open("rb") as file:
+        assert open_chain([Layer("", "vhdx", file.fileno())]).read(0, size) == bytes(size)
+
+
+@pytest.mark.parametrize("state", [0, 2], ids=["not present", "zero"])
+def test_a_block_of_a_vhdx_that_is_zeros_lies_nowhere(tmp_path: Path, state: int) -> None:
+    raw, size = tmp_path / "raw", 6 * MB
+    raw.write_bytes(b"x" * size)
+    image = converted(raw, "vhdx", tmp_path / "image")
+    for at, entry in states(image).items():
+        disks.write_at(image, at, struct.pack("<Q", entry - 6 + state))
+    with image.open("rb") as file:
+        assert open_chain([Layer("", "vhdx", file.fileno())]).read(0, size) == bytes(size)
+
+
 @pytest.mark.parametrize("state", [4, 5, 7])
 def test_a_block_of_a_vhdx_in_an_unknown_state_is_told(guest: Path, tmp_path: Path, state: int) -> None:
     image = converted(guest, "vhdx", tmp_path / "image")
