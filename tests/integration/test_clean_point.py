@@ -119,7 +119,7 @@ def test_a_present_disk_that_cannot_be_read_hides_no_point(vm: Vm, tmp_path: Pat
     top = Path(shutil.copy(vm.top, tmp_path / "top.qcow2"))
     at = 0 if what == "header" else int.from_bytes(top.read_bytes()[40:48], "big")
     disks.write_at(top, at, bytes.fromhex("80000fffffff0000") if at else b"torn")
-    present = {"kind": "present", "name": "present state", "candidate": False}
+    present: dict[str, Any] = {"kind": "present", "name": "present state", "candidate": False}
     points = [present, {"kind": "golden", "name": "golden image"}, backup("old", disk(layer(vm.clean, "raw")))]
     result = vm.ask(points, disks=[disk(layer(top), layer(vm.golden))], all_points=True)
     assert verdicts(result) == ["incomplete", "clean", "clean"]

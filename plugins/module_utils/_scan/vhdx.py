@@ -5,8 +5,8 @@
 """A VHDX, dynamic or fixed, read-only. Source: [MS-VHDX], Virtual Hard Disk v2 File Format.
 
 One whose log is to be replayed, or that lies on a parent, is refused: what it holds is not the disk as its VM sees it.
-A block that the guest gave back (2.5.1.1: undefined, unmapped) may read as zeros, or still as what it held, as the hypervisor
-likes. A guest can give back what it uses, so a block is taken for what it held, as long as that lies in the file.
+A block that the guest gave back (2.5.1.1: undefined, unmapped) may read as zeros, or still as what it held, as the
+hypervisor likes. A guest can give back what it uses, so a block is taken for what it held, if that lies in the file.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def below(*roots: str) -> Iterator[Path]:
 
 
 def size(path: Path) -> int:
-    """Of a regular file that can be read; what was left out at installation, as documentation is in containers, has none."""
+    """Of a regular file that can be read; what was left out when a package was installed has none."""
     try:
         status = os.lstat(path)
     except OSError:

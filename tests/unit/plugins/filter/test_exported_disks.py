@@ -44,7 +44,8 @@ def test_an_export_of_other_disks_is_told_and_is_no_hindrance() -> None:
         kept(*(f"{more}/disk-{disk}.qcow2" for disk in ("vda", "vdb", "vd\x1b"))),
     ]
     assert [one["name"] for one in exported_disks(entries, "/c", TWO)] == ["export desk1-2"]
-    assert exported_disks(entries, "/c", TWO, unusable=True) == [
-        {"name": "export desk1-1", "path": f"/c/{part}", "why": "it has the disks vda, the VM has vda, vdb"},
-        {"name": "export desk1-3", "path": f"/c/{more}", "why": "it has the disks vd\\x1b, vda, vdb, the VM has vda, vdb"},
+    told = exported_disks(entries, "/c", TWO, unusable=True)
+    assert [(one["name"], one["path"], one["why"]) for one in told] == [
+        ("export desk1-1", f"/c/{part}", "it has the disks vda, the VM has vda, vdb"),
+        ("export desk1-3", f"/c/{more}", "it has the disks vd\\x1b, vda, vdb, the VM has vda, vdb"),
     ]
