@@ -12,7 +12,9 @@ author: vmward contributors (@vmward)
 description:
   - Takes the entries that M(vmward.remediation.case_ledger) reads of one VM, and gives each export of its disks as a
     backup, as the filter P(vmward.remediation.restore_points#filter) takes them.
-positional: _input, directory
+  - An export that does not hold all disks of the VM, or holds others, is no state of it. Such ones are left out, and
+    given with O(unusable).
+positional: _input, directory, disks
 options:
   _input:
     description: Entries of the phase C(preserve) of one VM.
@@ -23,29 +25,44 @@ options:
     description: The directory of the case.
     type: str
     required: true
+  disks:
+    description: The VM's disks, as the filter P(vmward.remediation.disks_to_scan#filter) gives them.
+    type: list
+    elements: dict
+    required: true
+  unusable:
+    description: Give the exports that are no state of the VM instead, with the reason.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
 - name: Show the exported disks
   ansible.builtin.debug:
-    msg: "{{ kept.entries | vmward.remediation.exported_disks('/srv/cases/2026-0142') }}"
+    msg: "{{ kept.entries | vmward.remediation.exported_disks('/srv/cases/2026-0142', disks) }}"
+  vars:
+    disks: "{{ info.vms[0].after.disks | vmward.remediation.disks_to_scan }}"
 """
 
 RETURN = r"""
 _value:
-  description: The exports, each with C(name), C(time) and C(disks).
+  description: The exports, each with C(name), C(time) and C(disks); with O(unusable) C(name), C(path) and C(why).
   type: list
   elements: dict
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
+
+from ansible_collections.vmward.remediation.plugins.module_utils._model import printable
 
 IMAGE = re.compile(r"evidence/data/([^/]+)/disk-([^/]+)\.qcow2\Z")
 
 
-def exported_disks(entries: Iterable[Mapping[str, Any]], directory: str) -> list[dict[str, Any]]:
+def exported_disks(
+    entries: Iterable[Mapping[str, Any]], directory: str, disks: Sequence[Mapping[str, Any]], unusable: bool = False
+) -> list[dict[str, Any]]:
     """By folder, for each folder is one cut of the VM; what was recorded last counts."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for entry in entries:
@@ -53,6 +70,17 @@ def exported_disks(entries: Iterable[Mapping[str, Any]], directory: str) -> list
             named = IMAGE.match(str(artefact["path"]))
             if named:
                 found.setdefault(named[1], {})[named[2]] = artefact
+    wanted = sorted(str(disk["name"]) for disk in disks)
+    if unusable:
+        return [
+            {
+                "name": f"export {folder}",
+                "path": f"{directory}/evidence/data/{folder}",
+                "why": f"it has the disks {listed(sorted(images))}, the VM has {listed(wanted)}",
+            }
+            for folder, images in found.items()
+            if sorted(images) != wanted
+        ]
     return [
         {
             "name": f"export {folder}",
@@ -63,7 +91,12 @@ def exported_disks(entries: Iterable[Mapping[str, Any]], directory: str) -> list
             ],
         }
         for folder, images in found.items()
+        if sorted(images) == wanted
     ]
+
+
+def listed(names: Sequence[str]) -> str:
+    return printable(", ".join(names), 200)
 
 
 class FilterModule:

@@ -181,6 +181,9 @@ points:
     indicators: {description: "As of M(vmward.remediation.disk_scan), at most 20.", type: list}
     incomplete_reasons: {description: "Why the scan of it is not complete, at most 20.", type: list}
     changes_count: {description: What differs from the base., type: dict}
+    archives_unopened:
+      description: As RV(archives_unopened), of what was not judged for a point before.
+      type: int
     files: {description: Files judged., type: int}
     bytes_read: {description: Bytes judged that were not judged for a point before., type: int}
     bytes_since: {description: "Bytes of disk written since, V(-1) if unknown.", type: int}
@@ -210,6 +213,17 @@ engines:
   description: As of M(vmward.remediation.disk_scan).
   type: list
   elements: dict
+  returned: success
+archives_unopened:
+  description:
+    - Archives and packed files that were matched as they are, since no engine took part that opens them, in all points
+      and their bases together. What several of them share counts once.
+  type: int
+  returned: success
+coverage_notes:
+  description: What holds for all points, and why it is not known how much was written since one of them.
+  type: list
+  elements: str
   returned: success
 incomplete_reasons:
   description: Why nothing could be scanned at all.

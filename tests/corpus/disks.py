@@ -11,8 +11,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}" + b"$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"
@@ -55,15 +56,15 @@ def debugfs(image: Path, *requests: str) -> str:
     return run("debugfs", "-w", "-f", "-", image, stdin="\n".join(requests) + "\n")
 
 
-def partitioned(image: Path, label: str, parts: list[Path | int], gap: int = MB) -> Path:
+def partitioned(image: Path, label: str, parts: list[Path | int], gap: int = MB, types: Sequence[str] = ()) -> Path:
     """A disk with `label` (dos or gpt) and one partition per image or size, each after a gap."""
     sizes = [part if isinstance(part, int) else part.stat().st_size for part in parts]
     with image.open("wb") as file:
         file.truncate(sum(sizes) + gap * (len(parts) + 2))
     lines, at = [f"label: {label}"], gap
     places = []
-    for size in sizes:
-        lines.append(f"start={at // 512}, size={size // 512}")
+    for size, kind in zip_longest(sizes, types):
+        lines.append(f"start={at // 512}, size={size // 512}" + (f", type={kind}" if kind else ""))
         places.append(at)
         at += size + gap
     run("sfdisk", "-q", image, stdin="\n".join(lines) + "\n")

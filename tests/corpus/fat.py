@@ -19,8 +19,8 @@ _ROOT_ENTRIES = 64
 class FatVolume:
     """Clusters of one sector. `table`: what follows each cluster. The root of a FAT32 is cluster 2."""
 
-    def __init__(self, bits: int = 16, clusters: int = 0) -> None:
-        self.bits = bits
+    def __init__(self, bits: int = 16, clusters: int = 0, copies: int = 1) -> None:
+        self.bits, self.copies = bits, copies
         self.clusters = clusters or {12: 500, 16: 4200, 32: 66000}[bits]
         self.table = [END - 7, END] + [0] * self.clusters
         self.content: dict[int, bytes] = {}
@@ -41,13 +41,13 @@ class FatVolume:
             fat, root = self._fat(), b""
             struct.pack_into("<IHHI", boot, 36, sectors, 0, 0, 2)
         entries = 0 if self.bits == 32 else _ROOT_ENTRIES
-        size = _RESERVED + sectors + entries * 32 // SECTOR + self.clusters
+        size = _RESERVED + self.copies * sectors + entries * 32 // SECTOR + self.clusters
         short = 0 if self.bits == 32 else sectors
-        struct.pack_into("<3s8sHBHBHHBHHHII", boot, 0, b"\xeb\x3c\x90", b"by hand ", SECTOR, 1, _RESERVED, 1, entries,
-                         0, 0xF8, short, 0, 0, 0, size)  # fmt: skip
+        struct.pack_into("<3s8sHBHBHHBHHHII", boot, 0, b"\xeb\x3c\x90", b"by hand ", SECTOR, 1, _RESERVED, self.copies,
+                         entries, 0, 0xF8, short, 0, 0, 0, size)  # fmt: skip
         boot[510:] = b"\x55\xaa"
         data = b"".join(self.content.get(at, b"").ljust(SECTOR, b"\0") for at in range(2, self.clusters + 2))
-        return bytes(boot).ljust(_RESERVED * SECTOR, b"\0") + fat + root.ljust(entries * 32, b"\0") + data
+        return bytes(boot).ljust(_RESERVED * SECTOR, b"\0") + self.copies * fat + root.ljust(entries * 32, b"\0") + data
 
     def write(self, path: Path) -> Path:
         path.write_bytes(self.image())

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,6 +112,41 @@ def test_the_present_is_looked_at_and_never_chosen(vm: Vm) -> None:
     clean = vm.ask([present, golden], disks=[unchanged])
     assert verdicts(clean) == ["clean", "clean"]
     assert clean["chosen"]["kind"] == "golden"
+
+
+@pytest.mark.parametrize("what", ["header", "table"])
+def test_a_present_disk_that_cannot_be_read_hides_no_point(vm: Vm, tmp_path: Path, what: str) -> None:
+    top = Path(shutil.copy(vm.top, tmp_path / "top.qcow2"))
+    at = 0 if what == "header" else int.from_bytes(top.read_bytes()[40:48], "big")
+    disks.write_at(top, at, bytes.fromhex("80000fffffff0000") if at else b"torn")
+    present: dict[str, Any] = {"kind": "present", "name": "present state", "candidate": False}
+    points = [present, {"kind": "golden", "name": "golden image"}, backup("old", disk(layer(vm.clean, "raw")))]
+    result = vm.ask(points, disks=[disk(layer(top), layer(vm.golden))], all_points=True)
+    assert verdicts(result) == ["incomplete", "clean", "clean"]
+    assert (result["chosen"]["kind"], result["lost"]["bytes"]) == ("golden", -1)
+    (note,) = result["coverage_notes"]
+    assert note.startswith("How much was written since")
+    assert ("Cannot read the disk image %s" % top in note) == (what == "header")
+    assert note in result["msg"]
+
+
+def test_archives_that_no_engine_opened_are_told_once(vm: Vm, tmp_path: Path) -> None:
+    """However many points share them; what a base holds is of the point that it was looked at for."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a", "b")
+    packed = disks.ext4(tmp_path / "packed.img", {**disks.harmless(), "a.zip": (tmp_path / "a.zip").read_bytes()})
+    base = disks.qcow2(tmp_path / "base.qcow2", packed)
+    disks.debugfs(packed, f"write {tmp_path / 'a.zip'} b.zip")
+    top = disks.overlay(tmp_path / "top.qcow2", base)
+    disks.put(top, packed.read_bytes(), tmp_path)
+    disks.run("qemu-img", "snapshot", "-c", "s1", top)
+    now = disk(layer(top), layer(base))
+    points = [{"kind": "present", "name": "present state"}, {"id": "s1"}]
+    result = vm.ask(points, disks=[now], all_points=True)
+    assert verdicts(result) == ["clean", "clean"]
+    assert ([one["archives_unopened"] for one in result["points"]], result["archives_unopened"]) == ([2, 0], 2)
+    assert "2 archives or packed files were matched as they are" in " ".join(result["coverage_notes"])
+    assert result["msg"].endswith("; 2 archives unopened")
 
 
 def test_a_disk_that_stands_on_nothing_has_no_golden_image(vm: Vm) -> None:

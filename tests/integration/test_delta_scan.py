@@ -35,7 +35,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.options i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import disks
-from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden, found
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES, RULES_DIRECTORY, module
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,6 +290,39 @@ def test_partitions_swap_boot_and_a_new_partition(tmp_path: Path) -> None:
     assert paths(result) == ["/evil"]
     assert paths(result, "indicators") == ["(outside of volumes)", "(swap)"]
     assert ("changed", "(boot sector)", "disk") in changes(result)
+
+
+BOOT = "21686148-6449-6E6F-744E-656564454649"
+LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+LOADER = b"\x52\xbf\xf4\x81" + bytes(range(256)) * 400
+
+
+def booting(place: Path, name: str, loader: bytes, kind: str = BOOT) -> Path:
+    """A disk with a partition for boot code, and one that is empty."""
+    (place / "loader").write_bytes(loader.ljust(MB, b"\0"))
+    return disks.partitioned(place / name, "gpt", [place / "loader", 2 * MB], types=(kind,))
+
+
+def test_boot_code_that_changed_is_told_and_matched(tmp_path: Path) -> None:
+    golden = Golden(booting(tmp_path, "g.img", LOADER))
+    image = golden.copy()
+    whole, delta = golden.both(image)
+    assert [volume.type for volume in whole.volumes] == [volume.type for volume in delta.volumes] == ["boot", "empty"]
+    assert (delta.verdict().value, delta.changes) == ("clean", [])
+    disks.write_at(image, MB + 5000, b"other")
+    whole, delta = golden.both(image)
+    assert (whole.verdict().value, delta.verdict().value) == ("clean", "clean")
+    assert [(one.kind, one.path, one.what) for one in delta.changes] == [("changed", "(boot code)", "disk")]
+    disks.write_at(image, MB + 5000, disks.MARKER)
+    for tally in golden.both(image):
+        assert [one.path for one in tally.indicators] == ["(boot code)"]
+        assert tally.verdict().value == "incomplete"
+
+
+def test_boot_code_in_what_is_no_partition_for_it_any_more_is_a_doubt(tmp_path: Path) -> None:
+    golden = Golden(booting(tmp_path, "g.img", LOADER))
+    for tally in golden.both(booting(tmp_path, "c.img", LOADER, LINUX)):
+        assert "holds nothing that can be read (unknown)" in " ".join(tally.reasons)
 
 
 def test_a_full_clone_is_compared(lab: Lab, tmp_path: Path) -> None:

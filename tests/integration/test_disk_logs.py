@@ -174,6 +174,15 @@ def test_two_volumes_and_one_that_cannot_be_read(case: Path, tmp_path: Path) -> 
     assert (sidecar["missing_count"], "luks" in sidecar["missing"][0]) == (1, True)
 
 
+def test_boot_code_holds_no_logs(case: Path, tmp_path: Path) -> None:
+    first, loader = disks.ext4(tmp_path / "first.img", LOGS), tmp_path / "loader.img"
+    loader.write_bytes(b"\x52\xbf\xf4\x81".ljust(MB, b"\1"))
+    types = ("21686148-6449-6E6F-744E-656564454649",)
+    result = take(case, disks.partitioned(tmp_path / "vda.img", "gpt", [loader, first], types=types))
+    assert (result["missing"], "incomplete" in result["evidence"]["logs"]) == ([], False)
+    assert [(one["type"], one["read"]) for one in result["volumes"]] == [("boot", False), ("ext", True)]
+
+
 def test_two_disks_of_which_one_holds_nothing(case: Path, tmp_path: Path) -> None:
     one, other = disks.ext4(tmp_path / "vda.img", LOGS), disks.ext4(tmp_path / "vdb.img", {"data/x": b"x"})
     result = take(case, one, other)

@@ -37,6 +37,8 @@ from ansible_collections.vmward.remediation.tests.corpus import clam, disks
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES_DIRECTORY, module
 
 MB = disks.MB
+BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
+LOADER = b"\x52\xbf\xf4\x81" + bytes(range(256)) * 400  # of no mark that a scanner knows
 
 
 def look(*layers: tuple[Path, str], snapshot: str = "", **changes: Any) -> dict[str, Any]:
@@ -268,6 +270,40 @@ def test_partitions_swap_and_gaps(clean: Path, infected: Path, tmp_path: Path, l
     assert {found["volume"] for found in result["findings"]} == {3}
     harmless = disks.partitioned(tmp_path / "c.img", label, [clean, swap])
     assert (look((harmless, "raw"))["verdict"], look((harmless, "raw"))["incomplete_reasons"]) == ("clean", [])
+
+
+def cloud_image(clean: Path, place: Path, boot: bytes, size: int = MB, kind: str = BIOS_BOOT) -> Path:
+    """As distributions ship them: a boot loader in a partition of its own, of no file system."""
+    loader = place / "boot.img"
+    loader.write_bytes(boot.ljust(size, b"\0"))
+    return disks.partitioned(place / "cloud.img", "gpt", [loader, clean], types=(kind,))
+
+
+@pytest.mark.parametrize("kind", [BIOS_BOOT, "9E1A2D38-C612-4316-AA26-8B49521E5A8B"])
+def test_a_disk_with_a_partition_for_boot_code_can_be_clean(clean: Path, tmp_path: Path, kind: str) -> None:
+    result = look((cloud_image(clean, tmp_path, LOADER, kind=kind), "raw"))
+    assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
+    assert [(volume["type"], volume["read"]) for volume in result["volumes"]] == [("boot", True), ("ext", True)]
+    assert "Volume 1 of disk vda is boot code and was matched as raw bytes." in result["coverage_notes"]
+
+
+def test_a_sample_in_boot_code_is_an_indicator(clean: Path, tmp_path: Path) -> None:
+    result = look((cloud_image(clean, tmp_path, LOADER + disks.MARKER), "raw"))
+    assert_incomplete(result, "person's judgement")
+    assert paths(result, "indicators") == ["(boot code)"]
+
+
+def test_a_file_system_where_boot_code_belongs_is_read(clean: Path, tmp_path: Path) -> None:
+    hidden = disks.ext4(tmp_path / "hidden.img", {"evil": disks.MARKER}, 4 * MB)
+    result = look((cloud_image(clean, tmp_path, hidden.read_bytes(), 4 * MB), "raw"))
+    assert paths(result) == ["/evil"]
+    sealed = look((cloud_image(clean, tmp_path, b"LUKS\xba\xbe" + LOADER), "raw"))
+    assert_incomplete(sealed, "holds nothing that can be read (luks)")
+
+
+def test_what_is_too_large_for_boot_code_stays_a_doubt(clean: Path, tmp_path: Path) -> None:
+    result = look((cloud_image(clean, tmp_path, LOADER, 33 * MB), "raw"))
+    assert_incomplete(result, "holds nothing that can be read (unknown)")
 
 
 @pytest.mark.parametrize(("place", "label"), [(MB // 2, "(outside of volumes)"), (34 * MB + 12345, "(swap)")])
@@ -558,6 +594,25 @@ def test_fat(tmp_path: Path, bits: int) -> None:
     assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
     bad = look((fat(tmp_path / "d.img", {**files, "EFI/BOOT/a long name.efi": disks.MARKER}, bits), "raw"))
     assert paths(bad) == ["/EFI/BOOT/a long name.efi"]
+
+
+@pytest.mark.parametrize("more", [0, 512], ids=["of the whole disk", "in whole tracks"])
+@pytest.mark.parametrize("size", [8, 40])
+def test_a_fat_that_pretends_to_be_a_partition_can_be_clean(tmp_path: Path, size: int, more: int) -> None:
+    """On a whole disk mkfs.fat writes a table too, with one partition that begins with the table itself."""
+    needs("mkfs.vfat")
+    image = tmp_path / "d.img"
+    (tmp_path / "file").write_bytes(disks.MARKER)
+    image.write_bytes(bytes(size * MB + more))
+    disks.run("mkfs.vfat", "--mbr=y", image)
+    result = look((image, "raw"))
+    assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
+    assert [(volume["type"], volume["start"]) for volume in result["volumes"]] == [("fat", 0)]
+    disks.run("mcopy", "-i", image, tmp_path / "file", "::evil")
+    assert paths(look((image, "raw"))) == ["/evil"]
+    disks.write_at(image, 446 + 16, struct.pack("<B3xB3xII", 0, 0x83, size * 1024, 1024))
+    disks.write_at(image, 446 + 12, struct.pack("<I", size * 1024))
+    assert "in one place" in " ".join(look((image, "raw"))["incomplete_reasons"])
 
 
 def test_a_fat_with_a_lost_chain_is_incomplete(tmp_path: Path) -> None:

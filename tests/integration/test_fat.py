@@ -57,6 +57,17 @@ def test_files_of_directories_are_found_by_their_names(direct: Direct, tmp_path:
 
 
 @BITS
+@pytest.mark.parametrize("copies", [2, 3, 255])
+def test_any_number_of_tables_is_read(direct: Direct, tmp_path: Path, bits: int, copies: int) -> None:
+    """By the specification any number is valid, and Linux and Windows refuse none but zero."""
+    volume = FatVolume(bits, copies=copies)
+    volume.root = entry("EVIL.COM", 40, len(EVIL))
+    volume.put(EVIL, 40)
+    tally = look(direct, volume, tmp_path)
+    assert ([one.type for one in tally.volumes], found(tally), tally.reasons) == (["fat"], ["/EVIL.COM"], [])
+
+
+@BITS
 def test_a_chain_that_runs_backwards_is_read_in_its_order(direct: Direct, tmp_path: Path, bits: int) -> None:
     volume = FatVolume(bits)
     volume.root = entry("EVIL.COM", 40, 512 + len(EVIL))

@@ -71,7 +71,7 @@ def test_a_directory_can_be_an_indicator_on_fat(fat: Path, wanted: str) -> None:
 
 LARGE = 300 * MB  # more than is ever judged as a whole here
 PAGE = 4096
-SWAP = bytes(4086) + b"SWAPSPACE2"
+SWAP = (bytes(1024) + struct.pack("<II", 1, LARGE // PAGE - 1)).ljust(4086, b"\0") + b"SWAPSPACE2"
 
 
 class Swap(Golden):
@@ -112,9 +112,10 @@ def test_a_guest_that_swaps_to_a_file_can_be_clean(swap: Swap) -> None:
 @pytest.mark.parametrize("page", [0, 1, 20_000, LARGE // PAGE - 1])
 def test_what_was_swapped_out_is_matched(swap: Swap, page: int) -> None:
     image = swap.copy()
-    disks.write_at(image, swap.at(image, page) + 50, MARKER)
+    disks.write_at(image, swap.at(image, page) + 2000, MARKER)
     whole, delta = swap.both(image)
-    assert [(one.path, one.offset) for one in whole.indicators] == [("(memory that was written out)", page * PAGE + 50)]
+    offset = page * PAGE + 2000
+    assert [(one.path, one.offset) for one in whole.indicators] == [("(memory that was written out)", offset)]
     assert delta.verdict().value == "incomplete"
 
 
@@ -126,9 +127,28 @@ def test_a_small_file_that_bears_the_mark_of_swap_is_judged_as_any_file(swap: Sw
         assert [finding.path for finding in tally.findings] == ["/evil"]
 
 
-def test_a_large_file_without_the_mark_of_swap_is_seen_in_parts_only(swap: Swap) -> None:
+@pytest.mark.parametrize(
+    ("at", "data"),
+    [
+        (4086, b"SWAPSPACE0"),
+        (0, b"MZ"),
+        (1020, b"x"),
+        (1024, b"\2"),
+        (1028, struct.pack("<I", LARGE // PAGE)),
+        (1028, struct.pack("<I", 1)),
+    ],
+    ids=["mark", "program", "before the header", "version", "larger than the file", "a part of the file"],
+)
+def test_a_large_file_that_no_kernel_swaps_to_is_seen_in_parts_only(swap: Swap, at: int, data: bytes) -> None:
     image = swap.copy()
-    disks.write_at(image, swap.at(image, 0) + 4086, b"SWAPSPACE0")
+    disks.write_at(image, swap.at(image, 0) + at, data)
+    for tally in swap.both(image):
+        assert "/swap.img on volume 1 of disk vda: it is too large" in " ".join(tally.reasons)
+
+
+def test_a_file_to_swap_to_is_no_program(swap: Swap) -> None:
+    image = swap.copy()
+    disks.debugfs(image, "sif /swap.img mode 0100711")
     for tally in swap.both(image):
         assert "/swap.img on volume 1 of disk vda: it is too large" in " ".join(tally.reasons)
 
@@ -347,6 +367,45 @@ def test_one_damaged_header_of_a_vhdx_does_no_harm(infected: Path, tmp_path: Pat
     refused(image, "vhdx", "both of its region tables are damaged")
     disks.write_at(image, (128 << 10) + 20, b"damage")
     refused(image, "vhdx", "both of its headers are damaged")
+
+
+def states(image: Path) -> dict[int, int]:
+    """Of all blocks of a VHDX that are present: where their entries lie, and what they are."""
+    table = image.read_bytes()[2 * MB : 3 * MB]
+    entries = ((at, int.from_bytes(table[at : at + 8], "little")) for at in range(0, len(table), 8))
+    return {2 * MB + at: entry for at, entry in entries if entry & 7 == 6}
+
+
+@pytest.mark.parametrize("state", [1, 3], ids=["undefined", "unmapped"])
+def test_what_a_block_of_a_vhdx_held_may_be_what_the_guest_sees(infected: Path, tmp_path: Path, state: int) -> None:
+    """A guest that trims what it still uses reads zeros, or what lay there: that is up to its hypervisor."""
+    image = converted(infected, "vhdx", tmp_path / "image")
+    for at, entry in states(image).items():
+        disks.write_at(image, at, struct.pack("<Q", entry - 6 + state))
+    assert findings(look(image, "vhdx")) == findings(look(infected, "raw"))
+
+
+@pytest.mark.parametrize("place", [0, 1 << 30], ids=["nowhere", "past the end"])
+@pytest.mark.parametrize("state", [1, 3], ids=["undefined", "unmapped"])
+def test_a_block_of_a_vhdx_that_nothing_is_left_of_is_zeros(tmp_path: Path, state: int, place: int) -> None:
+    raw, size = tmp_path / "raw", 6 * MB
+    raw.write_bytes(b"x" * size)
+    image = converted(raw, "vhdx", tmp_path / "image")
+    for at in states(image):
+        disks.write_at(image, at, struct.pack("<Q", place + state))
+    with image.open("rb") as file:
+        assert open_chain([Layer("", "vhdx", file.fileno())]).read(0, size) == bytes(size)
+
+
+@pytest.mark.parametrize("state", [0, 2], ids=["not present", "zero"])
+def test_a_block_of_a_vhdx_that_is_zeros_lies_nowhere(tmp_path: Path, state: int) -> None:
+    raw, size = tmp_path / "raw", 6 * MB
+    raw.write_bytes(b"x" * size)
+    image = converted(raw, "vhdx", tmp_path / "image")
+    for at, entry in states(image).items():
+        disks.write_at(image, at, struct.pack("<Q", entry - 6 + state))
+    with image.open("rb") as file:
+        assert open_chain([Layer("", "vhdx", file.fileno())]).read(0, size) == bytes(size)
 
 
 @pytest.mark.parametrize("state", [4, 5, 7])

@@ -262,6 +262,18 @@ def test_a_swap_file_that_has_another_name_too_is_judged_as_any_file(volume: Vol
     told(volume.both(volume.holding(*names, content)), "in parts only")
 
 
+@pytest.mark.parametrize("head", [b"MZ\x90\0", b"\x7fELF", b"#!/bin/sh\n"], ids=["MZ", "ELF", "script"])
+@pytest.mark.parametrize("name", ["pagefile.sys", "swapfile.sys", "hiberfil.sys"])
+def test_a_program_under_the_name_of_a_swap_file_is_judged_as_any_file(volume: Volume, name: str, head: bytes) -> None:
+    content = made.outside(DATA, [(FREE, 1), (None, LARGE - 1)], LARGE * made.CLUSTER, 2)
+    told(volume.both(volume.holding(made.name(name), content, content=head.ljust(4096, b"\0"))), "in parts only")
+
+
+def test_a_swap_file_in_a_directory_is_judged_as_any_file(volume: Volume) -> None:
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2)
+    told(volume.both(volume.holding(made.name("pagefile.sys", parent=11), content)), "in parts only")
+
+
 # --- the journal of changes ------------------------------------------------------------------------------------------
 
 JOURNAL = made.name("$UsnJrnl", parent=11, number=7)

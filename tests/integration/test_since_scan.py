@@ -25,7 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict i
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import found
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
-from ansible_collections.vmward.remediation.tests.integration.test_delta_scan import guest_writes
+from ansible_collections.vmward.remediation.tests.integration.test_delta_scan import LOADER, booting, guest_writes
 
 MB = disks.MB
 GRAIN = 64 << 10  # of a dirty bitmap of QEMU
@@ -227,3 +227,14 @@ def test_ntfs_is_read_as_a_whole_once_something_in_it_was_written(tmp_path: Path
     disks.write_at(image, 15 * MB, b"x")
     tally, _record = clean.since(image)
     assert (methods(tally), tally.files) == (["full"], clean.tally.files)
+
+
+def test_boot_code_is_known_by_its_record(tmp_path: Path) -> None:
+    clean = Clean(booting(tmp_path, "disk.img", LOADER))
+    image = tmp_path / "disk.img"
+    since, record = clean.since(image)
+    assert (methods(since), since.changes, record) == (["same", "same"], [], clean.record)
+    disks.write_at(image, MB + 5000, b"other")
+    since, record = clean.since(image)
+    assert (since.verdict().value, methods(since), record) == ("clean", ["delta", "same"], clean.record)
+    assert [one.path for one in since.changes] == ["(boot code)"]

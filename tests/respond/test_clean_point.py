@@ -55,6 +55,26 @@ def test_the_question_is_answered_and_changes_nothing(simulated: Tour) -> None:
     assert answer(simulated)["infected_since"] == exports[0]["created"]
 
 
+def test_an_export_that_lacks_a_disk_is_told_and_hides_no_point(simulated: Tour) -> None:
+    simulated.done("contain")
+    simulated.done("preserve")
+    path = simulated.directory / "fake1.json"
+    state = json.loads(path.read_text())
+    desk1 = next(vm for vm in state["vms"].values() if vm["name"] == "desk1")
+    vda = desk1["disks"][0]
+    top = simulated.directory / "second.qcow2"
+    layers = images.create_overlay(str(top), Layer(vda["layers"][-1]["path"], "qcow2"))
+    for one in desk1["snapshots"]:
+        images.keep(layers[0], one["id"])
+    desk1["disks"].append({**vda, "id": "vdb", "layers": [{**vda["layers"][0], "path": str(top)}, vda["layers"][-1]]})
+    path.write_text(json.dumps(state))
+    told = " ".join(simulated.done("clean_point", clean_point_exports=True).split())
+    assert "clean-baseline of" in told
+    assert "is no point: it has the disks vda, the VM has vda, vdb" in told
+    (left,) = answer(simulated)["not_scanned"]
+    assert (left["name"][:13], left["why"]) == ("export desk1-", "it has the disks vda, the VM has vda, vdb")
+
+
 def test_nothing_is_asked_for_without_a_time(simulated: Tour) -> None:
     simulated.done("contain")
     assert "When did the incident begin?" in simulated.failed("clean_point", vmward_incident_time="")

@@ -94,6 +94,10 @@ class Slice(Blocks):
         self._source.expect(self._start + offset, max(0, min(length, self.size - offset)))
 
 
+class BootCode(Slice):
+    """A partition whose type says that it holds a boot loader, and no file system."""
+
+
 class OfFile(Blocks):
     """A file object of a library, as blocks."""
 

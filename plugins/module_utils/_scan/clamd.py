@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Callable
 
+from .blocks import UnreadableImage
 from .engines import WINDOW, Content, EngineFailed, Hit, eicar, self_test
 from .judge import Emit
 from .known import Known
@@ -222,13 +223,21 @@ def ask(path: str, timeout: float, command: bytes, chunks: Iterable[bytes] = ())
 
 def _send_chunks(link: socket.socket, chunks: Iterable[bytes]) -> None:
     try:
-        for chunk in chunks:
+        for chunk in _read(chunks):
             if chunk:
                 link.sendall(struct.pack(">I", len(chunk)))
                 link.sendall(chunk)
         link.sendall(bytes(4))
     except (BrokenPipeError, ConnectionResetError):
         return  # clamd hangs up on a stream past its limit, and its answer says so
+
+
+def _read(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """That a disk can't be read is not clamd's fault, and no hanging up of its."""
+    try:
+        yield from chunks
+    except OSError as exc:
+        raise UnreadableImage("its disk image can't be read (%s)" % exc) from exc
 
 
 def _answer(link: socket.socket) -> str:

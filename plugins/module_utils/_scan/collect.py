@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from .archive import Archive, CannotWrite, Read
-from .blocks import Blocks, Slice
+from .blocks import Blocks
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
-from .foreign import READABLE, marks, open_volume
+from .foreign import READABLE, identify, marks, open_volume
 from .journal import replay
 from .judge import Emit
 from .lvm import read_groups
@@ -28,6 +28,7 @@ _DEEPEST = 100
 _MOST_TOLD = 200
 _STEP = 1 << 20
 _FOLDING = ("ntfs", "fat", "exfat")
+_WITHOUT_FILES = ("swap", "boot")
 
 Path = tuple[str, ...]
 
@@ -56,8 +57,7 @@ class Collector:
         for doubt in table.doubts:
             self._miss("The disk may look different to the guest: %s." % doubt)
         for part in table.parts or [Extent(0, disk.size)]:
-            whole = part == Extent(0, disk.size)
-            self._volume(disk if whole else Slice(disk, part.start, part.size), part.start, "")
+            self._volume(table.volume(disk, part), part.start, "")
 
     def _logical_volumes(self) -> None:
         found = read_groups(self._physical)
@@ -73,7 +73,7 @@ class Collector:
 
         def take() -> None:
             found = marks(volume)
-            kinds[0] = kind = next(iter(found), "unknown")
+            kinds[0] = kind = found[0] if found else identify(volume)
             if len(found) > 1:
                 self._miss("%s bears the marks of several file systems (%s)." % (what, ", ".join(found)))
             if kind == "ext":
@@ -84,12 +84,12 @@ class Collector:
                 self._physical.append(volume)
             elif kind == "unknown" and _is_empty(volume):
                 kinds[0] = "empty"
-            elif kind != "swap":
+            elif kind not in _WITHOUT_FILES:
                 self._miss("%s was not read: what it holds can't be read here (%s)." % (what, kind))
 
         self._guard(what, take)
         told = {"number": number, "name": name, "start": start, "size": volume.size, "type": kinds[0]}
-        self._emit("volume", {**told, "read": kinds[0] not in ("swap", "lvm") and self._missing == missing})
+        self._emit("volume", {**told, "read": kinds[0] not in (*_WITHOUT_FILES, "lvm") and self._missing == missing})
 
     def _guard(self, what: str, step: Callable[[], None]) -> None:
         """Hostile input may raise anything in a parser. Whatever it is, the rest is taken."""

@@ -127,6 +127,7 @@ class ExtDelta:
             pair.old is not None
             and pair.new is not None
             and pair.old.content == pair.new.content
+            and pair.old.may_run == pair.new.may_run  # what may run is judged as a whole, though it looks like swap
             and pair.number not in self._touched
         )
 

@@ -18,6 +18,7 @@ from .ext4_records import BadFilesystem, Inode, attribute, entries_in
 MAX_INODES = 1 << 28
 MAX_DIRECTORY = 1 << 30
 ROOT = 2
+PAGE = 4096  # that guests swap by
 _KEPT = 32 << 20
 _INLINE, _NEEDS_RECOVERY, _64BIT = 0x8000, 0x4, 0x80
 _RESIZE, _JOURNAL, _FIRST = 7, 8, 11  # numbers of inodes: two that the kernel lets no name lead to, and lost+found
@@ -288,8 +289,12 @@ class Ext4:
         return [(start, min(length, size - start)) for start, length in places if start < size]
 
     def is_swap(self, inode: Inode) -> bool:
-        """By the mark that `mkswap` writes where pages have 4096 bytes."""
-        return self.read(inode, 4086, 10) == b"SWAPSPACE2"
+        """As `mkswap` writes it where pages have 4096 bytes: of all of the file, and nothing that can be run."""
+        head = self.read(inode, 0, PAGE)
+        if inode.may_run or len(head) < PAGE or head[-10:] != b"SWAPSPACE2" or any(head[:1024]):
+            return False
+        version, last_page = struct.unpack_from("<II", head, 1024)
+        return bool(version == 1 and last_page + 1 == inode.size // PAGE)
 
     def swapped(self, inode: Inode) -> tuple[Callable[[int, int], bytes], list[tuple[int, int]]]:
         """What swapping reads: how, and offset and length of all that is there."""

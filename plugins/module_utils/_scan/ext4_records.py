@@ -67,6 +67,11 @@ class Inode:
         return stat.S_ISREG(self.mode)
 
     @property
+    def may_run(self) -> bool:
+        """By its permissions."""
+        return bool(self.mode & 0o111)
+
+    @property
     def is_dir(self) -> bool:
         return stat.S_ISDIR(self.mode)
 

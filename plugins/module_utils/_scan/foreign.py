@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Callable
 
-from .blocks import Blocks, Stream
+from .blocks import Blocks, BootCode, Stream
 from .fat import MAX_DEPTH, SECTORS, Fat
 from .layout import ForeignFile, NotReadable
 from .partitions import Extent
@@ -60,15 +60,15 @@ def marks(volume: Blocks) -> list[str]:
 
 
 def identify(volume: Blocks) -> str:
-    """What a volume holds, by its magic numbers alone; `unknown` if there is none that we know."""
-    return next(iter(marks(volume)), "unknown")
+    """What a volume holds, by its magic numbers alone; without one that we know it is `boot` code, or `unknown`."""
+    return next(iter(marks(volume)), "boot" if isinstance(volume, BootCode) else "unknown")
 
 
 def _is_fat(head: bytes) -> bool:
     """FAT has no magic number. As Linux sees it, which asks for neither the jump nor the mark at the sector's end."""
     sector, per_cluster, reserved, tables, media = struct.unpack_from("<HBHB4xB", head.ljust(22, b"\0"), 11)
     sane = sector in SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
-    return bool(sane and reserved and tables in (1, 2) and media >= 0xF0)
+    return bool(sane and reserved and tables and media >= 0xF0)
 
 
 def preload() -> str:

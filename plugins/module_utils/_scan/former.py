@@ -19,14 +19,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from .baseline import VolumeIndex, build, packed
-from .blocks import Blocks, Slice
+from .blocks import Blocks
 from .delta import Base
 from .ext4 import Ext4
 from .ext4_records import BadFilesystem
 from .foreign import identify
 from .journal import Replayed
 from .judge import Emit
-from .partitions import Extent, find_gaps, find_partitions
+from .partitions import Extent, find_gaps, read_table
 from .places import GRAIN, Ranges
 
 MOST = 32 << 20  # bytes of all that one child tells for a later scan; of its messages 64 MiB are taken
@@ -66,14 +66,14 @@ class Below:
 
     def parts(self) -> list[Extent]:
         if self.disk is not None:
-            return find_partitions(self.disk) or [Extent(0, self.disk.size)]
+            return read_table(self.disk).parts or [Extent(0, self.disk.size)]
         found = (_KEY.fullmatch(key) for key in self.index)
         return [Extent(int(one.group(1)), int(one.group(2))) for one in found if one]
 
     def base(self, part: Extent) -> Base:
         known, changed = self.index.get(volume_key("", part.start, part.size)), self.changed.part(part.start, part.size)
         if self.disk is not None:
-            return Base(Slice(self.disk, part.start, part.size), known, changed)
+            return Base(read_table(self.disk).volume(self.disk, part), known, changed)
         known = known or VolumeIndex()
         replayed = Ranges(zip(known.replayed_starts, known.replayed_ends))
         return Base(Remembered(known, part.size), known, changed.plus(replayed), is_comparable=False)

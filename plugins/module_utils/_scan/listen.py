@@ -79,7 +79,7 @@ class Listener:
     def __init__(self, progress: Progress, most_points: int = 1024, disks: Sequence[str] = ()) -> None:
         """`disks`: those that the child reads, of no other may it tell a record."""
         self._most_points, self._disks = most_points, frozenset(disks)
-        self._common: Tally | None = None
+        self._before: Tally | None = None
         self.progress = progress
         self.share = progress.share()
         self.tally = Tally()
@@ -93,6 +93,11 @@ class Listener:
 
     def tallies(self) -> list[Tally]:
         return [tally for _id, tally in self.points] or [self.tally]
+
+    @property
+    def common(self) -> Tally:
+        """What was said before the first point."""
+        return self._before or self.tally
 
     def take(self, kind: str, body: dict[str, Any]) -> None:
         getattr(self, "_" + kind if kind in _KINDS else "_unknown")(body)
@@ -170,7 +175,7 @@ class Listener:
 
     def _point(self, body: dict[str, Any]) -> None:
         """What follows is of another state of the disks. What was said before the first one holds for all."""
-        common = self._common = self._common or self.tally
+        common = self._before = self.common
         self.tally = Tally(
             reasons=list(common.reasons),
             reasons_count=common.reasons_count,

@@ -21,6 +21,7 @@ from .verdict import printable
 _OWN = frozenset(((0, b""), (1, b""), (2, b""), (6, b"")))
 _BAD_CLUSTERS = 8, b"$Bad"
 _JOURNAL = EXTEND, b"$UsnJrnl"
+_PROGRAMS = b"MZ", b"\x7fELF", b"#!"  # Windows never writes to the first page, so that it holds what lay there before
 _PAGED = frozenset((b"pagefile.sys", b"swapfile.sys", b"hiberfil.sys"))
 # What Windows reads in such a file does not lie in its streams: single instances, images, deduplicated, packed
 _ELSEWHERE = frozenset((0x80000007, 0x80000008, 0x80000013, 0x80000017))
@@ -94,7 +95,7 @@ class NtfsJudge:
             return fs.on_volume(stream)
         content = judge.content(stream.size, read, lambda: fs.stretches(stream))
         is_plain = not stream.flags & (PACKED | ENCRYPTED)
-        if not name and not content.is_whole and is_plain and is_paged(file):
+        if not name and not content.is_whole and is_plain and is_paged(file) and not read(0, 4).startswith(_PROGRAMS):
             judge.paged(self._where, content, fs.path(file.number))
             return fs.on_volume(stream)
         suffix = b":" + name if name else b""

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .blocks import Blocks
+from .blocks import Blocks, BootCode, Slice
 
 SECTOR = 512
 MAX_PARTITIONS = 1024
@@ -31,6 +31,11 @@ _DYNAMIC_GUIDS = (
     bytes.fromhex("aac808588f7ee04285d2e1e90434cfb3"),
     bytes.fromhex("a0609baf3114624fbc683311714a69ad"),
 )
+_BOOT_GUIDS = (
+    bytes.fromhex("4861682149646f6e744e656564454649"),  # BIOS boot
+    bytes.fromhex("382d1a9e12c61643aa268b49521e5a8b"),  # PReP
+)
+_MOST_BOOT = 32 << 20  # bytes of a boot loader
 _IS_DYNAMIC = "a partition is of a dynamic disk of Windows (LDM), whose volumes are not read"
 _OTHER_TABLES = (
     (0, b"\x0b\xe5\xa9\x41", "SGI"),
@@ -58,10 +63,16 @@ class Extent:
 
 @dataclass(frozen=True)
 class Table:
-    """`doubts`: why a guest may see other partitions than these, or more."""
+    """`doubts`: why a guest may see other partitions than these, or more. `boot`: those that are for a boot loader."""
 
     parts: list[Extent]
     doubts: tuple[str, ...] = ()
+    boot: frozenset[Extent] = frozenset()
+
+    def volume(self, disk: Blocks, part: Extent) -> Blocks:
+        if part == Extent(0, disk.size):
+            return disk
+        return (BootCode if part in self.boot else Slice)(disk, part.start, part.size)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class _Gpt:
     parts: list[Extent]
     copy: int
     is_dynamic: bool
+    boot: frozenset[Extent]
 
 
 def find_partitions(disk: Blocks) -> list[Extent]:
@@ -94,11 +106,13 @@ def read_table(disk: Blocks) -> Table:
         if head[at : at + len(magic)] == magic
     ]
     slots = _slots(head[:SECTOR])
+    boot: frozenset[Extent] = frozenset()
     if any(slot.kind == _PROTECTIVE for slot in slots):
-        parts = _protected(disk, slots, doubts)
+        gpt = _protected(disk, slots, doubts)
+        parts, boot = gpt.parts, gpt.boot
     else:
         parts = _unprotected(disk, slots, doubts)
-    return Table(_checked(parts, disk), tuple(dict.fromkeys(doubts)))
+    return Table(_checked(parts, disk), tuple(dict.fromkeys(doubts)), boot)
 
 
 def find_gaps(parts: list[Extent], size: int) -> list[Extent]:
@@ -128,7 +142,7 @@ def _all(sector: bytes) -> list[_Slot]:
     return [_Slot(*_ENTRY.unpack_from(sector, 446 + 16 * index)[1:]) for index in range(4)]
 
 
-def _protected(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> list[Extent]:
+def _protected(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> _Gpt:
     """By the GPT that the MBR stands before."""
     sector, gpt = _choose(disk, doubts)
     ends = [(size, disk.size // size - 1) for size in _SECTORS]
@@ -142,7 +156,7 @@ def _protected(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> list[Exte
         doubts.append("the MBR before its GPT names another partition, which Windows may mount")
     if not any(slot.kind == _PROTECTIVE and slot.start == 1 for slot in slots):
         doubts.append("the MBR before its GPT is not one that Linux accepts")
-    return gpt.parts
+    return gpt
 
 
 def _choose(disk: Blocks, doubts: list[str]) -> tuple[int, _Gpt]:
@@ -250,7 +264,8 @@ def _gpt(disk: Blocks, sector: int, lba: int) -> _Gpt | None:
     rows = [row for row in (table[at : at + width] for at in range(0, len(table), width)) if any(row[:16])]
     places = [struct.unpack_from("<QQ", row, 32) for row in rows]
     parts = [Extent(first * sector, (end + 1 - first) * sector) for first, end in places]
-    return _Gpt(parts, copy, any(row[:16] in _DYNAMIC_GUIDS for row in rows))
+    boot = {part for row, part in zip(rows, parts) if row[:16] in _BOOT_GUIDS and part.size <= _MOST_BOOT}
+    return _Gpt(parts, copy, any(row[:16] in _DYNAMIC_GUIDS for row in rows), frozenset(boot))
 
 
 def _checked(parts: list[Extent], disk: Blocks) -> list[Extent]:

@@ -35,6 +35,7 @@ from .scanner import DiskSpec, Scanner
 from .verdict import Tally, Verdict, printable
 
 _SHOWN = ("kind", "id", "name", "created")
+_NOT_KNOWN = "How much was written since is not known: "
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _prepare(
         if not prepared.is_trusted(told):
             return
         scanner, bases = Scanner(prepared.judge, remember=True), _Bases(prepared.judge)
-        newest = {disk.name: open_chain(disk.layers, disk.snapshot) for disk in now}
+        newest = _newest(now, told)
         left: list[DiskSpec] = unpacked(on_top)
         for number, point in enumerate(points):
             specs, left = left[: len(point.disks)], left[len(point.disks) :]
@@ -113,7 +114,7 @@ def _prepare(
             specs = bases.under(specs, told)
             scanner.run(specs)
             is_copy = any(disk.layers[-1] not in one.layers for disk, one in zip(_sorted(now), _sorted(specs)))
-            told("since", {"bytes": -1 if is_copy else _since(newest, scanner.disks)})
+            told("since", {"bytes": -1 if is_copy else _since(newest, scanner.disks, told)})
             told("finished", {})
             if watch.tally.verdict() is Verdict.CLEAN and point.candidate and not every:
                 return
@@ -155,7 +156,10 @@ class _Bases:
         with self._judge.afresh(take):
             scanner.run([spec])
         own.take("finished", {})
-        return scanner.index if own.tally.verdict() is Verdict.CLEAN else None
+        if own.tally.verdict() is not Verdict.CLEAN:
+            return None
+        emit("unopened", {"count": own.tally.unopened})  # no point on top of it sees them
+        return scanner.index
 
 
 def _sorted(disks: Sequence[DiskSpec]) -> list[DiskSpec]:
@@ -166,11 +170,30 @@ def _names(disks: Sequence[DiskRequest]) -> str:
     return printable(", ".join(disk.name for disk in disks) or "none", 200)
 
 
-def _since(newest: dict[str, Blocks], then: dict[str, Blocks]) -> int:
-    """How much was written since; by where it lies, so nothing is read."""
+def _newest(now: Sequence[DiskSpec], emit: Emit) -> dict[str, Blocks]:
+    """The disks as they are now. One that can't be read keeps no other state from being judged."""
+    found = {}
+    for disk in now:
+        try:
+            found[disk.name] = open_chain(disk.layers, disk.snapshot)
+        except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+            emit("note", {"text": _NOT_KNOWN + _why(exc)})
+    return found
+
+
+def _since(newest: dict[str, Blocks], then: dict[str, Blocks], emit: Emit) -> int:
+    """How much was written since; by where it lies, so nothing is read but tables."""
     if set(newest) != set(then):
         return -1
-    return sum(length for name, disk in newest.items() for _start, length in apart(disk, then[name]))
+    try:
+        return sum(length for name, disk in newest.items() for _start, length in apart(disk, then[name]))
+    except Exception as exc:  # noqa: BLE001 - the same
+        emit("note", {"text": _NOT_KNOWN + _why(exc)})
+        return -1
+
+
+def _why(exc: Exception) -> str:
+    return (str(exc).rstrip(".") or type(exc).__name__) + "."
 
 
 def _told(point: Point, tally: Tally | None, ended: Ended) -> dict[str, Any]:
@@ -179,10 +202,10 @@ def _told(point: Point, tally: Tally | None, ended: Ended) -> dict[str, Any]:
     if tally is None:
         return told
     result = tally.as_result() if tally.finished else outcome(tally, ended)
-    kept = ("verdict", "findings_count", "indicators_count", "incomplete_count", "changes_count", "files", "bytes_read")
+    kept = ("verdict", "findings_count", "indicators_count", "incomplete_count", "changes_count", "archives_unopened")
     return {
         **told,
-        **{key: result[key] for key in kept},
+        **{key: result[key] for key in (*kept, "files", "bytes_read")},
         "findings": result["findings"][:20],
         "indicators": result["indicators"][:20],
         "incomplete_reasons": result["incomplete_reasons"][:20],
@@ -206,8 +229,12 @@ def _is(one: dict[str, Any], verdict: Verdict) -> bool:
 
 
 def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
-    last = listener.tally
+    last, tallies = listener.tally, listener.tallies()
+    unknown = [note for tally in tallies for note in tally.notes if note.startswith(_NOT_KNOWN)]
+    notes = list(dict.fromkeys([*listener.common.notes, *unknown]))
+    beside = Tally(notes=notes, unopened=sum(tally.unopened for tally in tallies)).as_result()
     return {
+        **{key: beside[key] for key in ("coverage_notes", "archives_unopened")},
         "incomplete_reasons": [] if listener.points else outcome(last, ended)["incomplete_reasons"],
         "engines": last.engines,
         "bases": [vars(base) for base in last.bases],
@@ -238,7 +265,9 @@ def in_words(result: dict[str, Any]) -> str:
     tried = [f"{_name(one)}: {one['verdict']}" for one in result["points"] if one["verdict"] != "not scanned"]
     more = [f"and {len(tried) - 8} more"] if len(tried) > 8 else []
     parts.append(f"scanned: {', '.join([*tried[:8], *more]) or 'nothing'}")
-    return "; ".join(parts) + "".join(f". {why}" for why in result["incomplete_reasons"][:1])
+    parts += [f"{count} archives unopened" for count in [result.get("archives_unopened", 0)] if count]
+    unknown = [note for note in result.get("coverage_notes", ()) if note.startswith(_NOT_KNOWN)]
+    return "; ".join(parts) + "".join(f". {why}" for why in [*unknown[:1], *result["incomplete_reasons"][:1]])
 
 
 def _name(point: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from .baseline import VolumeIndex, build
-from .blocks import Blocks, Slice
+from .blocks import Blocks
 from .chain import Layer, open_chain
 from .delta import Base, ExtDelta, match_rest
 from .ext4 import Ext4
@@ -26,13 +26,14 @@ from .ntfs_delta import NtfsDelta
 from .ntfs_index import build as build_ntfs
 from .ntfs_judge import NtfsScan
 from .other import Other
-from .partitions import Extent, find_gaps, read_table
+from .partitions import Extent, Table, find_gaps, read_table
 from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
 from .verdict import Change, Volume, printable
 from .xfs_replay import replay as replay_xfs
 
 _PARTITIONS_AT = 446
+_AS_RAW = {"swap": "swap", "boot": "boot code"}
 
 # Name of the disk, and the layers of its base
 BaseKey = tuple[str, tuple[Layer, ...]]
@@ -138,23 +139,24 @@ class Scanner:
     def _parts_of(self, name: str, disk: Blocks, below: Below | None) -> None:
         if self.records is not None:
             self.records[name] = {}
-        parts = self._parts(name, disk)
+        table = self._table(name, disk)
+        parts = table.parts or [Extent(0, disk.size)]
         former = self._compare_tables(name, disk, below, parts)
         index = below.index if below is not None else {}
         for number, part in enumerate(parts):
-            volume = disk if part == Extent(0, disk.size) else Slice(disk, part.start, part.size)
             base = below.base(part) if below is not None and part in former else None
-            self._volume(Where(name, number + 1), volume, part.start, base, index)
-        gaps = find_gaps(parts, disk.size)
-        self._gaps(name, disk, gaps, below)
+            self._volume(Where(name, number + 1), table.volume(disk, part), part.start, base, index)
+        self._gaps(name, disk, find_gaps(parts, disk.size), below)
 
-    def _parts(self, name: str, disk: Blocks) -> list[Extent]:
+    def _table(self, name: str, disk: Blocks) -> Table:
         kind, table = identify(disk), read_table(disk)
         for doubt in table.doubts:
             self._judge.reason("Disk %s may look different to the guest: %s." % (name, doubt))
-        if table.parts and kind != "unknown":
+        # mkfs.fat pretends that what it makes of a whole disk is a partition, of whole tracks
+        is_same = table.parts == [Extent(0, disk.size)] or (kind == "fat" and [p.start for p in table.parts] == [0])
+        if table.parts and kind != "unknown" and not is_same:
             self._judge.reason("Disk %s holds a partition table and a file system (%s) in one place." % (name, kind))
-        return table.parts or [Extent(0, disk.size)]
+        return table
 
     def _compare_tables(self, name: str, disk: Blocks, below: Below | None, parts: list[Extent]) -> list[Extent]:
         if below is None:
@@ -218,8 +220,7 @@ class Scanner:
 
         read = self._judge.guard(str(where).capitalize(), scan) and self._judge.reasons == before
         if self.records is not None and read and not label:
-            key = volume_key("", start, volume.size)
-            self._record(where.disk, key, kind, volume)
+            self._record(where.disk, volume_key("", start, volume.size), kind, volume)
         told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
         self._judge.emit("volume", vars(told))
 
@@ -229,7 +230,7 @@ class Scanner:
         if len(kinds) > 1:
             text = "%s bears the marks of several file systems (%s): the guest may mount another than was read."
             self._judge.reason(text % (str(where).capitalize(), ", ".join(kinds)))
-        return next(iter(kinds), "unknown")
+        return kinds[0] if kinds else identify(volume)
 
     def _record(self, disk: str, key: str, kind: str, volume: Blocks) -> None:
         read = self._read
@@ -247,9 +248,11 @@ class Scanner:
         if not base.changed and volume.size == base.volume.size:
             self._method, self._read = "same", Read(None, base, frozenset())
             return "empty" if kind == "unknown" else kind
-        if kind == "swap":
+        if kind in _AS_RAW:
             self._method = "delta"
-            match_rest(self._judge, where, volume, base.changed, Ranges(), "swap")
+            if kind == "boot":
+                self._change(where.disk, where.volume, "changed", _AS_RAW[kind], base.changed.size)
+            match_rest(self._judge, where, volume, base.changed, Ranges(), _AS_RAW[kind])
         elif kind == "ext":
             self._ext_on_top(where, volume, base)
         elif kind == "ntfs" and base.is_comparable:
@@ -272,9 +275,9 @@ class Scanner:
             index = self._other(where, kind, volume)
             if self.index is not None and kind in COMPARABLE:
                 self.index[key] = index
-        elif kind == "swap":
-            judge.raw(where, volume, Extent(0, volume.size), "swap")
-            judge.note("%s is swap and was matched as raw bytes." % str(where).capitalize())
+        elif kind in _AS_RAW:
+            judge.raw(where, volume, Extent(0, volume.size), _AS_RAW[kind])
+            judge.note("%s is %s and was matched as raw bytes." % (str(where).capitalize(), _AS_RAW[kind]))
         elif judge.raw(where, volume, Extent(0, volume.size), "unread volume"):
             judge.reason("%s holds nothing that can be read (%s)." % (str(where).capitalize(), kind))
         else:

@@ -5,6 +5,8 @@
 """A VHDX, dynamic or fixed, read-only. Source: [MS-VHDX], Virtual Hard Disk v2 File Format.
 
 One whose log is to be replayed, or that lies on a parent, is refused: what it holds is not the disk as its VM sees it.
+A block that the guest gave back (2.5.1.1: undefined, unmapped) may read as zeros, or still as what it held, as the
+hypervisor likes. A guest can give back what it uses, so a block is taken for what it held, if that lies in the file.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _OTHERS = frozenset(
     )
 )
 _HAS_PARENT, _REQUIRED = 2, 4
-_ABSENT, _PRESENT = frozenset((0, 1, 2, 3)), 6
+_ABSENT, _GIVEN_BACK, _PRESENT = frozenset((0, 2)), frozenset((1, 3)), 6
 _MOST_BLOCKS = 1 << 26
 
 
@@ -112,11 +114,12 @@ class Vhdx(Pieces):
         del values[per_chunk :: per_chunk + 1]
         for number, entry in enumerate(values):
             state, place = entry & 7, (entry >> 20) * _MB
-            if state in _ABSENT:
+            is_there = place + min(self._piece, self.size - number * self._piece) <= self._file_size
+            if state in _ABSENT or (state in _GIVEN_BACK and not is_there):
                 place = 0
-            elif state != _PRESENT or not place:
+            elif state not in (*_GIVEN_BACK, _PRESENT) or (state == _PRESENT and not place):
                 raise UnreadableImage("a block of it is in a state that this reader does not know")
-            elif place + min(self._piece, self.size - number * self._piece) > self._file_size:
+            elif not is_there:
                 raise UnreadableImage("it is truncated: what should lie at %#x lies past its end" % place)
             values[number] = place
         return values

@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rules that come with the role: each finds its inert sample, and none finds anything in Debian's packages."""
+"""The rules that come with the role: each finds its inert sample, and none finds anything on a clean Debian."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "roles/scan/files/rules"
 LARGEST = 1 << 20
-ENOUGH = 400 << 20
 
 # Cut up by `~`, so that no scanner takes this file for what it is about. Addresses and names are of documentation.
 KEY = "ssh-~ed25519 AAAA" + "C3NzaC1lZDI1NTE5" * 4
@@ -104,7 +103,7 @@ def engine() -> Yara:
 
 
 def look(engine: Yara, data: bytes) -> list[Hit]:
-    hits, gap = engine.scan(Content(len(data), lambda at, length: data[at : at + length], WINDOW))
+    hits, gap = engine.scan(Content(len(data), lambda at, length: data[at : at + length], max(WINDOW, len(data))))
     assert gap == ""
     return hits
 
@@ -173,27 +172,58 @@ def packaged() -> Iterator[Path]:
     for listing in sorted(Path("/var/lib/dpkg/info").glob("*.md5sums")):
         for line in listing.read_text().splitlines():
             path = Path("/") / line[34:]
-            try:
-                status = os.lstat(path)
-            except OSError:
-                continue  # left out at installation, as documentation is in containers
-            if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= LARGEST:
+            if 0 < size(path) <= LARGEST:
                 yield path
 
 
-def test_nothing_in_debian_s_packages_matches(engine: Yara) -> None:
-    """The packages installed here, of whatever kind, are the clean system. Some 20,000 files and 400 MB are enough."""
-    read = files = 0
+def programs() -> Iterator[Path]:
+    """What is larger: interpreters, compilers and libraries hold all sorts of words."""
+    for path in below("/usr/bin", "/usr/lib"):
+        if size(path) > LARGEST:
+            with path.open("rb") as file:
+                if file.read(4) == b"\x7fELF":
+                    yield path
+
+
+def scripts() -> Iterator[Path]:
+    """Settings, and programs as text."""
+    yield from below("/etc", "/usr/lib/python3", *map(str, sorted(Path("/usr/share").glob("perl*"))))
+
+
+def below(*roots: str) -> Iterator[Path]:
+    """In an order that is the same each time."""
+    for root in roots:
+        for place, directories, names in os.walk(root):
+            directories.sort()
+            yield from (Path(place, name) for name in sorted(names))
+
+
+def size(path: Path) -> int:
+    """Of a regular file that can be read; what was left out when a package was installed has none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK) else 0
+
+
+@pytest.mark.parametrize(
+    ("files", "enough", "least"), [(packaged, 400 << 20, 1000), (programs, 300 << 20, 10), (scripts, 100 << 20, 500)]
+)
+def test_nothing_on_a_clean_system_matches(
+    engine: Yara, files: Callable[[], Iterator[Path]], enough: int, least: int
+) -> None:
+    """What is installed here is the clean system, whatever its kind. So many bytes of it are enough."""
+    read = count = 0
     found = []
-    for path in packaged():
-        try:
-            data = path.read_bytes()
-        except PermissionError:
+    for path in files():
+        if not size(path):
             continue
+        data = path.read_bytes()
         found += [(str(path), hit.rule) for hit in look(engine, data)]
-        read, files = read + len(data), files + 1
-        if read > ENOUGH:
+        read, count = read + len(data), count + 1
+        if read > enough:
             break
-    if files < 1000:
+    if count < least:
         pytest.skip("this system was not made of Debian packages")
     assert found == []

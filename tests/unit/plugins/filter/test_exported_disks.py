@@ -14,6 +14,9 @@ def kept(*paths: str, taken_at: str = "2026-01-31T12:05:00Z") -> dict[str, Any]:
     return {"action": "evidence", "artefacts": [{"path": path, "taken_at": taken_at} for path in paths]}
 
 
+TWO = [{"name": "vda", "layers": []}, {"name": "vdb", "layers": []}]
+
+
 def test_each_cut_is_one_export_of_all_its_disks() -> None:
     first, second = "evidence/data/desk1-20260131T120000Z", "evidence/data/desk1-20260202T080000Z"
     entries = [
@@ -23,10 +26,26 @@ def test_each_cut_is_one_export_of_all_its_disks() -> None:
         kept("evidence/data/x/y/disk-vda.qcow2", "report/disk-vda.qcow2"),
         {"action": "begin"},
     ]
-    older, newer = exported_disks(entries, "/srv/cases/1")
+    (older,) = exported_disks(entries, "/srv/cases/1", TWO)
+    (newer,) = exported_disks(entries, "/srv/cases/1", TWO[:1])
     assert (older["name"], older["time"]) == ("export desk1-20260131T120000Z", "2026-01-31T12:07:00Z")
     assert older["disks"] == [
         {"disk": "vda", "path": f"/srv/cases/1/{first}/disk-vda.qcow2", "format": "qcow2"},
         {"disk": "vdb", "path": f"/srv/cases/1/{first}/disk-vdb.qcow2", "format": "qcow2"},
     ]
     assert (newer["time"], len(newer["disks"])) == ("2026-02-02T08:01:00Z", 1)
+
+
+def test_an_export_of_other_disks_is_told_and_is_no_hindrance() -> None:
+    part, whole, more = (f"evidence/data/desk1-{number}" for number in (1, 2, 3))
+    entries = [
+        kept(f"{part}/disk-vda.qcow2"),
+        kept(*(f"{whole}/disk-{disk}.qcow2" for disk in ("vda", "vdb"))),
+        kept(*(f"{more}/disk-{disk}.qcow2" for disk in ("vda", "vdb", "vd\x1b"))),
+    ]
+    assert [one["name"] for one in exported_disks(entries, "/c", TWO)] == ["export desk1-2"]
+    told = exported_disks(entries, "/c", TWO, unusable=True)
+    assert [(one["name"], one["path"], one["why"]) for one in told] == [
+        ("export desk1-1", f"/c/{part}", "it has the disks vda, the VM has vda, vdb"),
+        ("export desk1-3", f"/c/{more}", "it has the disks vd\\x1b, vda, vdb, the VM has vda, vdb"),
+    ]

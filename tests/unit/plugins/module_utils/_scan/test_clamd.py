@@ -2,19 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How old signatures are, and a file of ours among them."""
+"""How old signatures are, a file of ours among them, and whose fault it is that a file was not judged."""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import clamd
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.clamd import MARK, age
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import UnreadableImage
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.clamd import MARK, age, ask
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import EngineFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally, ageing, in_one_line
 
 NOW = time.mktime((2026, 11, 30, 12, 0, 0, 0, 0, 0))
@@ -62,3 +68,51 @@ def test_the_mark_follows_no_link_and_can_be_read_by_clamd(tmp_path: Path) -> No
 def test_a_pipe_in_place_of_the_mark_holds_nothing_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / MARK)
     assert clamd._held_by(str(tmp_path / MARK)) == b""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[str]:
+    """A clamd that takes what it is sent and finds it fine."""
+    listening, path = socket.socket(socket.AF_UNIX), str(tmp_path / "clamd.sock")
+    listening.bind(path)
+    listening.listen()
+
+    def answer() -> None:
+        link, _peer = listening.accept()
+        with link:
+            seen = b""
+            while not seen.endswith(bytes(4)):
+                part = link.recv(65536)
+                if not part:
+                    return
+                seen += part
+            link.sendall(b"stream: OK\0")
+
+    server = Thread(target=answer)
+    server.start()
+    yield path
+    with socket.socket(socket.AF_UNIX) as link:  # if nobody asked it
+        link.connect(path)
+    server.join()
+    listening.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.ETIMEDOUT])
+def test_a_disk_that_cannot_be_read_is_not_clamd_s_fault(daemon: str, number: int) -> None:
+    """An image may lie behind a socket too, so that it fails as clamd would."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b"begin"
+        raise OSError(number, "the disk failed")
+
+    with pytest.raises(UnreadableImage, match="the disk failed"):
+        ask(daemon, 5, b"zINSTREAM\0", chunks())
+
+
+def test_what_can_be_read_is_sent_as_a_whole(daemon: str) -> None:
+    assert ask(daemon, 5, b"zINSTREAM\0", [b"begin", b"", b"end"]) == "stream: OK"
+
+
+def test_a_clamd_that_is_not_there_is_named(daemon: str) -> None:
+    with pytest.raises(EngineFailed, match=f"Cannot ask clamd at {daemon}x"):
+        ask(daemon + "x", 5, b"zINSTREAM\0", [b"begin"])

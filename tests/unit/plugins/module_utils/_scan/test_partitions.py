@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from uuid import UUID
 
 import pytest
 
@@ -23,6 +24,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.partition
 PROTECTIVE = (0xEE, 1, 2047)
 LINUX = bytes.fromhex("af3dc60f838472478e793d69d8477de4")
 DYNAMIC = bytes.fromhex("a0609baf3114624fbc683311714a69ad")
+BIOS_BOOT = UUID("21686148-6449-6e6f-744e-656564454649").bytes_le
+PREP = UUID("9e1a2d38-c612-4316-aa26-8b49521e5a8b").bytes_le
 LAST = 2047
 
 
@@ -243,3 +246,18 @@ def test_two_tables_for_two_sizes_of_sectors_are_told() -> None:
 
 def test_a_dynamic_disk_under_gpt_is_told() -> None:
     assert "dynamic disk" in " ".join(read_table(gpt(entry(100, 149, DYNAMIC))).doubts)
+
+
+@pytest.mark.parametrize("kind", [BIOS_BOOT, PREP], ids=["BIOS boot", "PReP"])
+def test_a_gpt_says_which_partition_is_for_boot_code(kind: bytes) -> None:
+    found = read_table(gpt(entry(100, 149), entry(50, 59, kind)))
+    assert found.boot == {Extent(25600, 5120)}
+    assert read_table(gpt(entry(100, 149))).boot == set()
+
+
+def test_no_partition_for_boot_code_is_large() -> None:
+    """It holds a boot loader; whatever is larger holds something else, whatever its type says."""
+    for size, is_one in ((32 << 20, True), ((32 << 20) + 512, False)):
+        first = entry(100, 99 + size // 512, BIOS_BOOT).ljust(512, b"\0")
+        disk = Memory({0: table(PROTECTIVE), 1: header(1, 2, first, last=200_000), 2: first}, 128 << 20)
+        assert bool(read_table(disk).boot) == is_one
