@@ -22,7 +22,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.layout im
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_replay import Patched, replay
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_walk import XfsWalk
 from ansible_collections.vmward.remediation.tests.corpus import disks
-from ansible_collections.vmward.remediation.tests.corpus.direct import Direct
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted
 
 Tree = dict[str, tuple[int, int, int, int, str]]  # mode, owner, links, time of change; of a file the hash
@@ -239,3 +239,29 @@ def test_a_log_in_which_anything_may_stand_ends_with_a_sentence(
         except NotReadable:
             refused += 1
     assert refused
+
+
+def test_snapshots_of_a_running_guest_are_compared_as_their_logs_make_them(tmp_path: Path) -> None:
+    """Neither the base was unmounted nor what lies on top of it."""
+    image, base = made(tmp_path / "d.img"), tmp_path / "base.img"
+    chance = random.Random(3)
+    with mounted(image) as root:
+        use(root, chance, 200)
+        settle(root)
+        shutil.copy(image, base)
+        golden = Golden(base)
+        for number in range(3):
+            use(root, chance, 60)
+            victim = chance.choice([path for path in below(root) if path.name.startswith("f") and not path.is_symlink()])
+            with victim.open("r+b") as file:
+                file.write(disks.MARKER)
+            settle(root)
+            disks.run("sync", "-f", root)
+            use(root, chance, 20)
+            settle(root)
+            shutil.copy(image, tmp_path / f"top{number}.img")
+    for number in range(3):
+        whole, delta = golden.both(tmp_path / f"top{number}.img")
+        assert (whole.reasons, delta.reasons, delta.volumes[0].method) == ([], [], "delta")
+        assert delta.findings
+        assert delta.files < whole.files

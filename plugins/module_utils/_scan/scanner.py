@@ -25,12 +25,11 @@ from .lvm import read_groups
 from .ntfs_delta import NtfsDelta
 from .ntfs_index import build as build_ntfs
 from .ntfs_judge import NtfsScan
-from .other import Other
+from .other import judge_other
 from .partitions import Extent, Table, find_gaps, read_table
 from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
 from .verdict import Change, Volume, printable
-from .xfs_replay import replay as replay_xfs
 
 _PARTITIONS_AT = 446
 _AS_RAW = {"swap": "swap", "boot": "boot code"}
@@ -259,7 +258,7 @@ class Scanner:
             self._ntfs_on_top(where, volume, base)
         elif kind in COMPARABLE and base.is_comparable and base.index is not None and volume.size == base.volume.size:
             self._method = "delta"
-            self._other(where, kind, volume, base)
+            judge_other(self._judge, where, kind, volume, base)
         else:
             self._change(where.disk, where.volume, "changed", "volume %s" % kind, base.changed.size)
             return self._by_kind(where, volume, kind, "")
@@ -272,7 +271,7 @@ class Scanner:
         elif kind == "ntfs":
             self._ntfs(where, volume, key)
         elif kind in READABLE:
-            index = self._other(where, kind, volume)
+            index = judge_other(judge, where, kind, volume, indexing=self.index is not None)
             if self.index is not None and kind in COMPARABLE:
                 self.index[key] = index
         elif kind in _AS_RAW:
@@ -283,34 +282,6 @@ class Scanner:
         else:
             return "empty"
         return kind
-
-    def _other(self, where: Where, kind: str, volume: Blocks, base: Base | None = None) -> VolumeIndex:
-        """As its log makes it; of what the log replaces, the blocks as they lie are matched too."""
-        view = self._xfs_replayed(where, volume) if kind == "xfs" else None
-        before = replay_xfs(base.volume) if kind == "xfs" and base is not None else None
-        if base is not None and (view or before):
-            old = before or base.volume
-            written = [part for patched in (view, before) if patched for part in patched.stretches()]
-            fresh = differing(view or volume, old, written)
-            spread = Ranges((start, start + length) for start, length in written)
-            base = replace(base, volume=old, changed=base.changed.minus(spread).plus(fresh))
-        indexing = self.index is not None and base is None
-        index = Other(self._judge, where, kind, view or volume, base, indexing).run()
-        if view is not None:
-            replaced = differing(volume, view, view.stretches())
-            match_rest(self._judge, where, volume, replaced, Ranges(), "blocks that the log replaces")
-            self._judge.note("%s was read as its log makes it." % str(where).capitalize())
-        return index
-
-    def _xfs_replayed(self, where: Where, volume: Blocks) -> Replayed | None:
-        try:
-            return replay_xfs(volume)
-        except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
-            self._judge.reason(
-                "%s may look different to the guest: its log may hold changes that are not yet written (%s). "
-                "Start and shut the VM down cleanly, or mount a copy." % (str(where).capitalize(), exc)
-            )
-            return None
 
     def _logical_volumes(self) -> None:
         if not self._physical:
