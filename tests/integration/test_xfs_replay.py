@@ -19,6 +19,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks, Raw
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.layout import NotReadable
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_journal import checksum
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_replay import Patched, replay
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_walk import XfsWalk
 from ansible_collections.vmward.remediation.tests.corpus import disks
@@ -208,6 +209,34 @@ def test_a_record_that_was_not_written_as_a_whole_is_left_out_as_linux_does(cras
     assert as_we_see_it(view)[0] == as_linux_sees_it(crashed)
 
 
+def test_an_inode_that_says_it_is_newer_is_left_as_linux_leaves_it(direct: Direct, tmp_path: Path) -> None:
+    """Its content before the log's change would be hidden else: the guest goes on with it."""
+    image, copy = made(tmp_path / "d.img"), tmp_path / "copy.img"
+    with mounted(image) as root:
+        (root / "victim").write_bytes(disks.MARKER)
+        os.sync()
+        disks.run("xfs_freeze", "-f", root)
+        disks.run("xfs_freeze", "-u", root)
+        number = (root / "victim").stat().st_ino
+        os.truncate(root / "victim", 0)
+        settle(root)
+        shutil.copy(image, copy)
+    head = opened(copy).read(0, 512)
+    group, within = divmod(number, 1 << head[123] + head[124])
+    at = group * struct.unpack_from(">I", head, 84)[0] * 4096 + within * 512
+    assert opened(copy).read(at, 2) == b"IN"
+    tally = direct.look(copy, False)
+    assert tally.findings == []
+    disks.write_at(copy, at + 112, struct.pack(">Q", 7 << 32))
+    disks.write_at(copy, at + 100, bytes(4))
+    inode = opened(copy).read(at, 512)
+    disks.write_at(copy, at + 100, struct.pack("<I", checksum(inode)))
+    tally = direct.look(copy, False)
+    assert [finding.path for finding in tally.findings] == ["/victim"]
+    with mounted(copy) as root:
+        assert (root / "victim").read_bytes() == disks.MARKER
+
+
 def test_a_log_that_is_damaged_in_its_middle_is_told(direct: Direct, tmp_path: Path) -> None:
     image, copy = made(tmp_path / "d.img"), tmp_path / "copy.img"
     with mounted(image) as root:
@@ -252,7 +281,9 @@ def test_snapshots_of_a_running_guest_are_compared_as_their_logs_make_them(tmp_p
         golden = Golden(base)
         for number in range(3):
             use(root, chance, 60)
-            victim = chance.choice([path for path in below(root) if path.name.startswith("f") and not path.is_symlink()])
+            victim = chance.choice(
+                [path for path in below(root) if path.name.startswith("f") and not path.is_symlink()]
+            )
             with victim.open("r+b") as file:
                 file.write(disks.MARKER)
             settle(root)

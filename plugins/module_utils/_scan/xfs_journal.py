@@ -23,7 +23,7 @@ SECTOR = 512  # the log's own unit
 _MAGIC, _TRANSACTION = 0xFEEDBABE, struct.pack("<I", 0x5452414E)
 _START, _COMMIT, _CONTINUES, _CONTINUED, _UNMOUNT = 1, 2, 4, 8, 32
 _LARGEST, _LARGEST_RECORD = 2 << 30, 256 << 10
-_IN_FLIGHT = 8  # records that Linux has under way at once, so that some of them may be missing
+_IN_FLIGHT = 4096  # sectors that Linux has under way at once, so that some of them may be missing
 _PER_HEADER = 64  # sectors of data whose first words one sector of a record's header keeps
 _FOR_EACH = _PER_HEADER * SECTOR
 _LITTLE_ENDIAN = 1
@@ -37,6 +37,10 @@ class Record:
     count: int  # operations
     sectors: int  # with its header
     raw: bytes
+
+    @property
+    def sequence(self) -> int:
+        return self.cycle << 32 | self.place
 
     @property
     def header(self) -> int:
@@ -98,7 +102,7 @@ class Log:
         cycles, headers = self._words()
         newest = cycles[0]
         head = next((at for at, cycle in enumerate(cycles) if cycle != newest), len(cycles))
-        window = head + _IN_FLIGHT * (_LARGEST_RECORD + _LARGEST_RECORD // _PER_HEADER) // SECTOR
+        window = head + _IN_FLIGHT
         older = {newest - 1}
         if headers[:2] and headers[0] == 0 and not any(0 < at < head for at in headers):
             older.add(0)  # a repair writes one record, and leaves a gap before what the round before has left
@@ -144,7 +148,7 @@ class Log:
             if record is None:
                 break
             found.append(record)
-            if (record.cycle, record.place) == (last.cycle, last.place):
+            if record.sequence == last.sequence:
                 return found
             place, left = place + record.sectors, left - record.sectors
             if place >= self._sectors:
@@ -209,8 +213,8 @@ def checksum(data: bytes) -> int:
     return crc32c(0xFFFFFFFF, data) ^ 0xFFFFFFFF
 
 
-def transactions(records: list[Record]) -> Iterator[list[Item]]:
-    """Those that were committed, in this order. What is not whole, a mount forgets."""
+def transactions(records: list[Record]) -> Iterator[tuple[int, list[Item]]]:
+    """Those that were committed, in this order, with where they begin. What is not whole, a mount forgets."""
     open_: dict[int, _Open] = {}
     for record in records:
         data, at = record.data(), 0
@@ -222,13 +226,14 @@ def transactions(records: list[Record]) -> Iterator[list[Item]]:
             if at > len(data):
                 raise NotReadable("its log is damaged: a record ends early")
             if flags & _START:
-                open_[number] = _Open()
+                open_[number] = _Open(record.sequence)
             elif flags & _UNMOUNT:
                 open_.pop(number, None)
             elif number not in open_:
                 continue  # it began before the oldest record: all of it is in place
             elif flags & _COMMIT:
-                yield open_.pop(number).items()
+                done = open_.pop(number)
+                yield done.sequence, done.items()
             else:
                 open_[number].add(piece, bool(flags & _CONTINUED))
 
@@ -236,8 +241,8 @@ def transactions(records: list[Record]) -> Iterator[list[Item]]:
 class _Open:
     """A transaction as far as it was read."""
 
-    def __init__(self) -> None:
-        self._head = bytearray()
+    def __init__(self, sequence: int) -> None:
+        self.sequence, self._head = sequence, bytearray()
         self._items: list[Item] = []
 
     def add(self, piece: bytes, continues: bool) -> None:

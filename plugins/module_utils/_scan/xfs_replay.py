@@ -34,6 +34,21 @@ _QUOTA = 0x123D, 0x123E
 _DATA, _DATA_TREE, _ATTRIBUTES, _ATTRIBUTE_TREE = 0x2 | 0x4, 0x8, 0x40 | 0x80, 0x100
 _DEVICE = 0x10
 _BIG_TIMES = 1 << 3
+_NONE, _OTHER_UUID = (1 << 64) - 1, 4
+# Where a block tells as of which record it is, and of which file system: by its first four bytes, or those of a tree
+_HEAD = 328
+_STAMPS = {
+    **dict.fromkeys((b"AB3B", b"AB3C", b"ABTB", b"ABTC", b"RMB3", b"R3FC"), (24, 32)),
+    **dict.fromkeys((b"IAB3", b"IABT", b"FIB3", b"FIBT"), (24, 32)),
+    **dict.fromkeys((b"BMA3", b"BMAP"), (32, 40)),
+    **dict.fromkeys((b"XDB3", b"XDD3", b"XDF3"), (16, 24)),
+    b"XAGF": (208, 64),
+    b"XAFL": (24, 8),
+    b"XAGI": (320, 296),
+    b"XSLM": (48, 16),
+    b"XFSB": (240, 32),
+}
+_STAMPS_OF_TREES = dict.fromkeys((b"\x3d\xf1", b"\x3d\xff", b"\x3b\xee", b"\x3e\xbe"), (24, 32))
 _NEXT_UNLINKED = 96  # where in an inode, 4 bytes
 _FORK = 176  # where what follows its core begins
 
@@ -48,9 +63,12 @@ class Patched(Replayed):
     def _content(self, block: int) -> bytes:
         return bytes(self.pages[block])
 
-    def write(self, at: int, data: bytes) -> None:
-        if at < 0 or at + len(data) > self.size:
+    def check(self, at: int, length: int) -> None:
+        if at < 0 or length < 0 or at + length > self.size:
             raise NotReadable("its log changes what lies outside of it")
+
+    def write(self, at: int, data: bytes) -> None:
+        self.check(at, len(data))
         while data:
             number, within = divmod(at, _PAGE)
             page = self.pages.get(number)
@@ -84,9 +102,9 @@ def replay(volume: Blocks) -> Patched | None:
     return patched
 
 
-def _cancelled(done: Iterable[list[Item]]) -> Counter[tuple[int, int]]:
+def _cancelled(done: Iterable[tuple[int, list[Item]]]) -> Counter[tuple[int, int]]:
     """Buffers that were given up: what was logged of them before may lie where something else is now."""
-    buffers = (_Buffer(item) for items in done for item in items if item.kind == _BUFFER)
+    buffers = (_Buffer(item) for _sequence, items in done for item in items if item.kind == _BUFFER)
     return Counter(buffer.place for buffer in buffers if buffer.flags & _CANCEL)
 
 
@@ -124,13 +142,16 @@ class _Replay:
         self._patched, self._cancelled = patched, cancelled
         self._block, self._inode = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">H", head, 104)[0]
         self._group_blocks = struct.unpack_from(">I", head, 84)[0]
-        self._uuid = head[248:264] if struct.unpack_from(">I", head, 216)[0] & 4 else head[32:48]
+        self._own_uuid = 248 if struct.unpack_from(">I", head, 216)[0] & _OTHER_UUID else 32
+        self._uuid = head[self._own_uuid : self._own_uuid + 16]
         if not 256 <= self._inode <= 2048:
             raise NotReadable("its superblock holds absurd values")
-        self._open: dict[tuple[tuple[int, int], int], bool] = {}
+        self._open = set[tuple[tuple[int, int], int]]()
+        self._sequence = 0
+        self._written: dict[int, int] = {}  # place of a buffer: as of which record it is
 
-    def run(self, done: Iterable[list[Item]]) -> None:
-        for items in done:
+    def run(self, done: Iterable[tuple[int, list[Item]]]) -> None:
+        for self._sequence, items in done:
             for item in sorted(items, key=_rank):
                 self._item(item)
         if any(kinds in _MAPS for kinds, _number in self._open):
@@ -145,9 +166,9 @@ class _Replay:
         elif kind == _CREATED:
             self._create(item)
         elif kind in _BEGUN:
-            self._open[_BEGUN[kind], _number_of(item)] = True
+            self._open.add((_BEGUN[kind], _number_of(item)))
         elif kind in _ENDED:
-            self._open.pop((_ENDED[kind], _number_of(item)), None)
+            self._open.discard((_ENDED[kind], _number_of(item)))
         elif kind not in _QUOTA:
             raise NotReadable("its log holds changes of an unknown kind (0x%x)" % kind)
 
@@ -155,9 +176,10 @@ class _Replay:
         if buffer.flags & _CANCEL:
             self._cancelled[buffer.place] -= 1
             return
-        if self._cancelled[buffer.place] > 0:
-            return
         start = buffer.sector * SECTOR
+        self._patched.check(start, buffer.length * SECTOR)
+        if self._cancelled[buffer.place] > 0 or self._is_newer(start):
+            return
         for at, data in buffer.pieces():
             if not buffer.flags & _INODE_BUFFER:
                 self._patched.write(start + at, data)
@@ -167,6 +189,20 @@ class _Replay:
                 low = inode + _NEXT_UNLINKED - at
                 if low >= 0 and low + 4 <= len(data):
                     self._patched.write(start + at + low, data[low : low + 4])
+
+    def _is_newer(self, start: int) -> bool:
+        """Whether what lies there is as of a later record. Linux leaves it as it is."""
+        if start in self._written:
+            newer = self._written[start] > self._sequence
+        else:
+            head = self._patched.read(start, _HEAD)
+            sequence, uuid = _STAMPS.get(head[:4]) or _STAMPS_OF_TREES.get(head[8:10]) or (0, 0)
+            uuid = self._own_uuid if head[:4] == b"XFSB" else uuid
+            told = struct.unpack_from(">Q", head, sequence)[0]
+            newer = bool(sequence) and head[uuid : uuid + 16] == self._uuid and self._sequence <= told < _NONE
+        if not newer:
+            self._written[start] = self._sequence
+        return newer
 
     def _create(self, item: Item) -> None:
         """A chunk of new inodes."""
@@ -196,9 +232,12 @@ class _Replay:
         at, start = sector * SECTOR + offset, _FORK
         if sector < 0 or not 0 <= offset <= length * SECTOR - self._inode or offset % self._inode:
             raise NotReadable("its log changes an inode outside of its place")
+        self._patched.check(at, self._inode)
         if self._cancelled[(sector, length)] > 0:
             return
         inode = bytearray(self._patched.read(at, self._inode))
+        if struct.unpack_from(">Q", inode, 112)[0] > self._sequence:
+            return  # Linux leaves it as it is
         inode[:start] = _core_of(bytes(item.regions[1]), bytes(inode[:start]))
         forks, border = item.regions[2:], inode[82] * 8 or self._inode - start
         if border > self._inode - start:
@@ -217,6 +256,7 @@ class _Replay:
                 if len(fork) > high - low:
                     raise NotReadable("its log holds an inode that is damaged")
                 inode[low : low + len(fork)] = fork
+        inode[112:120] = struct.pack(">Q", self._sequence)
         self._patched.write(at, bytes(inode))
 
     def _root(self, logged: bytes, room: int) -> bytes:
