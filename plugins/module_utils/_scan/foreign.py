@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, Callable
 
 from .blocks import Blocks, Stream
+from .exfat import Exfat
 from .fat import MAX_DEPTH, SECTORS, Fat
 from .layout import ForeignFile, Layout, NotReadable, layout_of, stretches_of
 from .partitions import Extent
@@ -44,9 +45,8 @@ _OPENERS = {
     "xfs": ("dissect.target.filesystems.xfs", "XfsFilesystem"),
     "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
     "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
-    "exfat": ("dissect.target.filesystems.exfat", "ExfatFilesystem"),
 }
-READABLE = frozenset((*_OPENERS, "fat"))
+READABLE = frozenset((*_OPENERS, "fat", "exfat"))
 # Those that can be proven to have been read as a whole, so that they can be a clean base
 COMPARABLE = frozenset(("xfs", "fat"))
 
@@ -84,7 +84,8 @@ def preload() -> str:
 
 
 def open_volume(kind: str, volume: Blocks) -> Foreign | Fat:
-    return Fat(volume) if kind == "fat" else Foreign(kind, volume)
+    own = {"fat": Fat, "exfat": Exfat}.get(kind)
+    return own(volume) if own else Foreign(kind, volume)
 
 
 class Foreign:
@@ -194,7 +195,11 @@ class Foreign:
                 self._odd.append("inode %d was not read: %s" % (number, _why(exc)))
 
     def doubts(self) -> list[str]:
-        return self._xfs.doubts() if self._xfs is not None else []
+        if self._xfs is None:
+            return []
+        block, count = struct.unpack(">IQ", self._volume.read(4, 12))
+        is_cut_off = block * count > self._volume.size
+        return self._xfs.doubts() + ["it claims to be larger than its volume"] * is_cut_off
 
     def odd(self) -> list[str]:
         """What was met that could not be read, or only in one of several ways."""
