@@ -82,7 +82,7 @@ class Exfat(Fat):
             there = max(0, min(length, valid - offset))
             return (file.read(offset, there) if there else b"").ljust(length, b"\0")
 
-        return ForeignFile(row.path, row.size, read, row.status)
+        return ForeignFile(row.path, row.size, read, row.status, stretches=lambda: [(0, valid)])
 
     def _runs(self, row: Row) -> Runs:
         if not isinstance(row, ExfatRow) or not row.is_contiguous or not row.size:

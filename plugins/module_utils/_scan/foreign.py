@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""File systems other than ext. FAT has a reader here, the others are read with the dissect libraries."""
+"""File systems other than ext. FAT and exFAT have readers here, the others are read with the dissect libraries."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Callable
 
+from . import btrfs
 from .blocks import Blocks, Stream
 from .exfat import Exfat
 from .fat import MAX_DEPTH, SECTORS, Fat
@@ -94,12 +95,15 @@ class Foreign:
     def __init__(self, kind: str, volume: Blocks) -> None:
         self._kind = kind
         module, name = _OPENERS[kind]
+        if kind == "btrfs" and not preload():
+            btrfs.check_trees()
         self._volume, self._xfs = volume, Xfs(volume) if kind == "xfs" else None
         try:
             self._fs = getattr(import_module(module), name)(Stream(volume))
         except ImportError as exc:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
         self._inodes: set[int] = set()
+        self._entered: set[btrfs.Key] = set()
         self._odd: list[str] = []
         self._unnamed: list[str] = []
 
@@ -122,8 +126,13 @@ class Foreign:
                 see(directory, entry)
                 if is_directory and enter(entry.path):
                     pending.append((entry, depth + 1))
-                if entry.is_file(follow_symlinks=False) or (is_directory and self._kind == "ntfs"):
-                    yield from self._streams(entry)
+                try:
+                    has_content = entry.is_file(follow_symlinks=False) or (is_directory and self._kind == "ntfs")
+                    streams = list(self._streams(entry)) if has_content else []
+                except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+                    self._odd.append("%s was not read: %s" % (printable(entry.path, 200), _why(exc)))
+                    continue
+                yield from streams
 
     def _entries(self, directory: Any) -> Iterator[tuple[Any, bool]]:
         """With whether each is a directory that is to be entered. Damage in one of them must not hide the others."""
@@ -153,6 +162,11 @@ class Foreign:
 
     def _leads_on(self, entry: Any) -> bool:
         is_directory = not entry.is_symlink() and bool(entry.is_dir())
+        if self._kind == "btrfs" and is_directory:
+            if btrfs.identity(entry) in self._entered:
+                self._odd.append("directory %s is named twice" % printable(entry.path, 200))
+                return False
+            self._entered.add(btrfs.identity(entry))
         if self._xfs is None:
             return is_directory
         if is_directory and entry.entry.inum in self._inodes:
@@ -165,7 +179,8 @@ class Foreign:
         if self._xfs is not None:
             yield _of_xfs(entry.path, entry.entry, entry.lstat)
         elif self._kind != "ntfs":
-            yield ForeignFile(entry.path, int(entry.lstat().st_size), _Opened(entry.open).read, entry.lstat)
+            content, size = _Opened(entry.open), int(entry.lstat().st_size)
+            yield ForeignFile(entry.path, size, content.read, entry.lstat, stretches=lambda: content.extents(size))
         else:
             # A file may have several streams, a directory too, and some of the volume's own have only named ones.
             record = entry.entry
@@ -242,6 +257,10 @@ class _Opened:
     def stretches(self, size: int) -> list[tuple[int, int]]:
         self._handle = self._handle or self._open()
         return stretches_of(self._handle, size)
+
+    def extents(self, size: int) -> list[tuple[int, int]]:
+        self._handle = self._handle or self._open()
+        return btrfs.stretches(self._handle, size)
 
     def layout(self, size: int) -> Layout | None:
         """None also if it can't be opened: who reads it will say why."""
