@@ -24,12 +24,13 @@ _DAMAGED = "it is damaged"
 
 def tar_members(read: Read, size: int, most: int) -> Iterator[Member]:
     """Zeros between members are passed over: some tools read on behind an archive's end."""
-    at = headers = 0
+    at = headers = zeros = 0
     name, told = b"", dict[bytes, bytes]()
     while True:
-        at = _behind_zeros(read, at, size)
+        before, at = at, _behind_zeros(read, at, size, _MOST_ZEROS - zeros)
         if at >= size:
             return
+        zeros += at - before
         head, headers = read(at, _BLOCK), headers + 1
         if not is_tar(head):
             raise NotUnpacked(_DAMAGED)
@@ -64,10 +65,10 @@ def tar_members(read: Read, size: int, most: int) -> Iterator[Member]:
         yield Member(path, start, length, gap="it has holes, and was matched without them" if sparse else "")
 
 
-def _behind_zeros(read: Read, at: int, size: int) -> int:
+def _behind_zeros(read: Read, at: int, size: int, most: int) -> int:
     """Where the next block lies that is not empty."""
-    step, most = _BLOCK, at + _MOST_ZEROS
-    while at < min(size, most):
+    step, end = _BLOCK, min(size, at + most)
+    while at < end:
         data = read(at, min(step, size - at))
         rest = data.lstrip(b"\0")
         if rest:

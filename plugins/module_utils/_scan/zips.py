@@ -24,6 +24,7 @@ _MOST_DIRECTORY = 64 << 20
 _WIDE = 0xFFFFFFFF
 _ENCRYPTED, _MARKED, _LATER = 1, 2, 8  # flags; the last: sizes follow the data
 _STEP = 1 << 20
+_MOST_BETWEEN = 256 << 20
 _HEADER = re.compile(rb"PK\x03\x04")
 _DAMAGED = "its directory is missing or damaged"
 _OVERLAP = "its entries overlap, as in a bomb"
@@ -47,19 +48,20 @@ def zip_members(read: Read, size: int, most: int) -> Iterator[Member]:
     entries = sorted(_entries(read(start, end - start), shift, most), key=lambda entry: entry.at)
     if len(entries) & 0xFFFF != count & 0xFFFF:
         raise NotUnpacked(_DAMAGED)
-    at, found = 0, []
+    at, between, found = 0, 0, []
     for entry in entries:
         if entry.at < at:
             raise NotUnpacked(_OVERLAP)
-        if _hides_an_entry(read, at, entry.at):
-            raise NotUnpacked(_HIDDEN)
+        if entry.at > start:
+            raise NotUnpacked(_DISAGREE)
+        between += entry.at - at
+        _check_gap(read, at, entry.at, between)
         data = _data_at(read, entry)
         at = data + entry.packed
         found.append(_member(entry, data))
     if at > start:
         raise NotUnpacked(_OVERLAP)
-    if _hides_an_entry(read, at, start):
-        raise NotUnpacked(_HIDDEN)
+    _check_gap(read, at, start, between + start - at)
     yield from (member for member in found if member.length or not member.name.endswith(b"/"))
 
 
@@ -145,12 +147,13 @@ def _member(entry: _Entry, data: int) -> Member:
     return Member(entry.name, data, entry.packed, method, gap, entry.size, entry.crc)
 
 
-def _hides_an_entry(read: Read, start: int, end: int) -> bool:
-    """Is there what may be an entry's header?"""
+def _check_gap(read: Read, start: int, end: int, so_far: int) -> None:
+    """There may be no header of an entry."""
+    if so_far > _MOST_BETWEEN:
+        raise NotUnpacked("more than %d bytes lie between its entries" % _MOST_BETWEEN)
     for at in range(start, end, _STEP):
         data = read(at, min(_STEP + _LOCAL.size, end - at))
         for match in _HEADER.finditer(data):
             head = data[match.start() : match.start() + _LOCAL.size]
             if len(head) == _LOCAL.size and _LOCAL.unpack(head)[3] in METHODS and 0 < _LOCAL.unpack(head)[9] <= 4096:
-                return True
-    return False
+                raise NotUnpacked(_HIDDEN)

@@ -466,6 +466,42 @@ def test_zeros_in_a_tar_are_passed_over_as_far_as_is_sane() -> None:
     assert_told(judged(tarred({"a": b""}) + bytes(70 * MB)), "/x", "zeros")
 
 
+def sparse(*parts: tuple[int, bytes], size: int) -> Tally:
+    """Of a file with much room between these parts, how often it was read."""
+    reads = 0
+
+    def read(at: int, length: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert reads < 5000, "this would not end"
+        data = bytearray(length)
+        for start, part in parts:
+            for place in range(max(at, start), min(at + length, start + len(part))):
+                data[place - at] = part[place - start]
+        return bytes(data)
+
+    listener = Listener(Progress("", 0))
+    judge = Judge([Nothing()], listener.take, MB, archives=DEFAULT)
+    judge.file(Where("vda", 1), Content(size, read, MB), lambda: "/x")
+    return listener.tally
+
+
+class Nothing(Looking):
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        return [], ""
+
+
+def test_much_room_in_an_archive_ends() -> None:
+    head = tarred({"a": b""})[:512]
+    far = [(number * 40 * MB, head) for number in range(1000)]
+    assert_told(sparse(*far, size=40_000 * MB), "/x", "zeros")
+    data = zipped({"a": b"a"})
+    assert_told(sparse((0, b"MZ"), (1 << 40, data), size=(1 << 40) + len(data)), "/x", "between its entries")
+    lying = wide().replace(struct.pack("<3Q", 13, 15, 0), struct.pack("<3Q", 13, 15, 1 << 50))
+    assert lying != wide()
+    assert_told(judged(lying), "/x", "disagree")
+
+
 def test_a_tar_with_holes_is_told() -> None:
     sparse = broken_tar({156: b"S"})
     assert_told(judged(sparse), "/x!/a", "it has holes")
