@@ -94,7 +94,7 @@ options:
     description:
       - How many layers of archives and packed files in each other are unpacked (gzip, bzip2, xz, zip, tar, ar), so that what lies in
         them is judged as files are. What lies deeper makes the verdict V(incomplete), with its name.
-      - With V(0) nothing is unpacked, and all archives are counted in RV(archives_unopened).
+      - With V(0) nothing is unpacked, and all archives are counted in C(archives_unopened).
       - An engine that unpacks by itself (clamd) is given the file only, not what lies in it.
     type: int
     default: 8

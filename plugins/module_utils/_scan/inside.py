@@ -105,7 +105,7 @@ class Inside:
             why = "it was not judged to its end: its archive ends before"
         if size > room:
             why = "it is larger than a quarter of the memory limit, and was matched within its archive only"
-        if not parent.is_whole:  # its bytes are read once more; holes cost time too
+        elif not parent.is_whole:  # its bytes are read once more; holes cost time too
             self._spend(size)
         return Content(size, lambda at, length: parent.read(start + at, length), room), why
 

@@ -460,6 +460,14 @@ def test_a_lzma_stream_may_not_ask_for_gigabytes() -> None:
     assert_told(told, "/x!/a", "it was not unpacked to its end")
 
 
+def test_a_member_larger_than_the_memory_allows_is_told_and_the_others_are_judged() -> None:
+    data = tarred({"large": bytes(3 * MB), "small": BAD})
+    for held in (True, False):
+        told = judged(data, Archives(size=2 * MB), whole=2 * MB, held=held)
+        assert_told(told, "/x!/large", "a quarter of the memory limit")
+        assert "/x!/small" in found(told)
+
+
 def test_zeros_in_a_tar_are_passed_over_as_far_as_is_sane() -> None:
     told = judged(tarred({"a": b""}) + bytes(MB) + tarred({"b": BAD}))
     assert "/x!/b" in found(told)
