@@ -90,4 +90,28 @@ options:
     description: Files of more bytes are not scanned, and make the verdict V(incomplete). V(0) stands for no limit.
     type: int
     default: 0
+  archive_depth:
+    description:
+      - How many layers of archives and packed files in each other are unpacked (gzip, bzip2, xz, zip, tar, ar), so that what lies in
+        them is judged as files are. What lies deeper makes the verdict V(incomplete), with its name.
+      - With V(0) nothing is unpacked, and all archives are counted in C(archives_unopened).
+      - An engine that unpacks by itself (clamd) is given the file only, not what lies in it.
+    type: int
+    default: 8
+  archive_members:
+    description: Files that the archives of one file may hold, over all layers. More make the verdict V(incomplete), with its name.
+    type: int
+    default: 50000
+  archive_size:
+    description:
+      - Bytes that one file may unpack to, over all layers. More make the verdict V(incomplete), with its name, once as many are judged.
+      - What is unpacked is held in memory, at most a quarter of O(memory_limit) at once, besides the file itself.
+    type: int
+    default: 1073741824
+  archive_ratio:
+    description:
+      - How many times its size something packed may unpack to. More make the verdict V(incomplete), with its name.
+      - It does not count for the first 16 MiB.
+    type: int
+    default: 500
 """

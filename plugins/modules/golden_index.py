@@ -23,7 +23,7 @@ description:
   - Runs on the data host. The image is not written to, and may be the base of running VMs.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target (Python library, for exFAT and btrfs)
+  - dissect.target (Python library, for btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -110,7 +110,9 @@ engines:
   elements: dict
   returned: success
 archives_unopened:
-  description: Archives and packed files that were matched as they are, since no engine took part that opens them.
+  description:
+    - Archives and packed files that were matched as they are, since no engine took part that opens them, and they
+      are of a format that is not unpacked here (7z, rar, cab, zstd, lz4, cpio, rpm).
   type: int
   returned: success
 files:

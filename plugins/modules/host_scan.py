@@ -170,7 +170,9 @@ engines:
   elements: dict
   returned: success
 archives_unopened:
-  description: Archives and packed files that were matched as they are, since no engine took part that opens them.
+  description:
+    - Archives and packed files that were matched as they are, since no engine took part that opens them, and they
+      are of a format that is not unpacked here (7z, rar, cab, zstd, lz4, cpio, rpm).
   type: int
   returned: success
 coverage_notes:

@@ -32,7 +32,7 @@ description:
 requirements:
   - libvirt-python, libvirt 7.2 or later, QEMU 5.2 or later
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target (Python library, for exFAT and btrfs)
+  - dissect.target (Python library, for btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:
@@ -292,7 +292,9 @@ engines:
   elements: dict
   returned: success
 archives_unopened:
-  description: Archives and packed files that were matched as they are, since no engine took part that opens them.
+  description:
+    - Archives and packed files that were matched as they are, since no engine took part that opens them, and they
+      are of a format that is not unpacked here (7z, rar, cab, zstd, lz4, cpio, rpm).
   type: int
   returned: success
 coverage_notes:

@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
+import lzma
 import os
 import shutil
 import struct
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     BadInput,
     DiskRequest,
@@ -34,6 +34,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import in_one_line
 from ansible_collections.vmward.remediation.tests.corpus import clam, disks
+from ansible_collections.vmward.remediation.tests.corpus.archives import QUINE, tarred, zipped
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES_DIRECTORY, module
 
 MB = disks.MB
@@ -719,34 +720,70 @@ def test_a_size_limit_of_clamd_is_told(tmp_path: Path, silent_clamd: str, size: 
 
 def archived(place: Path) -> Path:
     """A disk with samples in archives, and nowhere else."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("eicar.com", disks.EICAR)
-    files = {**disks.harmless(), "a.zip": packed.getvalue(), "b.gz": gzip.compress(disks.EICAR)}
+    files = {**disks.harmless(), "a.zip": zipped({"eicar.com": disks.EICAR}), "b.gz": gzip.compress(disks.EICAR)}
     return disks.ext4(place / "archived.img", files)
+
+
+def test_samples_in_archives_are_found(tmp_path: Path) -> None:
+    deep = zipped({"c.tar.xz": lzma.compress(tarred({"in/x": b"." * 100 + disks.MARKER}))})
+    files = {"a.zip": zipped({"eicar.com": disks.EICAR}), "b.gz": gzip.compress(disks.EICAR), "d": deep}
+    result = look((disks.ext4(tmp_path / "archived.img", files), "raw"))
+    assert result["verdict"] == "infected"
+    tar = "/d!/c.tar.xz!/"  # what it unpacks to holds the sample as it is
+    assert paths(result) == ["/a.zip!/eicar.com", "/b.gz!/", tar, tar + "in/x"]
+    assert result["archives_unopened"] == 0
+
+
+def test_a_bomb_on_a_disk_is_a_reason_and_takes_no_more_than_its_limits(tmp_path: Path) -> None:
+    bombs = {
+        "gz": gzip.compress(bytes(300 * MB), 1),
+        "xz": lzma.compress(lzma.compress(bytes(300 * MB), preset=0), preset=0),
+        "quine": QUINE,
+        "evil.zip": zipped({"eicar.com": disks.EICAR}),
+    }
+    image = disks.ext4(tmp_path / "bombs.img", bombs)
+    result = look((image, "raw"), limits=Limits(120, 512 * MB, 120), archives=Archives(ratio=1 << 20))
+    assert paths(result) == ["/evil.zip!/eicar.com"]
+    reasons = " ".join(result["incomplete_reasons"])
+    assert "The scan did not end" not in reasons
+    for name, why in (("gz!/", "a quarter of the memory"), ("xz!/!/", "a quarter of"), ("quine!/", "archive_depth")):
+        assert f"/{name}" in reasons
+        assert why in reasons
+
+
+def test_what_was_judged_within_other_limits_is_judged_anew(tmp_path: Path) -> None:
+    image, known = disks.ext4(tmp_path / "d.img", {"a.gz": gzip.compress(bytes(2 * MB))}), str(tmp_path / "known")
+    assert look((image, "raw"), directory=known)["verdict"] == "clean"
+    assert look((image, "raw"), directory=known)["verdict"] == "clean"
+    again = look((image, "raw"), directory=known, archives=Archives(size=MB))
+    assert_incomplete(again, "/a.gz!/ on volume 1 of disk vda: it unpacks to more than archive_size")
 
 
 def test_archives_that_no_engine_opens_are_told(tmp_path: Path) -> None:
     image, known = archived(tmp_path), str(tmp_path / "known")
     for _round in range(2):
-        result = look((image, "raw"), directory=known)
+        result = look((image, "raw"), directory=known, archives=Archives(depth=0))
         assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
         assert "2 archives or packed files were matched as they are" in " ".join(result["coverage_notes"])
         assert ", 2 archives unopened" in in_one_line(result)
 
 
 def test_archives_are_opened_by_clamd_unless_it_is_told_not_to(tmp_path: Path, clamd: str) -> None:
-    image = archived(tmp_path)
-    result = look((image, "raw"), clamd_socket=clamd)
+    image, packed = archived(tmp_path), Archives(depth=0)
+    result = look((image, "raw"), clamd_socket=clamd, archives=packed)
     assert paths(result) == ["/a.zip", "/b.gz"]
     assert (result["archives_unopened"], result["engines"][1]["archives"]) == (0, "opened")
     assert "unopened" not in in_one_line(result)
+    both = look((image, "raw"), clamd_socket=clamd)
+    found = sorted((one["engine"], one["path"]) for one in both["findings"])
+    assert found[:2] == [("clamd", "/a.zip"), ("clamd", "/b.gz")]
+    assert found[2:] == [("yara", "/a.zip!/eicar.com"), ("yara", "/b.gz!/")]
     with clam.daemon("ScanArchive no") as closed:
-        result = look((image, "raw"), clamd_socket=closed)
+        result = look((image, "raw"), clamd_socket=closed, archives=packed)
         required = look((image, "raw"), clamd_socket=closed, engines_required=("yara", "clamd"))
     assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
     assert result["engines"][1]["archives"] == "closed"
-    assert_incomplete(required, "clamd does not open archives")
+    assert "clamd does not open archives" in " ".join(required["incomplete_reasons"])
 
 
 LIAR = """

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     DiskRequest,
@@ -236,11 +237,19 @@ def bombs() -> dict[str, bytes]:
     return {"bomb.gz": zeros * 20, "many.zip": many.getvalue(), "deep.gz": layers}
 
 
-def test_bombs_are_scanned_as_they_are_in_little_memory(tmp_path: Path) -> None:
+def test_bombs_are_unpacked_as_far_as_little_memory_allows(tmp_path: Path) -> None:
     image = disks.ext4(tmp_path / "d.img", {**bombs(), "evil.com": disks.EICAR}, 64 * MB)
     result = look(image, memory=256 * MB)  # the scan's process may not have more, and would not end well
     assert (result["verdict"], paths(result)) == ("infected", ["/evil.com"])
-    assert not result["incomplete_reasons"]
+    reasons = result["incomplete_reasons"]
+    assert {name for name in bombs() if any(name in reason for reason in reasons)} == set(bombs())
+    assert not [reason for reason in reasons if "MemoryError" in reason]
+
+
+def test_bombs_that_are_not_unpacked_are_no_reason(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", {**bombs(), "evil.com": disks.EICAR}, 64 * MB)
+    result = look(image, memory=256 * MB, archives=Archives(depth=0))
+    assert (result["verdict"], paths(result), result["incomplete_reasons"]) == ("infected", ["/evil.com"], [])
 
 
 @pytest.mark.parametrize(("told", "required"), [(True, True), (False, True), (False, False)])
@@ -249,7 +258,8 @@ def test_a_bomb_beyond_the_limits_of_clamd_is_told(tmp_path: Path, told: bool, r
         pytest.skip("clamd is not installed")
     image = disks.ext4(tmp_path / "d.img", {**bombs(), "fine.gz": gzip.compress(b"x" * 1000)}, 64 * MB)
     with clam.daemon(tells_limits=told) as path:
-        result = look(image, clamd_socket=path, engines_required=("yara", "clamd") if required else ("yara",))
+        engines = ("yara", "clamd") if required else ("yara",)
+        result = look(image, clamd_socket=path, engines_required=engines, archives=Archives(depth=0))
     named = {name for name in (*bombs(), "fine.gz") for reason in result["incomplete_reasons"] if name in reason}
     assert named == (set(bombs()) if told else set()), "clamd itself names them, or nobody can"
     where = "incomplete_reasons" if required else "coverage_notes"

@@ -93,7 +93,12 @@ class Content:
         return self._bytes
 
     def head(self, length: int) -> bytes:
-        return self.whole()[:length] if self.is_whole else self._read(0, min(length, self.size))
+        return self.read(0, length)
+
+    def read(self, at: int, length: int) -> bytes:
+        if self.is_whole:
+            return self.whole()[at : at + length]
+        return self._read(at, max(0, min(length, self.size - at)))
 
     def windows(self) -> Iterator[tuple[int, bytes]]:
         """The whole if it fits, else overlapping parts of all that is not a hole."""

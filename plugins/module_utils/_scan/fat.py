@@ -99,11 +99,12 @@ class Boot:
 class Fat:
     """Walked by its directories. After the walk `unproven` tells why some of it may be missing."""
 
-    def __init__(self, volume: Blocks) -> None:
+    def __init__(self, volume: Blocks, boot: Any = None, mask: int = 0) -> None:
+        """`boot` and `mask` of the table's numbers: of exFAT."""
         self._volume = volume
-        self._boot = Boot(volume)
+        self._boot = boot or Boot(volume)
         self._table = self._boot.read_table(volume)
-        self._mask = (1 << min(28, self._boot.bits)) - 1
+        self._mask = mask or (1 << min(28, self._boot.bits)) - 1
         self._reached = bytearray(self._boot.count + 2)
         self._shared = 0
         self._odd: dict[str, int] = {}  # what keeps it from being proven, and how often that was met
@@ -181,7 +182,7 @@ class Fat:
 
     def _file(self, row: Row) -> ForeignFile:
         try:
-            content = _Content(self._volume, self._follow(row.cluster), row.size)
+            content = _Content(self._volume, self._runs(row), row.size)
         except NotReadable as exc:
             why = exc
             if not row.size:  # nobody would ask for its content
@@ -192,6 +193,9 @@ class Fat:
 
             return ForeignFile(row.path, row.size, fail, row.status)
         return ForeignFile(row.path, row.size, content.read, row.status, content.layout)
+
+    def _runs(self, row: Row) -> Runs:
+        return self._follow(row.cluster)
 
     def _follow(self, cluster: int) -> Runs:
         """Where the bytes of a chain lie. Nothing at all begins at cluster 0."""
@@ -256,7 +260,7 @@ class Fat:
         boot = self._boot
         if not directory.path and boot.bits != 32:
             return self._volume.read(boot.root, boot.data - boot.root)
-        runs = self._follow(directory.cluster)
+        runs = self._runs(directory)
         size = sum(high - low for low, high in runs)
         if size > _LARGEST_DIRECTORY:
             raise NotReadable("it is larger than any system would read")

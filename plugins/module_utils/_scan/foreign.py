@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""File systems other than ext. FAT and XFS have readers here, the others are read with the dissect libraries."""
+"""File systems other than ext. FAT, exFAT and XFS have readers here, the others are read with the dissect libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Callable
 
+from . import btrfs
 from .blocks import Blocks, BootCode, Stream
+from .exfat import Exfat
 from .fat import MAX_DEPTH, SECTORS, Fat
 from .layout import ForeignFile, NotReadable
 from .partitions import Extent
@@ -42,11 +44,10 @@ _MAGICS = (
 _OPENERS = {
     "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
     "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
-    "exfat": ("dissect.target.filesystems.exfat", "ExfatFilesystem"),
 }
 # Those that can be proven to have been read as a whole, so that they can be a clean base
-_OURS: dict[str, Callable[[Blocks], Fat | XfsWalk]] = {"fat": Fat, "xfs": XfsWalk}
-COMPARABLE = frozenset(_OURS)
+COMPARABLE = frozenset(("xfs", "fat"))
+_OURS: dict[str, Callable[[Blocks], Fat | XfsWalk]] = {"fat": Fat, "exfat": Exfat, "xfs": XfsWalk}
 READABLE = frozenset((*_OPENERS, *_OURS))
 
 
@@ -92,10 +93,13 @@ class Foreign:
     def __init__(self, kind: str, volume: Blocks) -> None:
         self._kind = kind
         module, name = _OPENERS[kind]
+        if kind == "btrfs" and not preload():
+            btrfs.check_trees()
         try:
             self._fs = getattr(import_module(module), name)(Stream(volume))
         except ImportError as exc:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
+        self._entered: set[btrfs.Key] = set()
         self._odd: list[str] = []
 
     def edges(self) -> list[Extent]:
@@ -117,25 +121,40 @@ class Foreign:
                 see(directory, entry)
                 if is_directory and enter(entry.path):
                     pending.append((entry, depth + 1))
-                if entry.is_file(follow_symlinks=False) or (is_directory and self._kind == "ntfs"):
-                    yield from self._streams(entry)
+                try:
+                    has_content = entry.is_file(follow_symlinks=False) or (is_directory and self._kind == "ntfs")
+                    streams = list(self._streams(entry)) if has_content else []
+                except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+                    self._odd.append("%s was not read: %s" % (printable(entry.path, 200), _why(exc)))
+                    continue
+                yield from streams
 
     def _entries(self, directory: Any) -> Iterator[tuple[Any, bool]]:
-        """With whether each is a directory. Damage in one of them must not hide the others."""
+        """With whether each is a directory that is to be entered. Damage in one of them must not hide the others."""
         shown = printable(directory.path, 200) or "/"
         try:
             for item in directory.scandir():
                 entry = item.get()
                 try:
-                    yield entry, not entry.is_symlink() and bool(entry.is_dir())
+                    yield entry, self._leads_on(entry)
                 except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
                     self._odd.append("%s was not read: %s" % (printable(entry.path, 200), _why(exc)))
         except Exception as exc:  # noqa: BLE001 - the same
             self._odd.append("directory %s was not read: %s" % (shown, _why(exc)))
 
+    def _leads_on(self, entry: Any) -> bool:
+        is_directory = not entry.is_symlink() and bool(entry.is_dir())
+        if self._kind == "btrfs" and is_directory:
+            if btrfs.identity(entry) in self._entered:
+                self._odd.append("directory %s is named twice" % printable(entry.path, 200))
+                return False
+            self._entered.add(btrfs.identity(entry))
+        return is_directory
+
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
         if self._kind != "ntfs":
-            yield ForeignFile(entry.path, int(entry.lstat().st_size), _Opened(entry.open).read, entry.lstat)
+            content, size = _Opened(entry.open), int(entry.lstat().st_size)
+            yield ForeignFile(entry.path, size, content.read, entry.lstat, stretches=lambda: content.extents(size))
             return
         # A file may have several streams, a directory too, and some of the volume's own have only named ones.
         record = entry.entry
@@ -180,3 +199,7 @@ class _Opened:
         if len(data) != length:
             raise NotReadable("it is shorter than its size")
         return data
+
+    def extents(self, size: int) -> list[tuple[int, int]]:
+        self._handle = self._handle or self._open()
+        return btrfs.stretches(self._handle, size)

@@ -19,6 +19,7 @@ from typing import Any, Callable
 from .engines import MARKER, WINDOW, Engine
 from .job import Request, check_directory, confined, outcome, prepare, spent
 from .judge import Emit, Judge, Where
+from .self_test import see_inside
 from .verdict import Volume, printable
 
 # File systems that hold no files of their own, and those whose files lie on another host
@@ -92,6 +93,8 @@ def _prepare(request: Request, area: Area, planted: bytes, emit: Emit) -> Callab
         blind = [engine.name for engine in judge.engines if engine.name == "yara" and not _sees(engine, area, planted)]
         if blind:
             emit("reason", {"text": "The self-test failed: a sample in a private file was missed. Nothing was read."})
+            return
+        if not see_inside(judge.engines, emit):
             return
         Walk(judge, area, {(own.st_dev, own.st_ino)}).run()
         judge.note(_TRUST)

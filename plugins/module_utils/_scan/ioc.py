@@ -71,6 +71,11 @@ class Indicators:
                 digest.update(part)
         return ["ioc_%s" % kind for kind, digest in zip(kinds, digests) if digest.hexdigest() in getattr(self, kind)]
 
+    @property
+    def of_files(self) -> bool:
+        """Whether a file's hash or name is looked for."""
+        return any(getattr(self, kind) for kind in (*_LENGTHS, "names"))
+
     def of_path(self, path: str, kind: str = "") -> list[str]:
         """The kinds of indicators that name this path. The `kind` of its file system says whether case counts."""
         paths, names = self.paths, self.names

@@ -24,6 +24,7 @@ from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
 from .groups import each_disk, merged, together, worst
+from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
 from .known import Base, Former, Known, Records, binding, find_base, state_of
@@ -81,6 +82,7 @@ class Request:
     records: Records | None = None  # filled by the scan
     dry: bool = False  # nothing may be written
     file_timeout: int = 300  # seconds that an engine may take for one file
+    archives: Archives = Archives()
 
     @property
     def children(self) -> int:
@@ -258,16 +260,15 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
         emit("note", {"text": text})
     for text in request.indicators.ignored:
         emit("note", {"text": "Indicators of compromise: %s." % text})
-    bound = ""
+    bound, whole = "", request.limits.memory // 4
     if request.directory and all(one.get("database") != "unknown" for one in described):
-        limits = [request.indicators.digest(), request.max_file_size, request.limits.memory // 4]
-        bound = binding(described, limits)
+        limits = [request.max_file_size, whole, vars(request.archives)]
+        bound = binding(described, [request.indicators.digest(), *limits])
         emit("binding", {"sha256": bound})
     known: set[bytes] | None = set() if request.several else None
     if bound and remember:
         known = Known(request.directory).contents(bound)
-    whole = request.limits.memory // 4
-    judge = Judge(engines, emit, whole, request.max_file_size, request.indicators, known)
+    judge = Judge(engines, emit, whole, request.max_file_size, request.indicators, known, request.archives)
     return Prepared(judge, bound, open_images())
 
 

@@ -6,32 +6,34 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 import zlib
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .blocks import Blocks, Meter, UnreadableImage
+from .brief import Brief
 from .engines import WINDOW, Content, Engine, EngineFailed, Hit
 from .ext4_records import BadFilesystem
+from .inside import Archives, Inside
 from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
-from .packed import HEAD, is_packed
+from .packed import OTHER, kind_of
 from .partitions import BadPartitionTable, Extent
-from .verdict import MAX_CHANGES, MAX_FINDINGS, Finding, printable
+from .verdict import Finding, printable
 
 Emit = Callable[[str, dict[str, Any]], None]
+NEVER = Archives(depth=0)
 DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size and beginning
 MOST_CONTENTS = (64 << 20) // KEY  # that are remembered
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
 _BATCH = 500
-_LISTED = {"finding": MAX_FINDINGS, "indicator": MAX_FINDINGS, "change": MAX_CHANGES}
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
@@ -46,43 +48,26 @@ class Where:
         return "volume %d of disk %s" % (self.volume, self.disk)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judgement:
-    """What is known of one content. A gap says why an engine could not judge all of it."""
+    """What is known of one content. A gap says why an engine could not judge all of it.
 
-    hits: tuple[tuple[str, Hit], ...] = ()
-    gaps: tuple[str, ...] = ()
+    `inside`: what was found in its archives, by the path below it.
+    """
+
+    size: int = 0
+    hits: list[tuple[str, Hit]] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
     sha256: str = ""
+    inside: list[tuple[bytes, Judgement]] = field(default_factory=list)
+    unopened: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.hits or self.gaps or self.inside or self.unopened)
 
 
-class Brief:
-    """Says as many of a kind as are listed; of all others, at the end, only how many there were."""
-
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
-        self.begin()
-
-    def begin(self) -> None:
-        self._told: Counter[str] = Counter()
-        self._more: dict[str, Counter[str]] = {}
-
-    def __call__(self, kind: str, body: dict[str, Any]) -> None:
-        if kind not in _LISTED or self._told[kind] < _LISTED[kind]:
-            self._told[kind] += 1
-            self._emit(kind, body)
-            return
-        counts = self._more.setdefault(kind, Counter())
-        counts[""] += 1
-        if kind == "change":
-            counts.update([body["kind"], *filter(None, body["what"].split(","))])
-
-    def flush(self) -> None:
-        for kind, counts in self._more.items():
-            more = counts.pop("")
-            if kind == "change":
-                self._emit("note", {"text": "%d more changes are counted, but not listed." % more})
-            self._emit("more", {"of": kind, "counts": dict(counts) or {kind: more}})
-        self._more = {}
+_CLEAN = Judgement()
 
 
 class Judge:
@@ -96,13 +81,16 @@ class Judge:
         max_file_size: int = 0,
         indicators: Indicators = NO_INDICATORS,
         known: set[bytes] | None = None,
+        archives: Archives = NEVER,
     ) -> None:
         self.engines = engines
         # ClamAV judges files by their type, and raw bytes have none
         self._raw_engines = [engine for engine in engines if engine.name == "yara"]
-        # what lies in archives is judged by none
-        self._leaves_packed = not any(getattr(engine, "unpacks", False) for engine in engines)
-        self._unopened = 0
+        # Those that unpack by themselves are not given what lies in archives once more
+        self._inner_engines = [engine for engine in engines if not getattr(engine, "unpacks", False)]
+        self._leaves_packed = len(self._inner_engines) == len(engines)
+        self._archives = archives
+        self._unopened = self._opened = self._members = 0
         self.emit = Brief(emit)
         self._whole_limit = whole_limit
         self._max_file_size = max_file_size
@@ -202,11 +190,12 @@ class Judge:
         if judgement is None:
             judgement = self._judge(content)
             if key is not None:
-                self._remembered[key] = judgement
-        for gap in judgement.gaps:
-            self.reason("%s on %s: %s." % (printable(path(), 300), where, gap))
-        for engine, hit in judgement.hits:
-            self._hit(where, path(), engine, hit, content.size, judgement.sha256)
+                self._remembered[key] = _CLEAN if judgement.is_clean else judgement
+        for below, found in ((b"", judgement), *judgement.inside):
+            for gap in found.gaps:
+                self.reason("%s on %s: %s." % (printable(_joined(path(), below), 300), where, gap))
+            for engine, hit in found.hits:
+                self._hit(where, _joined(path(), below), engine, hit, found.size, found.sha256)
         self.tell()
 
     def paged(self, where: Where, content: Content, path: str | bytes, beneath: Content | None = None) -> None:
@@ -219,21 +208,20 @@ class Judge:
         self.parts(where, beneath or content, what)
 
     def _judge(self, content: Content) -> Judgement:
-        hits: list[tuple[str, Hit]] = []
-        gaps: list[str] = []
-        sha256 = ""
+        found = Judgement(content.size)
         try:
-            if self._leaves_packed and is_packed(content.head(HEAD)):
+            kind = kind_of(content)
+            if self._leaves_packed and (kind == OTHER or (kind and not self._archives.depth)):
                 self._unopened += 1
             if content.size and not self._is_known(content):
-                self._ask(content, hits, gaps)
-            if hits and content.size <= _HASHED:
-                sha256 = content.digest().hex()
+                self._ask(content, kind, found)
+            if found.hits and content.size <= _HASHED:
+                found.sha256 = content.digest().hex()
         except EngineFailed:
             raise
         except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
-            gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
-        return Judgement(tuple(hits), tuple(gaps), sha256)
+            found.gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
+        return found
 
     def _is_known(self, content: Content) -> bool:
         if self._known is None or not content.is_whole:
@@ -241,18 +229,50 @@ class Judge:
         # Of a size and beginning that none of them has it can't be known, so that its hash need not be waited for
         return _look_of(content) in self._looks and _key_of(content) in self._known
 
-    def _ask(self, content: Content, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
+    def _ask(self, content: Content, kind: str, found: Judgement) -> None:
         self.bytes += content.size if content.is_whole else 0
-        if content.size <= _HASHED:
-            hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_content(content.stream)]
         if self._known is not None:
             content.hash_beside()
-        for engine in self.engines:
-            found, gap = engine.scan(content)
-            hits += [(engine.name, hit) for hit in found]
-            gaps += [gap] if gap else []
-        if self._known is not None and content.is_whole and not hits and not gaps:
+        self._look(content, self.engines, found)
+        if self._archives.depth and kind not in ("", OTHER) and (self._inner_engines or self.indicators.of_files):
+            self._look_inside(content, kind, found)
+        if self._known is not None and content.is_whole and found.is_clean:
             self._remember(self._known, _key_of(content))
+
+    def _look(self, content: Content, engines: Sequence[Engine], found: Judgement) -> None:
+        if content.size <= _HASHED:
+            found.hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_content(content.stream)]
+        for engine in engines:
+            hits, gap = engine.scan(content)
+            found.hits += [(engine.name, hit) for hit in hits]
+            found.gaps += [gap] if gap else []
+
+    def _look_inside(self, content: Content, kind: str, found: Judgement) -> None:
+        def judge(path: bytes, member: Content) -> None:
+            one = Judgement(member.size)
+            # Whoever unpacks it may do so where case does not count
+            name = os.fsdecode(path.rsplit(b"/", 1)[-1])
+            one.hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_path(name, "ntfs")]
+            if member.size:
+                self._look(member, self._inner_engines, one)
+            if one.hits:
+                one.sha256 = member.digest().hex()
+            if not one.is_clean:
+                found.inside.append((path, one))
+            self.tell()
+
+        def gap(path: bytes, why: str) -> None:
+            found.inside.append((path, Judgement(gaps=[why])))
+
+        inside = Inside(self._archives, judge, gap)
+        try:
+            inside.run(content, kind, self._whole_limit)
+        finally:
+            self._opened += 1
+            self._members += inside.members
+            if self._leaves_packed:
+                found.unopened = inside.unopened
+                self._unopened += inside.unopened
 
     def _remember(self, known: set[bytes], key: bytes) -> None:
         if self._room < 1:
@@ -295,7 +315,7 @@ class Judge:
                     something = True
                     self._match(data, at, hits, gaps)
             if key is not None:
-                self._remembered[key] = Judgement(tuple(hits), tuple(gaps))
+                self._remembered[key] = Judgement(content.size, hits, gaps)
         for gap in gaps:
             self.reason("Raw bytes of %s: %s." % (where, gap))
         for engine, hit in dict.fromkeys(hits):  # parts overlap
@@ -341,12 +361,20 @@ class Judge:
         if self._unopened:
             self.emit("unopened", {"count": self._unopened})
             self._unopened = 0
+        if self._opened:
+            told = "%d archives or packed files were unpacked, and what lies in them was judged (%d files)."
+            self.note(told % (self._opened, self._members))
+            self._opened = self._members = 0
         self._tell_fresh()
 
     def _tell_fresh(self) -> None:
         if self._fresh:
             self.emit("judged", {"keys": b64encode(b"".join(self._fresh)).decode()})
             self._fresh = []
+
+
+def _joined(path: str | bytes, below: bytes) -> str | bytes:
+    return path + below if isinstance(path, bytes) else path + below.decode("utf-8", "backslashreplace")
 
 
 def _key_of(content: Content) -> bytes:

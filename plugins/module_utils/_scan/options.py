@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from .engines import RuleFile
+from .inside import Archives
 from .ioc import NO_INDICATORS, BadIndicators, Indicators, merged, parse
 from .job import BadInput, DiskRequest, LayerSpec, Request, read_rules
 from .sandbox import Limits
 
 _MOST = 64 << 20
+_POSITIVE = (
+    *("deadline", "cpu_limit", "memory_limit", "file_timeout"),
+    *("archive_members", "archive_size", "archive_ratio"),
+)
 
 LAYER = {
     "path": {"type": "path", "required": True},
@@ -51,16 +56,21 @@ def file_spec() -> dict[str, Any]:
         "clamd_database": {"type": "path"},
         "engines_required": {"type": "list", "elements": "str", "choices": ["yara", "clamd"], "default": ["yara"]},
         "max_file_size": {"type": "int", "default": 0},
+        "archive_depth": {"type": "int", "default": 8},
+        "archive_members": {"type": "int", "default": 50000},
+        "archive_size": {"type": "int", "default": 1 << 30},
+        "archive_ratio": {"type": "int", "default": 500},
     }
 
 
 def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = None) -> Request:
     if disks is not None and not (disks and all(disk.layers for disk in disks)):
         raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
-    largest = params.get("max_file_size", 0)
-    positive = [params[name] for name in ("deadline", "cpu_limit", "memory_limit", "file_timeout")]
-    if min(positive) < 1 or min(largest, params["at_once"]) < 0:
-        raise BadInput("Cannot scan with a limit below 1 (only max_file_size and at_once may be 0).")
+    largest, depth = params.get("max_file_size", 0), params.get("archive_depth", 0)
+    positive = [params.get(name, 1) for name in _POSITIVE]
+    if min(positive) < 1 or min(largest, depth, params["at_once"]) < 0:
+        raise BadInput("Cannot scan with a limit below 1 (only max_file_size, archive_depth and at_once may be 0).")
+    archives = {name: params.get("archive_" + name, value) for name, value in vars(Archives()).items()}
     indicators = _indicators(params["indicators"])
     return Request(
         disks=tuple(disks or ()),
@@ -75,6 +85,7 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
         directory=params.get("index_directory") or "",
         at_once=params["at_once"],
         file_timeout=params["file_timeout"],
+        archives=Archives(**archives),
     )
 
 

@@ -4,14 +4,20 @@
 
 """Before a scan is believed, every engine finds planted samples: in every file system that has a proof of its own.
 
-In ext on qcow2 on raw, as a whole and by differences; in FAT, XFS and NTFS on raw.
+In ext on qcow2 on raw, as a whole and by differences; in FAT, XFS and NTFS on raw; and in archives.
 """
 
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
+import io
+import lzma
 import os
 import struct
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,10 +25,12 @@ from typing import Any
 
 from .blocks import Meter
 from .chain import Layer
-from .engines import WINDOW, Engine
-from .judge import Emit, Judge
+from .engines import WINDOW, Content, Engine, eicar
+from .inside import Archives
+from .judge import Emit, Judge, Where
 from .scanner import DiskSpec, Scanner
 
+_INSIDE = {"a.tar!/gz!/", "a.tar!/bz2!/", "a.tar!/xz!/", "a.tar!/zip!/sample"}
 _WANTED = {"yara": {"/etc/replaced", "/d/new"}, "clamd": {"/etc/replaced"}}
 
 # Made by tests/corpus/self_test.py
@@ -225,7 +233,42 @@ def passes(engines: Sequence[Engine], images: tuple[Layer, ...], emit: Emit) -> 
                 emit("reason", {"text": told % (engine.name, how, missed)})
                 return False
     Meter.bytes = read  # these images are no disks of the VM
+    return see_inside(engines, emit)
+
+
+def see_inside(engines: Sequence[Engine], emit: Emit) -> bool:
+    """Whether samples in an archive, each packed in another way, are found by what does not unpack by itself."""
+    sample = _archive()
+    for engine in engines:
+        found: set[str] = set()
+
+        def take(kind: str, body: dict[str, Any], found: set[str] = found) -> None:
+            if kind == "finding":
+                found.add(body["path"])
+
+        judge = Judge([engine], take, WINDOW, archives=Archives())
+        content = Content(len(sample), lambda at, length: sample[at : at + length], WINDOW)
+        with engine.testing():
+            judge.file(Where("self-test", 0), content, lambda: "a.tar")
+        if not getattr(engine, "unpacks", False) and not found >= _INSIDE:
+            told = "The self-test failed: %s did not find the planted samples in an archive (found %s)."
+            emit("reason", {"text": told % (engine.name, ", ".join(sorted(found)) or "nothing")})
+            return False
     return True
+
+
+def _archive() -> bytes:
+    """A tar that holds one of each other format."""
+    zipped, tarred = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("sample", eicar())
+    packed = {"gz": gzip.compress(eicar(), 1), "bz2": bz2.compress(eicar(), 1), "xz": lzma.compress(eicar(), preset=0)}
+    with tarfile.open(fileobj=tarred, mode="w") as tar:
+        for name, data in {**packed, "zip": zipped.getvalue()}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return tarred.getvalue()
 
 
 def _specs(images: tuple[Layer, ...]) -> dict[str, DiskSpec]:

@@ -65,6 +65,8 @@ class Xfs:
 
     def doubts(self) -> list[str]:
         found = list[str]()
+        if self.block * self._blocks > self._volume.size:
+            found.append("it claims to be larger than its volume")
         if self.version not in _VERSIONS:
             found.append("it is of a version that is not known here")
         if self.version == 4 and self._more != struct.unpack_from(">I", self._head, 204)[0]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import self_test
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import inside, self_test
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit, RuleFile, Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.fat import Fat
@@ -48,6 +48,12 @@ def test_a_reader_that_is_blind_is_found_out(
     assert told(yara) == ""
     monkeypatch.setattr(reader, method, nothing)
     assert f"in a disk scanned as {name} (" in told(yara)
+
+
+@pytest.mark.parametrize("reader", ["zip_members", "tar_members", "pieces"])
+def test_an_unpacking_that_is_blind_is_found_out(yara: Yara, monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
+    monkeypatch.setattr(inside, reader, nothing)
+    assert "the planted samples in an archive (found " in told(yara)
 
 
 class Slow(Yara):

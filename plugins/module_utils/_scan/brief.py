@@ -1,0 +1,45 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the confined child says, and how much of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Callable
+
+from .verdict import MAX_CHANGES, MAX_FINDINGS
+
+_Emit = Callable[[str, dict[str, Any]], None]
+_LISTED = {"finding": MAX_FINDINGS, "indicator": MAX_FINDINGS, "change": MAX_CHANGES}
+
+
+class Brief:
+    """Says as many of a kind as are listed; of all others, at the end, only how many there were."""
+
+    def __init__(self, emit: _Emit) -> None:
+        self._emit = emit
+        self.begin()
+
+    def begin(self) -> None:
+        self._told: Counter[str] = Counter()
+        self._more: dict[str, Counter[str]] = {}
+
+    def __call__(self, kind: str, body: dict[str, Any]) -> None:
+        if kind not in _LISTED or self._told[kind] < _LISTED[kind]:
+            self._told[kind] += 1
+            self._emit(kind, body)
+            return
+        counts = self._more.setdefault(kind, Counter())
+        counts[""] += 1
+        if kind == "change":
+            counts.update([body["kind"], *filter(None, body["what"].split(","))])
+
+    def flush(self) -> None:
+        for kind, counts in self._more.items():
+            more = counts.pop("")
+            if kind == "change":
+                self._emit("note", {"text": "%d more changes are counted, but not listed." % more})
+            self._emit("more", {"of": kind, "counts": dict(counts) or {kind: more}})
+        self._more = {}

@@ -1,0 +1,149 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What lies in a file's archives, within limits. What is unpacked is held in memory, and written nowhere."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Callable
+
+from .engines import Content
+from .packed import OTHER, kind_of
+from .streams import FAILED, Member, NotUnpacked, pieces
+from .tars import ar_members, tar_members
+from .zips import zip_members
+
+BETWEEN = b"!/"  # a file, and what lies in it
+_PLAIN = 16 << 20  # bytes that anything may unpack to, whatever the ratio
+_MOST_TOLD = 20
+
+
+@dataclass(frozen=True)
+class Archives:
+    """How far those of one file are unpacked: layers, members and bytes in all, and bytes for each packed byte."""
+
+    depth: int = 8
+    members: int = 50_000
+    size: int = 1 << 30
+    ratio: int = 500
+
+
+class Full(Exception):
+    """A limit for all of the file's archives was reached; the sentence says which."""
+
+
+class Inside:
+    """`judge` is given each member with its path below the file; `gap`, why one can't be judged."""
+
+    def __init__(
+        self, limits: Archives, judge: Callable[[bytes, Content], None], gap: Callable[[bytes, str], None]
+    ) -> None:
+        self._limits = limits
+        self._judge = judge
+        self._gap = gap
+        self._told = 0
+        self._size = 0
+        self.members = self.unopened = 0
+
+    def run(self, content: Content, kind: str, room: int) -> None:
+        """`room`: bytes of members that may be held in memory at once."""
+        try:
+            self._open(content, kind, b"", 1, room)
+        except Full as exc:
+            self._gap(b"", str(exc))
+        if self._told > _MOST_TOLD:
+            self._gap(b"", "%d more things in it were not judged, or not as a whole" % (self._told - _MOST_TOLD))
+
+    def _open(self, content: Content, kind: str, path: bytes, depth: int, room: int) -> None:
+        if depth > self._limits.depth:
+            self._tell(path, "it lies deeper than archive_depth (%d), and was not unpacked" % self._limits.depth)
+            return
+        try:
+            for member in self._members(content, kind):
+                self.members += 1
+                if self.members > self._limits.members:
+                    raise Full("it holds more than archive_members (%d)" % self._limits.members)
+                # What a packed file unpacks to has no name; what lies in that is named as in the file
+                below = path if member.name and path.endswith(BETWEEN) else path + BETWEEN
+                self._member(content, member, below + member.name.lstrip(b"/"), depth, room)
+        except NotUnpacked as exc:
+            self._tell(path, "it was not unpacked to its end: %s" % exc)
+
+    def _members(self, content: Content, kind: str) -> Iterator[Member]:
+        if kind == "zip":
+            return zip_members(content.read, content.size, self._limits.members)
+        if kind == "tar":
+            return tar_members(content.read, content.size, self._limits.members)
+        if kind == "ar":
+            return ar_members(content.read, content.size)
+        return iter([Member(b"", 0, content.size, kind)])
+
+    def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int) -> None:
+        if member.method and not member.gap:
+            data, why = self._unpacked(parent, member, room)
+            content = Content(len(data), lambda at, length: data[at : at + length], len(data))
+        else:
+            content, why = self._stored(parent, member, room)
+        if why:
+            self._tell(path, why)
+        if not content.is_whole:
+            return
+        self._judge(path, content)
+        kind = kind_of(content)
+        self.unopened += kind == OTHER
+        if kind not in ("", OTHER) and not member.gap and content.size <= room:
+            self._open(content, kind, path, depth + 1, room - content.size)
+
+    def _stored(self, parent: Content, member: Member, room: int) -> tuple[Content, str]:
+        start, left = member.start, max(0, parent.size - member.start)
+        size, why = min(member.length, left), member.gap
+        if member.length > left:
+            why = "it was not judged to its end: its archive ends before"
+        if size > room:
+            why = "it is larger than a quarter of the memory limit, and was matched within its archive only"
+        elif not parent.is_whole:  # its bytes are read once more; holes cost time too
+            self._spend(size)
+        return Content(size, lambda at, length: parent.read(start + at, length), room), why
+
+    def _spend(self, size: int) -> None:
+        if self._size >= self._limits.size:
+            raise Full("what lies in it has more bytes than archive_size (%d)" % self._limits.size)
+        self._size += size
+
+    def _unpacked(self, parent: Content, member: Member, room: int) -> tuple[bytes, str]:
+        """As far as the limits allow, and why not to its end."""
+        self._spend(0)
+        left = self._limits.size - self._size
+        taken, size, why = list[bytes](), 0, ""
+        try:
+            for piece in pieces(member, parent.read, self._limits.members):
+                taken.append(piece)
+                size += len(piece)
+                why = self._too_much(size, member.length, room, left)
+                if why:
+                    break
+        except NotUnpacked as exc:
+            why = "it was not unpacked to its end: %s" % exc
+        except FAILED as exc:
+            why = "it was not unpacked to its end: it is damaged (%s)" % (str(exc) or type(exc).__name__)
+        data = b"".join(taken)
+        self._size += size
+        if not why and member.crc >= 0 and (size != member.size or zlib.crc32(data) != member.crc):
+            why = "it is damaged: its size or checksum is not what its archive says"
+        return data, why
+
+    def _too_much(self, size: int, packed: int, room: int, left: int) -> str:
+        if size > _PLAIN and size > packed * self._limits.ratio:
+            return "it unpacks to more than archive_ratio (%d) times its size, as in a bomb" % self._limits.ratio
+        if size > left:
+            return "it unpacks to more than archive_size (%d)" % self._limits.size
+        return "it unpacks to more than a quarter of the memory limit" if size > room else ""
+
+    def _tell(self, path: bytes, why: str) -> None:
+        self._told += 1
+        if self._told <= _MOST_TOLD:
+            self._gap(path, why)

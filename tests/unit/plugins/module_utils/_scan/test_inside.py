@@ -1,0 +1,515 @@
+# Copyright: vmward contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What lies in archives is judged as files are; and whatever of it is not is told, with its name."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.tests.corpus.archives import (
+    QUINE,
+    ar,
+    central,
+    deflated,
+    entries,
+    local,
+    tarred,
+    zipped,
+)
+
+MB = 1 << 20
+BAD = b"something bad"
+DEFAULT = Archives()
+DEEP, LONG = "d" * 99 + "/" + "x" * 200, "i\u00fc" * 80
+GOOD = {"a": b"a", "empty": b"", "dir/b": b"b" * 1000}
+
+
+class Looking:
+    """An engine that finds what holds `bad`, and notes how often it was asked."""
+
+    name = "looking"
+
+    def __init__(self, unpacks: bool = False) -> None:
+        self.unpacks = unpacks
+        self.seen: list[bytes] = []
+
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        self.seen.append(content.head(64))
+        found = [Hit("bad", at + data.index(BAD)) for at, data in content.windows() if BAD in data]
+        return found, "" if content.is_whole else "in parts only"
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    @contextmanager
+    def testing(self) -> Iterator[None]:
+        yield
+
+
+def judged(
+    data: bytes,
+    limits: Archives = DEFAULT,
+    *,
+    engines: tuple[Looking, ...] = (),
+    whole: int = 64 * MB,
+    indicators: Indicators = NO_INDICATORS,
+    held: bool = True,
+    known: set[bytes] | None = None,
+) -> Tally:
+    listener = Listener(Progress("", 0))
+    judge = Judge(engines or (Looking(),), listener.take, whole, indicators=indicators, known=known, archives=limits)
+    content = Content(len(data), lambda at, length: data[at : at + length], whole if held else 0)
+    judge.file(Where("vda", 1), content, lambda: "/x")
+    judge.flush()
+    return listener.tally
+
+
+def found(tally: Tally) -> list[str]:
+    return [one.path for one in tally.findings]
+
+
+def assert_told(tally: Tally, path: str, words: str) -> None:
+    where = f"{path} on volume 1 of disk vda: "
+    assert any(reason.startswith(where) and words in reason for reason in tally.reasons), tally.reasons
+
+
+def zip_of(method: int) -> bytes:
+    return zipped({**GOOD, "in/x": BAD}, method)
+
+
+def streamed() -> bytes:
+    """Sizes follow the data."""
+    data = io.BytesIO()
+    data.seekable = lambda: False  # type: ignore[method-assign]
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"a")
+        archive.writestr("in/x", BAD)
+    return data.getvalue()
+
+
+def wide() -> bytes:
+    """Numbers of 64 bits, in headers and at the end."""
+    packed = deflated(BAD)
+    kernel = local(b"in/x", packed, BAD)
+    extra = struct.pack("<2H3Q", 1, 24, len(BAD), len(packed), 0)
+    head = bytearray(central(b"in/x", kernel, 0xFFFFFFFF, 0xFFFFFFFF, 0))
+    head[24:28], head[30:32] = b"\xff" * 4, struct.pack("<H", len(extra))
+    directory = bytes(head) + extra
+    end = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(directory), len(kernel))
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(kernel) + len(directory), 1)
+    return kernel + directory + end + locator + b"PK\5\6" + struct.pack("<4H", 0, 0, 1, 1) + b"\xff" * 8 + bytes(2)
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        (gzip.compress(BAD), "/x!/"),
+        (gzip.compress(b"good") + gzip.compress(BAD) + bytes(99), "/x!/"),
+        (bz2.compress(b"good") + bz2.compress(BAD), "/x!/"),
+        (lzma.compress(b"good") + bytes(4) + lzma.compress(BAD), "/x!/"),
+        (lzma.compress(BAD, lzma.FORMAT_ALONE), "/x!/"),
+        (zip_of(zipfile.ZIP_STORED), "/x!/in/x"),
+        (zip_of(zipfile.ZIP_DEFLATED), "/x!/in/x"),
+        (zip_of(zipfile.ZIP_BZIP2), "/x!/in/x"),
+        (zip_of(zipfile.ZIP_LZMA), "/x!/in/x"),
+        (b"#!/bin/sh\n" + zip_of(zipfile.ZIP_DEFLATED), "/x!/in/x"),
+        (tarred({**GOOD, "in/x": BAD}, tarfile.USTAR_FORMAT), "/x!/in/x"),
+        (tarred({**GOOD, "/" + DEEP: BAD}, tarfile.GNU_FORMAT), "/x!/" + DEEP),
+        (tarred({**GOOD, LONG: BAD}, tarfile.PAX_FORMAT), "/x!/" + LONG),
+        (ar({"debian-binary": b"2.0\n", "in": BAD, "last": b"l"}), "/x!/in"),
+        (gzip.compress(tarred({"in/x": BAD})), "/x!/in/x"),
+        (ar({"data.tar.xz": lzma.compress(tarred({"./usr/x": BAD}))}), "/x!/data.tar.xz!/./usr/x"),
+        (ar({"/": b"x" * 40 + b"long.gz/\n", "/40": gzip.compress(BAD)}).replace(b"/40/", b"/40 "), "/x!/long.gz!/"),
+        (wide(), "/x!/in/x"),
+        (streamed(), "/x!/in/x"),
+        (zipped({"b.tar": tarred({"c.gz": gzip.compress(BAD)})}), "/x!/b.tar!/c.gz!/"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("held", [True, False], ids=["whole", "in windows"])
+def test_what_lies_in_an_archive_is_judged(data: bytes, path: str, held: bool) -> None:
+    told = judged(data, held=held)
+    assert path in found(told)
+    assert not [reason for reason in told.reasons if "in parts only" not in reason]
+
+
+def test_a_finding_in_an_archive_is_told_as_that_of_a_file() -> None:
+    (one,) = judged(gzip.compress(b"......" + BAD)).findings
+    assert (one.offset, one.size, one.sha256) == (6, 19, hashlib.sha256(b"......" + BAD).hexdigest())
+
+
+def test_how_much_was_unpacked_is_told() -> None:
+    (note,) = judged(zipped(GOOD)).notes
+    assert note == "1 archives or packed files were unpacked, and what lies in them was judged (3 files)."
+
+
+def test_names_can_do_nothing_to_a_terminal() -> None:
+    told = judged(tarred({"../\x1b[2J\nx\u202e": BAD}))
+    assert "/x!/../\\x1b[2J\\nx\\u202e" in found(told)
+    (reason,) = judged(entries((b"a\n", 0, 20), kernel=local(b"a\n", b"?" * 20, b"", flags=1))).reasons
+    assert reason.startswith("/x!/a\\n on volume")
+
+
+def test_hashes_and_names_of_members_are_indicators() -> None:
+    data = gzip.compress(zipped({"in/Evil.EXE": b"a", "b": b"bb"}))
+    wanted = Indicators(sha256=frozenset([hashlib.sha256(b"bb").hexdigest()]), names=frozenset(["evil.exe"]))
+    told = judged(data, indicators=wanted)
+    assert {(one.path, one.rule) for one in told.findings} == {("/x!/in/Evil.EXE", "ioc_name"), ("/x!/b", "ioc_sha256")}
+    alone = judged(data, engines=(Looking(unpacks=True),), indicators=wanted)
+    assert found(alone) == found(told)
+
+
+def test_an_engine_that_unpacks_is_not_given_the_same_twice() -> None:
+    plain, unpacking = Looking(), Looking(unpacks=True)
+    judged(gzip.compress(b"good"), engines=(plain, unpacking))
+    assert (len(plain.seen), len(unpacking.seen)) == (2, 1)
+    told = judged(zipped({"a.7z": SEVEN}), engines=(plain, unpacking))
+    assert told.unopened == 0
+
+
+SEVEN = b"7z\xbc\xaf\x27\x1c\0\4"
+
+
+@pytest.mark.parametrize("data", [SEVEN, zipped({"a": b"", "b.7z": SEVEN}), gzip.compress(tarred({"a": SEVEN}))])
+def test_what_is_not_unpacked_here_is_counted_however_deep(data: bytes) -> None:
+    known: set[bytes] = set()
+    for _round in range(2):
+        told = judged(data, known=known)
+        assert (told.unopened, told.reasons) == (1, [])
+
+
+def test_a_depth_of_0_leaves_all_packed() -> None:
+    told = judged(gzip.compress(BAD), Archives(depth=0))
+    assert (told.unopened, told.reasons, found(told)) == (1, [], [])
+
+
+def test_what_was_found_clean_is_not_unpacked_again_and_what_was_not_is() -> None:
+    for data, times in ((gzip.compress(b"good"), 2), (gzip.compress(BAD), 4), (gzip.compress(b"good")[:-1], 4)):
+        known: set[bytes] = set()
+        engine = Looking()
+        for _round in range(2):
+            judged(data, engines=(engine,), known=known)
+        assert len(engine.seen) == times
+
+
+# --- what is not judged is told --------------------------------------------------------------------------------------
+
+
+def encrypted() -> bytes:
+    kernel = local(b"a", b"?" * 20, b"", flags=1) + local(b"b", BAD, BAD, method=0)
+    return entries((b"a", 0, 20), (b"b", 51, len(BAD)), kernel=kernel)
+
+
+def of_method(number: int) -> bytes:
+    kernel = local(b"a", b"?" * 20, b"", method=number)
+    return entries((b"a", 0, 20), kernel=kernel)
+
+
+def of_wrong_crc() -> bytes:
+    packed = deflated(BAD)
+    return entries((b"a", 0, len(packed)), kernel=local(b"a", packed, b"other"))
+
+
+def test_of_an_encrypted_member_its_name_is_told_and_the_others_are_judged() -> None:
+    told = judged(encrypted())
+    assert_told(told, "/x!/a", "it is encrypted")
+    assert "/x!/b" in found(told)
+
+
+def test_a_member_packed_in_an_unknown_way_is_told() -> None:
+    assert_told(judged(of_method(93)), "/x!/a", "by a method (93)")
+
+
+def test_a_member_that_is_not_what_its_archive_declares_is_judged_and_told() -> None:
+    told = judged(of_wrong_crc())
+    assert_told(told, "/x!/a", "its size or checksum")
+    assert found(told) == ["/x!/a"]
+
+
+def more_than_declared() -> bytes:
+    packed = deflated(b"good")
+    return entries((b"a", 0, len(packed) + 9), kernel=local(b"a", packed + b"?" * 9, b"good"))
+
+
+@pytest.mark.parametrize("cut", [1, 9, 30])
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_a_packed_file_that_ends_too_early_is_told(pack: Any, cut: int) -> None:
+    assert_told(judged(pack(bytes(range(256)))[:-cut]), "/x!/", "it ends too early")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_a_packed_file_that_is_damaged_or_followed_by_others_is_told(pack: Any) -> None:
+    whole = pack(bytes(range(256)) * 40)
+    assert_told(judged(whole[:-20] + bytes(10) + whole[-10:]), "/x!/", "it was not unpacked to its end")
+    assert_told(judged(whole + b"trailer"), "/x!/", "it was not unpacked to its end")
+
+
+def broken_tar(change: dict[int, bytes], files: dict[str, bytes] | None = None) -> bytes:
+    """The checksum is made anew."""
+    head = bytearray(tarred(files or {"a": b"x" * 600}))
+    for at, data in change.items():
+        head[at : at + len(data)] = data
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head[:512])
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tarred({"a": b"x" * 600})[:1000],  # cut off
+        tarred({"a": b""}) + b"something else".ljust(512),
+        broken_tar({124: b"\x80" + b"\xff" * 11}),
+        broken_tar({124: b"\xff" * 12}),
+        broken_tar({124: b"77777777777"}),
+        broken_tar({124: b"nonsense   "}),
+        broken_tar({156: b"5"}),
+        broken_tar({156: b"x"}),
+        broken_tar({156: b"g", 512: b"13 size=9999\n"}),
+        broken_tar({156: b"L", 124: b"77777777777"}),
+        ar({"a": b"b"})[:-1] + b"x" * 70,
+        b"!<arch>\n" + b"#1/99".ljust(48) + b"5".ljust(10) + b"`\nabcde",
+        b"!<arch>\n" + b"a".ljust(48) + b"-5".ljust(10) + b"`\n",
+        b"!<arch>\n" + b"a".ljust(48) + b"5".ljust(10) + b"`\nabc",
+        zipped(GOOD)[:-1],
+        zipped(GOOD)[:-30],
+        zipped(GOOD)[20:],
+        zipped(GOOD).replace(b"PK\1\2", b"PK\1\3"),
+        zipped(GOOD).replace(b"PK\5\6\0\0\0\0\3\0\3", b"PK\5\6\0\0\0\0\2\0\2"),
+        zipped(GOOD)[:-6] + b"\xff\xff\xff\x7f" + b"\0\0",
+        more_than_declared(),
+    ],
+)
+def test_what_is_broken_is_told(data: bytes) -> None:
+    told = judged(data)
+    assert told.reasons
+    assert all(reason.startswith("/x") for reason in told.reasons)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "ar", "gzip", "bzip2", "xz"])
+def test_no_damage_of_one_byte_is_more_than_a_reason(kind: str) -> None:
+    whole = {
+        "zip": zipped({"a": BAD, "b": b"b" * 40}),
+        "tar": tarred({"a": BAD}, tarfile.PAX_FORMAT)[:2048],
+        "ar": ar({"a": BAD, "b": b"b"}),
+        "gzip": gzip.compress(BAD),
+        "bzip2": bz2.compress(BAD),
+        "xz": lzma.compress(BAD),
+    }[kind]
+    for at in range(len(whole)):
+        for value in (0, 1, 0x7F, 0xFF):
+            told = judged(whole[:at] + bytes([value]) + whole[at + 1 :])
+            assert not [reason for reason in told.reasons if "Error" in reason and "damaged (" not in reason]
+
+
+# --- archives that lie -----------------------------------------------------------------------------------------------
+
+
+def test_entries_that_overlap_are_refused() -> None:
+    """As in a bomb: one kernel of data, and many entries that all hold it."""
+    packed = deflated(bytes(MB))
+    kernel = local(b"a", packed, bytes(MB))
+    told = judged(entries(*[(b"%d" % number, 0, len(packed)) for number in range(1000)], kernel=kernel))
+    assert_told(told, "/x", "its entries overlap")
+    assert not told.notes or "(0 files)" in told.notes[-1]
+
+
+def test_entries_that_quote_the_headers_of_others_are_refused() -> None:
+    inner = local(b"b", deflated(b"good"), b"good")
+    quoting = b"\0" + struct.pack("<HH", 31, 31 ^ 0xFFFF) + inner
+    kernel = local(b"a", quoting, b"")
+    both = (b"a", 0, len(quoting)), (b"b", 31 + 5, len(deflated(b"good")))
+    assert_told(judged(entries(*both, kernel=kernel)), "/x", "its entries overlap")
+
+
+@pytest.mark.parametrize("place", ["before", "between", "behind"])
+def test_an_entry_that_the_directory_does_not_list_is_told(place: str) -> None:
+    one, two, hidden = local(b"a", b"", b"", method=0), local(b"b", b"", b"", method=0), local(b"c", deflated(BAD), BAD)
+    kernel = {"before": hidden + one + two, "between": one + hidden + two, "behind": one + two + hidden}[place]
+    at = {"before": (len(hidden), len(hidden + one)), "between": (0, len(one + hidden)), "behind": (0, len(one))}[place]
+    told = judged(entries((b"a", at[0], 0), (b"b", at[1], 0), kernel=kernel))
+    assert_told(told, "/x", "entries that its directory does not list")
+
+
+def test_an_archive_behind_another_is_told() -> None:
+    assert judged(zipped({"a": BAD}) + zipped({"b": b"b"})).reasons
+
+
+def test_an_archive_with_two_ends_is_told() -> None:
+    end = zipped({})[-22:]
+    data = zipped({"a": b"a"})
+    two = data[:-2] + struct.pack("<H", len(end)) + end
+    assert_told(judged(two), "/x", "several ends")
+
+
+def test_headers_that_disagree_are_told() -> None:
+    data = zipped({"a": b"a" * 100})
+    at = 8
+    assert_told(judged(data[:at] + b"\0\0" + data[at + 2 :]), "/x", "disagree")
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> bytes:
+    data = BAD
+    for _layer in range(depth):
+        data = gzip.compress(data)
+    return data
+
+
+def test_the_depth_is_a_limit() -> None:
+    assert found(judged(nested(4), Archives(depth=4))) == ["/x" + "!/" * 4]
+    told = judged(nested(5), Archives(depth=4))
+    assert_told(told, "/x" + "!/" * 4, "deeper than archive_depth (4)")
+    assert not found(told)
+
+
+def test_an_archive_that_holds_itself_ends() -> None:
+    assert gzip.decompress(QUINE) == QUINE
+    assert_told(judged(QUINE), "/x" + "!/" * 8, "archive_depth (8)")
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred, ar])
+def test_the_members_are_a_limit(pack: Any) -> None:
+    data = pack({f"f{number}": b"" for number in range(1000)})
+    assert not judged(data, Archives(members=1000)).reasons
+    assert_told(judged(data, Archives(members=999)), "/x", "more than archive_members")
+
+
+def test_members_count_over_all_layers() -> None:
+    data = zipped({f"{number}.zip": zipped({"a": b"", "b": b""}) for number in range(10)})
+    assert not judged(data, Archives(members=30)).reasons
+    assert_told(judged(data, Archives(members=29)), "/x", "archive_members (29)")
+
+
+def test_a_tar_of_100000_members_ends_at_its_limit() -> None:
+    block = bytearray(tarred({"a": b""})[:512])
+    assert_told(judged(bytes(block) * 100_000), "/x", "archive_members (50000)")
+
+
+def test_directories_and_streams_without_end_are_limited_too() -> None:
+    head = bytearray(tarred({"a": b""})[:512])
+    head[148:156] = b" " * 8
+    head[156:157] = b"5"
+    head[148:156] = b"%06o\0 " % sum(head)
+    assert_told(judged(bytes(head) * 999, Archives(members=100)), "/x", "archive_members")
+    assert_told(judged(gzip.compress(b"") * 999, Archives(members=100)), "/x!/", "archive_members")
+
+
+def test_the_size_is_a_limit_and_what_was_unpacked_until_then_is_judged() -> None:
+    data = gzip.compress(BAD + bytes(MB))
+    assert not judged(data, Archives(size=len(BAD) + MB)).reasons
+    told = judged(data, Archives(size=MB))
+    assert_told(told, "/x!/", "archive_size")
+    assert found(told) == ["/x!/"]
+    many = zipped({f"{number}": bytes(MB) for number in range(9)})
+    assert_told(judged(many, Archives(size=4 * MB)), "/x", "archive_size")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_the_ratio_is_a_limit(pack: Any) -> None:
+    data = pack(bytes(40 * MB))
+    assert_told(judged(data), "/x!/", "archive_ratio (500)")
+    assert not judged(data, Archives(ratio=1_000_000)).reasons
+
+
+def test_a_bomb_takes_no_more_memory_than_it_may() -> None:
+    bombs = [
+        gzip.compress(gzip.compress(bytes(100 * MB))),
+        lzma.compress(lzma.compress(bytes(100 * MB))),
+        zipped({f"{number}": bytes(60 * MB) for number in range(2)}),
+        gzip.compress(tarred({"a": bytes(60 * MB)})),
+    ]
+    tracemalloc.start()
+    try:
+        for data in bombs:
+            tracemalloc.reset_peak()
+            told = judged(data, Archives(ratio=1_000_000), whole=8 * MB)
+            assert told.reasons
+            assert tracemalloc.get_traced_memory()[1] < 2 * 8 * MB + 4 * MB + len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_lzma_stream_may_not_ask_for_gigabytes() -> None:
+    head = b"\x5d" + struct.pack("<I", 0xFFFFFFFF) + b"\xff" * 8
+    data = lzma.compress(BAD, lzma.FORMAT_ALONE)
+    kernel = local(b"a", b"\x09\x04\5\0" + head[:5] + data[13:], BAD, flags=2, method=14)
+    told = judged(entries((b"a", 0, len(kernel) - 31), kernel=kernel))
+    assert_told(told, "/x!/a", "it was not unpacked to its end")
+
+
+def test_a_member_larger_than_the_memory_allows_is_told_and_the_others_are_judged() -> None:
+    data = tarred({"large": bytes(3 * MB), "small": BAD})
+    for held in (True, False):
+        told = judged(data, Archives(size=2 * MB), whole=2 * MB, held=held)
+        assert_told(told, "/x!/large", "a quarter of the memory limit")
+        assert "/x!/small" in found(told)
+
+
+def test_zeros_in_a_tar_are_passed_over_as_far_as_is_sane() -> None:
+    told = judged(tarred({"a": b""}) + bytes(MB) + tarred({"b": BAD}))
+    assert "/x!/b" in found(told)
+    assert_told(judged(tarred({"a": b""}) + bytes(70 * MB)), "/x", "zeros")
+
+
+def sparse(*parts: tuple[int, bytes], size: int) -> Tally:
+    """Of a file with much room between these parts, how often it was read."""
+    reads = 0
+
+    def read(at: int, length: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert reads < 5000, "this would not end"
+        data = bytearray(length)
+        for start, part in parts:
+            for place in range(max(at, start), min(at + length, start + len(part))):
+                data[place - at] = part[place - start]
+        return bytes(data)
+
+    listener = Listener(Progress("", 0))
+    judge = Judge([Nothing()], listener.take, MB, archives=DEFAULT)
+    judge.file(Where("vda", 1), Content(size, read, MB), lambda: "/x")
+    return listener.tally
+
+
+class Nothing(Looking):
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        return [], ""
+
+
+def test_much_room_in_an_archive_ends() -> None:
+    head = tarred({"a": b""})[:512]
+    far = [(number * 40 * MB, head) for number in range(1000)]
+    assert_told(sparse(*far, size=40_000 * MB), "/x", "zeros")
+    data = zipped({"a": b"a"})
+    assert_told(sparse((0, b"MZ"), (1 << 40, data), size=(1 << 40) + len(data)), "/x", "between its entries")
+    lying = wide().replace(struct.pack("<3Q", 13, 15, 0), struct.pack("<3Q", 13, 15, 1 << 50))
+    assert lying != wide()
+    assert_told(judged(lying), "/x", "disagree")
+
+
+def test_a_tar_with_holes_is_told() -> None:
+    sparse = broken_tar({156: b"S"})
+    assert_told(judged(sparse), "/x!/a", "it has holes")
