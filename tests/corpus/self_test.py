@@ -17,7 +17,7 @@ import textwrap
 import zlib
 from pathlib import Path
 
-from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
 from ansible_collections.vmward.remediation.tests.corpus.fat import DIRECTORY, FatVolume, entry, long_entry
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
 
@@ -25,8 +25,8 @@ TARGET = Path(__file__).resolve().parents[2] / "plugins/module_utils/_scan/self_
 KB = 1024
 
 
-def make(place: Path) -> tuple[bytes, bytes]:
-    """A clean file system; and an overlay on it with a sample that replaces a file, and a new one in a directory."""
+def make(place: Path) -> tuple[bytes, bytes, Path]:
+    """A clean file system; an overlay on it with a sample that replaces a file, and a new one in a directory; both."""
     options = ("-b", "1024", "-O", "^has_journal,^resize_inode,^64bit", "-m", "0", "-N", "32")
     files = {"etc/motd": b"Welcome.\n", "etc/replaced": b"r" * 3000}
     base = disks.ext4(place / "base.img", files, 128 * KB, *options)
@@ -42,13 +42,24 @@ def make(place: Path) -> tuple[bytes, bytes]:
     disks.run("qemu-img", *command)
     (place / "scratch").mkdir()
     disks.put(top, changed.read_bytes(), place / "scratch")
-    return base.read_bytes(), top.read_bytes()
+    return base.read_bytes(), top.read_bytes(), changed
 
 
 def others(place: Path) -> dict[str, bytes]:
     """The same samples in file systems other than ext, each with its reader."""
     sources = {"replaced": disks.EICAR, "new": b"." * 2100 + disks.MARKER}
     return {"_FAT": fat(sources), "_XFS": xfs(place, sources), "_NTFS": ntfs(place, sources)}
+
+
+def containers(place: Path, image: Path) -> dict[str, bytes]:
+    """The same samples in what a file system may lie in, each with its reader."""
+    found = {}
+    for kind in ("vmdk", "vhdx"):
+        disks.run("qemu-img", "convert", "-q", "-O", kind, image, place / f"disk.{kind}")
+        found[f"_{kind.upper()}"] = (place / f"disk.{kind}").read_bytes()
+    group = lvm.Group([1], {"root": [lvm.Part(1, ((0, 0),))]})
+    (physical,) = lvm.build(place / "lvm", group, {"root": image.read_bytes()})
+    return {**found, "_LVM": physical.read_bytes()}
 
 
 def fat(sources: dict[str, bytes]) -> bytes:
@@ -108,8 +119,8 @@ def literal(name: str, data: bytes) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
-        base, top = make(Path(place))
-        images = {"_BASE": base, "_TOP": top, **others(Path(place))}
+        base, top, both = make(Path(place))
+        images = {"_BASE": base, "_TOP": top, **others(Path(place)), **containers(Path(place), both)}
     source = TARGET.read_text()
     for name, data in images.items():
         source = re.sub(rf"(?ms)^{name} = \(.*?^\)\n", literal(name, data).replace("\\", "\\\\"), source)

@@ -15,7 +15,10 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan import in
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit, RuleFile, Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.fat import Fat
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.lvm import LogicalVolume
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_judge import NtfsScan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.vhdx import Vhdx
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.vmdk import Vmdk
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_walk import XfsWalk
 
 
@@ -47,6 +50,16 @@ def test_a_reader_that_is_blind_is_found_out(
 ) -> None:
     assert told(yara) == ""
     monkeypatch.setattr(reader, method, nothing)
+    assert f"in a disk scanned as {name} (" in told(yara)
+
+
+@pytest.mark.parametrize(
+    ("reader", "name"), [(Vmdk, "ext in VMDK"), (Vhdx, "ext in VHDX"), (LogicalVolume, "ext on LVM")]
+)
+def test_a_container_that_is_read_as_empty_is_found_out(
+    yara: Yara, monkeypatch: pytest.MonkeyPatch, reader: type, name: str
+) -> None:
+    monkeypatch.setattr(reader, "read", lambda _self, _offset, length: bytes(length))
     assert f"in a disk scanned as {name} (" in told(yara)
 
 
