@@ -23,6 +23,7 @@ SECTOR = 512  # the log's own unit
 _MAGIC, _TRANSACTION = 0xFEEDBABE, struct.pack("<I", 0x5452414E)
 _START, _COMMIT, _CONTINUES, _CONTINUED, _UNMOUNT = 1, 2, 4, 8, 32
 _LARGEST, _LARGEST_RECORD = 2 << 30, 256 << 10
+_MOST = (256 << 20) // SECTOR
 _IN_FLIGHT = 4096  # sectors that Linux has under way at once, so that some of them may be missing
 _PER_HEADER = 64  # sectors of data whose first words one sector of a record's header keeps
 _FOR_EACH = _PER_HEADER * SECTOR
@@ -144,6 +145,8 @@ class Log:
         """From the oldest that `last` needs up to it."""
         found, (cycle, place), left = list[Record](), last.tail, self._sectors
         while left > 0:
+            if self._sectors - left > _MOST:
+                raise NotReadable("its log holds more than %d MiB that a mount would replay" % (_MOST * SECTOR >> 20))
             record = self._record(place, cycle)
             if record is None:
                 break
