@@ -12,6 +12,7 @@ further errors are named.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Pending:
     poll: Callable[[], bool]
     task: str = ""  # the vendor's task id, for "still running" messages
     abort: Callable[[], None] | None = None  # ends it before its end, where that can be done without harm
+    awaited: float = 0.0  # seconds for which it was waited for before
 
 
 def done(vm: VmRef, what: str) -> Pending:
@@ -116,8 +118,13 @@ class Vms(ABC):
         """
 
     @abstractmethod
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong."""
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
+        """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong.
+
+        What ends later than ``together`` seconds after the first is left out, and waited for again.
+        """
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         """What a responder should know of this VM beside its state: warnings of tasks, layers not confirmed."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from ._crew import within
@@ -20,6 +20,7 @@ View = dict[str, Any]
 Vms = Mapping[str, "Vm | VmwardError"]
 Submit = Callable[[Hypervisor], Pending]
 FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
+TOGETHER = 1.0  # seconds after the first VM's step has ended, in which others may still take the next one with it
 LAST = 10.0  # seconds that reading back, an undo and the log-out have at least, even when the deadline has passed
 
 
@@ -106,6 +107,9 @@ class Run:
         self.end = time.monotonic() + deadline
         self.outcomes: dict[str, Outcome] = {}
         self.plans: dict[str, Plan] = {}
+        self.left_steps: dict[str, Iterator[Step]] = {}  # of each VM
+        self.latest: dict[str, Step] = {}
+        self.done: dict[str, list[Step]] = {}
 
     def left(self, least: float) -> float:
         """The seconds that what comes now has. Past the deadline the hypervisor's own calls may last as long."""
@@ -135,7 +139,7 @@ class Run:
             except VmwardError as exc:
                 outcome.fail(exc)
                 continue
-            self.plans[vm_id] = plan
+            self.plans[vm_id], self.left_steps[vm_id], self.done[vm_id] = plan, iter(plan.steps), []
             outcome.changed, outcome.steps = plan.changed, [step.text for step in plan.steps]
             outcome.before, outcome.after = plan.before, plan.after
             outcome.warnings += plan.warnings
@@ -146,21 +150,52 @@ class Run:
         return known
 
     def apply(self) -> None:
-        """Submit step i of every VM, wait once for all of them, go on to step i + 1."""
-        for number in range(max((len(plan.steps) for plan in self.plans.values()), default=0)):
-            pending: list[Pending] = []
-            steps = {vm_id: plan.steps[number] for vm_id, plan in self._open(number)}
-            now = self._as_they_are([vm_id for vm_id, step in steps.items() if step.fresh])
-            for vm_id, step in steps.items():
-                plan, outcome = self.plans[vm_id], self.outcomes[vm_id]
-                try:
-                    pending.append(attempt(step.text, self._submitted, step, now.get(vm_id)))
-                except VmwardError as exc:
-                    self._give_up(outcome, plan, number, exc)
-            ended = self.hypervisor.wait(pending, self.left(1.0)) if pending else {}
+        """Each VM goes from step to step by itself: one that hangs holds up no other.
+
+        Those that are ready at about the same time take their next steps together.
+        """
+        under_way: dict[str, Pending] = {}
+        while True:
+            while ready := self._ready(under_way):
+                under_way.update(self._submit(ready))
+            if not under_way:
+                return
+            began = time.monotonic()
+            ended = self.hypervisor.wait(list(under_way.values()), self.left(1.0), TOGETHER)
+            awaited = time.monotonic() - began
             for vm_id, error in ended.items():
-                if error is not None:
-                    self._give_up(self.outcomes[vm_id], self.plans[vm_id], number, error)
+                self._end(vm_id, error)
+            under_way = {
+                vm_id: replace(pending, awaited=pending.awaited + awaited)
+                for vm_id, pending in under_way.items()
+                if vm_id not in ended
+            }
+
+    def _ready(self, under_way: Collection[str]) -> dict[str, Step]:
+        """The next step of each VM that has none under way; of one that has failed, what is tried all the same."""
+        ready = {}
+        for vm_id, steps in self.left_steps.items():
+            failed = self.outcomes[vm_id].failed
+            step = None if vm_id in under_way else next((one for one in steps if one.always or not failed), None)
+            if step:
+                ready[vm_id] = self.latest[vm_id] = step
+        return ready
+
+    def _submit(self, steps: Mapping[str, Step]) -> dict[str, Pending]:
+        pending = {}
+        now = self._as_they_are([vm_id for vm_id, step in steps.items() if step.fresh])
+        for vm_id, step in steps.items():
+            try:
+                pending[vm_id] = attempt(step.text, self._submitted, step, now.get(vm_id))
+            except VmwardError as exc:
+                self._end(vm_id, exc)
+        return pending
+
+    def _end(self, vm_id: str, error: VmwardError | None) -> None:
+        if error is None:
+            self.done[vm_id].append(self.latest[vm_id])
+        else:
+            self._give_up(self.outcomes[vm_id], self.done[vm_id], error)
 
     def _as_they_are(self, vm_ids: list[str], detail: frozenset[Detail] = frozenset()) -> Vms:
         """What has been changed may be wired as it must not be: it is read though the deadline has passed."""
@@ -176,19 +211,12 @@ class Run:
             raise now
         return step.submit(self.hypervisor, now) if step.fresh else step.submit(self.hypervisor)
 
-    def _open(self, number: int) -> list[tuple[str, Plan]]:
-        """The VMs that take this step: those that have not failed, and those whose step is tried whatever failed."""
-        with_step = [(vm_id, plan) for vm_id, plan in self.plans.items() if number < len(plan.steps)]
-        return [
-            (vm_id, plan) for vm_id, plan in with_step if plan.steps[number].always or not self.outcomes[vm_id].failed
-        ]
-
-    def _give_up(self, outcome: Outcome, plan: Plan, number: int, error: VmwardError) -> None:
+    def _give_up(self, outcome: Outcome, done: Sequence[Step], error: VmwardError) -> None:
         again = outcome.failed
         outcome.fail(error)
         if again:
             return
-        for step in reversed(plan.steps[:number]):
+        for step in reversed(done):
             if step.undo is None:
                 continue
             try:

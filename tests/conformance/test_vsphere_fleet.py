@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils import _plan
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
@@ -84,6 +85,7 @@ COSTS: list[tuple[UseCase, int, list[str]]] = [
 
 def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "SILENCE", 60)  # a slow machine is no call that hangs
+    monkeypatch.setattr(_plan, "TOGETHER", 60)  # nor one in which tasks end apart
     names = names_of(calm)
     for usecase, reads, each in COSTS:
         for part in (names[:1], names[1:]):

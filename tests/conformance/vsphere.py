@@ -33,6 +33,7 @@ from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, 
 LONGEST_NAME = 80  # characters, as vCenter has it
 SIZE = 16 * 1024 * 1024
 STORE = "LocalDS_0"
+HELD = 600_000  # milliseconds for which an answer is held back: until it is let go of
 card = vim.vm.device.VirtualEthernetCard
 
 # Verbs as the tests give them.
@@ -246,6 +247,9 @@ class VsphereBench(Bench):
     def hurt(self, vm_id: str) -> None:
         struck = {"method": "ReconfigVM_Task", "vm": self.machine(vm_id).name}
         self.fail({**struck, "fault": "The lock is held", "task": True, "times": 9})
+
+    def hold_note(self, vm_id: str) -> None:
+        self.fail({"method": "SetField", "vm": self.machine(vm_id).name, "hold": HELD})
 
     def fail(self, *faults: dict[str, Any]) -> None:
         self.faults += faults

@@ -9,6 +9,7 @@ U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.vm.Sn
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, TypeVar
@@ -239,8 +240,10 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
             return self.link.of_fault(missing.fault, f"Cannot read {missing.path} of {who}")
         return None
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        return self.tasks.wait(pending, deadline)
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
+        return self.tasks.wait(pending, deadline, together)
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         return (*super().remarks(vm_id), *self.leftovers(vm_id))

@@ -39,7 +39,7 @@ class OneVm:
     def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
         return {REF.id: Vm(REF, self.power, (), 0, True)}
 
-    def wait(self, pending, deadline):  # type: ignore[no-untyped-def]
+    def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
         return poll_all(pending, 1, now=lambda: 0.0, sleep=lambda _seconds: None)
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
@@ -172,6 +172,42 @@ def test_a_shortfall_fails_after_all_was_done_and_in_check_mode_too() -> None:
 def test_a_bug_in_a_backend_is_that_vms_own_failure() -> None:
     told, _hypervisor = outcome(Turn(Step("divide", lambda _hv: 1 / 0)))  # type: ignore[arg-type,return-value]
     assert "ZeroDivisionError" in told.msg
+
+
+class Several(OneVm):
+    """Some VMs; the first step of one ends only when all others have taken all of theirs."""
+
+    ids = ("hung", "a", "b")
+
+    def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+        return {vm_id: Vm(VmRef("hv1", vm_id, vm_id), PowerState.RUNNING, (), 0, True) for vm_id in ids}
+
+    def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
+        ended: dict[str, Exception | None] = {one.vm.id: None for one in pending if one.poll()}
+        return ended or {one.vm.id: TaskFailed("It hung.") for one in pending}
+
+
+class Numbered(Turn):
+    """Two steps for each VM, and one that is always tried."""
+
+    def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+        def submit(hypervisor, name):  # type: ignore[no-untyped-def]
+            hypervisor.log.append(f"{vm.ref.id} {name}")
+            return Pending(vm.ref, name, lambda: vm.ref.id != "hung" or name == "third")
+
+        def step(name: str, always: bool = False) -> Step:
+            return Step(name, lambda hypervisor: submit(hypervisor, name), always=always)
+
+        return Plan({}, {}, (step("first"), step("second"), step("third", always=True)))
+
+
+def test_a_step_that_hangs_holds_up_no_other_vm() -> None:
+    hypervisor = Several()
+    chosen = [(vm_id, vm_id) for vm_id in Several.ids]
+    outcomes = execute(hypervisor, Numbered(), chosen, 5, False)  # type: ignore[arg-type]
+    first, second, third = ([f"{vm_id} {name}" for vm_id in ("a", "b")] for name in ("first", "second", "third"))
+    assert hypervisor.log == ["hung first", *first, *second, *third, "hung third"]
+    assert [(outcome.name, outcome.msg) for outcome in outcomes] == [("hung", "It hung."), ("a", ""), ("b", "")]
 
 
 def test_differences_are_named_by_path_and_hostile_values_are_printable() -> None:
