@@ -61,6 +61,9 @@ class Detail(Enum):
     ADDRESSES = "addresses"
 
 
+FINDING = frozenset([Detail.ADDRESSES])  # what is read to find a VM, also beside a verb that works on it
+
+
 @dataclass(frozen=True)
 class Pending:
     """A change under way. ``poll`` says whether it has ended; it raises ``TaskFailed`` if it ended badly."""

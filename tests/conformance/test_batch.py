@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Of many VMs some fail in the middle of the batch, as the hypervisor itself refuses them, or hang: the others are done."""
+"""Of many VMs some fail in the middle of the batch, or hang, at the hypervisor itself: the others are done."""
 
 from __future__ import annotations
 

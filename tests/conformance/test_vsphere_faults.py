@@ -24,11 +24,13 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     TaskFailed,
     VmwardError,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere import convert
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     FORENSIC,
     FREE,
@@ -152,6 +154,35 @@ def test_two_threads_wait_for_tasks_of_one_vcenter(vsphere: VsphereBench) -> Non
     vms = [hypervisor.read([vm_id])[vm_id] for vm_id in ids]
     waits = [apart(partial(hypervisor.wait, [hypervisor.submit_pause(vm)], 30)) for vm in vms]
     assert [one.result(40) for one in waits] == [{vm_id: None} for vm_id in ids]
+
+
+def test_who_looks_a_vm_up_takes_nothing_from_a_verb_that_works_on_it(
+    vsphere: VsphereBench,
+) -> None:
+    """A slow vCenter may answer a look-up with what a VM was like before it was planned for."""
+    hypervisor: Any = vsphere.hypervisor
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SEAL, vm_id)
+    vsphere.one(SetPower("paused", False, 0, {}), vm_id)
+    known, running = hypervisor.props[vm_id], hypervisor._running
+    hypervisor.read([vm_id], FINDING)
+    assert hypervisor.props[vm_id] is known
+    assert hypervisor._running is running
+
+
+def test_a_vm_that_is_held_is_known_as_that_while_it_is_read_again(
+    vsphere: VsphereBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypervisor: Any = vsphere.hypervisor
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SetPower("paused", False, 0, {}), vm_id)
+    vsphere.one(SEAL, vm_id)
+    seen: list[tuple[str, ...]] = []
+    judge = convert.vm_of
+    monkeypatch.setattr(convert, "vm_of", lambda *told: seen.append(hypervisor.remarks(vm_id)) or judge(*told))
+    hypervisor.read([vm_id])
+    assert seen == [hypervisor.remarks(vm_id)]
+    assert "its memory was not seen to hold the cut" in seen[0][0]
 
 
 def test_a_surprise_in_one_vms_call_is_its_own_failure_alone(vsphere: VsphereBench) -> None:

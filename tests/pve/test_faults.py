@@ -21,6 +21,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     TimedOut,
     VmwardError,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
@@ -344,3 +345,17 @@ def test_a_redirect_is_not_followed(bench: ProxmoxBench) -> None:
         (outcome,) = bench.do(Info(), vm_id)
     assert "it answers HTTP 307 and points elsewhere" in outcome.msg
     assert calls["GET /nodes/pve1/qemu/N/pending"] == 1
+
+
+def test_who_looks_a_vm_up_takes_nothing_from_a_verb_that_works_on_it(bench: ProxmoxBench) -> None:
+    """Nor does it ask for what only the verb tells."""
+    hypervisor: Any = bench.hypervisor
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    known = hypervisor.seen[vm_id]
+    bench.pve.firewall_config("vm", vmid=int(vm_id))["options"]["enable"] = 0
+    with bench.cluster.counted() as calls:
+        hypervisor.read([vm_id], FINDING)
+    assert hypervisor.seen[vm_id] is known
+    assert hypervisor.layers[vm_id] == ()
+    assert not any("rules" in call for call in calls)

@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 from .._crew import Crew
 from .._errors import AuthFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
-from .._hypervisor import Detail
+from .._hypervisor import FINDING, Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, note, rights
 from .connection import Connection, Rejected
@@ -128,7 +128,9 @@ class Reading(Places):
         status = status or self.at(ref, "read", "get", STATUS)  # it has left the node that was listed
         comment = next((one.get("comment", "") for one in sets if one["name"] == note.NAME), None)
         hardware = self._hardware(node, rows)
-        seen = self.seen[vm_id] = convert.Seen(node, status, rows, firewall, comment, hardware)
+        seen = convert.Seen(node, status, rows, firewall, comment, hardware)
+        if detail != FINDING:
+            self.seen[vm_id] = seen
         return self._vm(ref, seen, detail)
 
     def _vm(self, ref: VmRef, seen: convert.Seen, detail: frozenset[Detail]) -> Vm:
@@ -147,7 +149,8 @@ class Reading(Places):
             )
         quarantine = str(self.link.options.get("quarantine") or "")
         nics = convert.nics_of(seen, found, quarantine, Detail.ADDRESSES in detail)
-        self.layers[ref.id] = self._unconfirmed(ref, nics, found, seen) if found else ()
+        if detail != FINDING:
+            self.layers[ref.id] = self._unconfirmed(ref, nics, found, seen) if found else ()
         vm = Vm(
             ref,
             power,
