@@ -23,6 +23,8 @@ from ._errors import Unsupported, VmwardError
 from ._model import ON, Collector, Isolation, IsolationNote, Vm, VmRef
 
 FROZEN_SOCKET = "nbd"  # the name of the socket on which frozen disks are served
+FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
+LAST = 10.0  # seconds that reading back, an undo and the log-out have at least, even when the deadline has passed
 OUR_CHECKPOINTS = "vmward-scan-"  # begins the name of every checkpoint that a scan leaves
 FROZEN_SINCE = "qemu:dirty-bitmap:backup-"  # and, before a disk's id, of what tells what was written to it
 
@@ -91,7 +93,7 @@ class Vms(ABC):
         """What this endpoint, in its version, can do."""
 
     def until(self, end: float) -> None:  # noqa: B027  most have time limits of their own
-        """No call of this task is awaited past ``end``, of ``time.monotonic()``."""
+        """No call of this task is awaited past ``end``, ``LAST`` behind its deadline, of ``time.monotonic()``."""
 
     def why_not(self, capability: Capability) -> str:
         """Why it lacks what it could have, and what to correct; empty when there is nothing to say."""

@@ -13,15 +13,13 @@ from typing import Any, Callable
 
 from ._crew import within
 from ._errors import NotFound, NotVerified, Unjudged, VmwardError, attempt
-from ._hypervisor import Detail, Hypervisor, Pending
+from ._hypervisor import FIRST, LAST, Detail, Hypervisor, Pending
 from ._model import Vm, printable
 
 View = dict[str, Any]
 Vms = Mapping[str, "Vm | VmwardError"]
 Submit = Callable[[Hypervisor], Pending]
-FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
 TOGETHER = 1.0  # seconds after the first VM's step has ended, in which others may still take the next one with it
-LAST = 10.0  # seconds that reading back, an undo and the log-out have at least, even when the deadline has passed
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,12 @@ def test_a_vm_that_is_held_is_known_as_that_while_it_is_read_again(
     vsphere.one(SEAL, vm_id)
     seen: list[tuple[str, ...]] = []
     judge = convert.vm_of
-    monkeypatch.setattr(convert, "vm_of", lambda *told: seen.append(hypervisor.remarks(vm_id)) or judge(*told))
+
+    def judging(*told: Any) -> Vm:
+        seen.append(hypervisor.remarks(vm_id))
+        return judge(*told)
+
+    monkeypatch.setattr(convert, "vm_of", judging)
     hypervisor.read([vm_id])
     assert seen == [hypervisor.remarks(vm_id)]
     assert "its memory was not seen to hold the cut" in seen[0][0]

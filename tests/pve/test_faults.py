@@ -21,9 +21,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     TimedOut,
     VmwardError,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve

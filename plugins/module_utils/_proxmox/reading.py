@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 from .._crew import Crew
 from .._errors import AuthFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
-from .._hypervisor import FINDING, Detail
+from .._hypervisor import FINDING, FIRST, LAST, Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, note, rights
 from .connection import Connection, Rejected
@@ -29,8 +29,7 @@ PARTS = {
 }
 STATUS = "/status/current"
 READ_AT_MOST = 120.0  # seconds for one bulk read
-FIRST, LAST = 4.0, 8.0  # seconds that it has when the task's time runs out, and when it is over: less than is waited
-AFTER = 10.0  # seconds by which the end that is told lies behind that of the task
+SOONER = 0.8  # the part of the time that others wait for a read in which it answers with what it has
 SKEW = 300  # seconds by which the clocks of controller and node may differ
 CARRYING = ("qmsuspend", "qmigrate", "qmremotemigrate", "hamigrate", "qmrollback")  # tasks that may bring memory back
 
@@ -70,8 +69,8 @@ class Reading(Places):
 
     def patience_to_read(self) -> float:
         """Half the time that the task has left: what has been read by then can still be cut."""
-        left = self.link.end - AFTER - time.monotonic()
-        return min(READ_AT_MOST, max(left / 2, FIRST)) if left > 0 else LAST
+        left = self.link.end - LAST - time.monotonic()
+        return min(READ_AT_MOST, max(left / 2, SOONER * FIRST)) if left > 0 else SOONER * LAST
 
     def _reader(self, vm_id: str) -> Crew:
         return self.link.reader(str(self.rows.get(vm_id, {}).get("node", "")))

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils import _plan
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending, done
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import LAST, Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, Step, UseCase, differences, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -159,7 +158,7 @@ def test_reading_back_has_its_seconds_however_late_it_begins(monkeypatch: pytest
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     (told,) = execute(Slow(), Turn(RUN), [("id-1", "desk1")], 30, False)  # type: ignore[arg-type]
     assert not told.failed
-    assert ends[-1] > 160 + _plan.LAST
+    assert ends[-1] > 160 + LAST
 
 
 def test_a_shortfall_fails_after_all_was_done_and_in_check_mode_too() -> None:
