@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from ._crew import within
-from ._errors import NotFound, NotVerified, Unjudged, VmwardError, attempt
+from ._errors import NotAllowed, NotFound, NotVerified, Unjudged, VmwardError, attempt
 from ._hypervisor import FIRST, LAST, Detail, Hypervisor, Pending
 from ._model import Vm, printable
 
@@ -192,8 +192,10 @@ class Run:
     def _end(self, vm_id: str, error: VmwardError | None) -> None:
         if error is None:
             self.done[vm_id].append(self.latest[vm_id])
-        else:
-            self._give_up(self.outcomes[vm_id], self.done[vm_id], error)
+            return
+        if isinstance(error, NotAllowed) and not self.done[vm_id]:
+            self.left_steps[vm_id] = iter(())  # it is as it was: there is nothing to put back
+        self._give_up(self.outcomes[vm_id], self.done[vm_id], error)
 
     def _as_they_are(self, vm_ids: list[str], detail: frozenset[Detail] = frozenset()) -> Vms:
         """What has been changed may be wired as it must not be: it is read though the deadline has passed."""

@@ -73,6 +73,18 @@ def test_a_quarantine_that_is_misspelt_is_named_before_anything_is_touched(bench
     assert "hv1 cannot do it here: no quarantine bridge is named for hv1. Set quarantine" in outcome.msg
 
 
+def test_who_may_not_take_a_vm_out_of_quarantine_touches_nothing(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(FORENSIC, vm_id)
+    bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.Config.Network")
+    bench.pve.grant("ir@pve", "/sdn/zones/localnetwork/vmbr0", "SDN.Use")
+    bench.hypervisor = bench.connect()
+    wiring = bench.wiring(vm_id)
+    (outcome,) = bench.do(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+    assert "lacks SDN.Use on /sdn/zones/localnetwork/quarantine. Nothing was touched." in outcome.msg
+    assert bench.wiring(vm_id) == wiring
+
+
 def test_a_quarantine_bridge_that_is_missing_leaves_nothing_pending(bench: ProxmoxBench) -> None:
     """Where the log-in may not read the node's bridges."""
     vm_id = bench.create("desk1")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Callable
 
 from .._crew import Crew
-from .._errors import AuthFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
+from .._errors import AuthFailed, NotAllowed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
 from .._hypervisor import FINDING, FIRST, LAST, Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, note, rights
@@ -314,13 +314,13 @@ class Reading(Places):
         )
 
     def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
-        """Before the first write: raise ``AuthFailed`` with exactly what is missing."""
+        """Before the first write: raise ``NotAllowed`` with exactly what is missing."""
         held = self.permissions()
         wanted = [*needs, *rights.on_bridges(held, bridges)]
         lacking = rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
         if lacking:
             who = self.link.options.get("token_id") or self.link.login["user"]
-            raise AuthFailed(
+            raise NotAllowed(
                 f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}. Nothing was "
                 "touched. Give it what it lacks, then run again."
             )

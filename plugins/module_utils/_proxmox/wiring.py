@@ -190,10 +190,7 @@ class WiringVerbs(Work):
             nic.id: convert.net_of(wiring[nic.id].config or wiring[nic.id].live)
             for nic in vm.nics if nic.id in wiring and nic.cut_by
         }  # fmt: skip
-        bridges = [convert.fields(net).get("bridge", "") for net in nets.values()]
-        self.require(
-            "reconnect", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[b for b in bridges if b]
-        )
+        self._may_cut("reconnect", vm, Isolation.FREE, [convert.fields(net).get("bridge", "") for net in nets.values()])
 
         def changes() -> dict[str, str]:
             seen = self.seen[vm.ref.id]
