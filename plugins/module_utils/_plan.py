@@ -243,7 +243,8 @@ class Run:
                 outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
                 judged = plan.proof and isinstance(actual, Vm)
                 wrong = plan.proof(actual) if judged else differences(plan.after, outcome.after)  # type: ignore[misc,arg-type]
-                outcome.changed = outcome.after != plan.before or not outcome.failed
+                in_vain = outcome.failed or (bool(wrong) and not judged)
+                outcome.changed = outcome.after != plan.before or not in_vain
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))
             if wrong:

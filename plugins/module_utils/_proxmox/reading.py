@@ -148,8 +148,6 @@ class Reading(Places):
             )
         quarantine = str(self.link.options.get("quarantine") or "")
         nics = convert.nics_of(seen, found, quarantine, Detail.ADDRESSES in detail)
-        if detail != FINDING:
-            self.layers[ref.id] = self._unconfirmed(ref, nics, found, seen) if found else ()
         vm = Vm(
             ref,
             power,
@@ -159,6 +157,7 @@ class Reading(Places):
             disks=self._disks(ref, seen) if Detail.DISKS in detail else (),
             snapshots=self._snapshots(ref, seen, found) if Detail.SNAPSHOTS in detail else (),
             note=found,
+            firewall=self._layer(ref, nics, found, seen) if detail != FINDING else (),
             tags=tuple(alias.replace("tag:", "", 1) for alias in ref.aliases),
         )
         if doubts:
@@ -273,17 +272,26 @@ class Reading(Places):
 
     # The second layer
 
-    def _unconfirmed(
-        self, ref: VmRef, nics: Sequence[Nic], found: IsolationNote, seen: convert.Seen
-    ) -> tuple[str, ...]:
-        if not nics or any(nic.isolation is Isolation.FREE for nic in nics):
+    def _layer(
+        self, ref: VmRef, nics: Sequence[Nic], found: IsolationNote | None, seen: convert.Seen
+    ) -> tuple[tuple[str, str, str], ...]:
+        """The firewall of a VM that is cut; what of it is not confirmed is kept for the remarks."""
+        if found is None or not nics or any(nic.isolation is Isolation.FREE for nic in nics):
+            self.layers[ref.id] = ()
             return ()
         try:
             rules = self.rules.pop(ref.id, None)
             if rules is None:
                 rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
         except VmwardError as exc:
-            return (f"its firewall rules cannot be read ({exc})",)
+            self.layers[ref.id] = (f"its firewall rules cannot be read ({exc})",)
+            return note.layer(found, seen.firewall, None)
+        self.layers[ref.id] = self._unconfirmed(found, seen, rules)
+        return note.layer(found, seen.firewall, rules)
+
+    def _unconfirmed(
+        self, found: IsolationNote, seen: convert.Seen, rules: Sequence[convert.Data]
+    ) -> tuple[str, ...]:
         cluster = self._hidden("now the cluster's firewall", "cluster/firewall/options")
         service = self._hidden(f"now firewall of {seen.node}", f"nodes/{seen.node}/services/pve-firewall/state")
         nets = {key: convert.fields(seen.live(key) or seen.config(key)) for key in seen.keys(convert.NET)}

@@ -140,8 +140,8 @@ class WiringVerbs(Work):
             return f"its firewall could not be set: {exc}"
         return ""
 
-    def _set_rules(self, vm: VmRef, wanted: Sequence[Mapping[str, Any]], even_alone: bool) -> None:
-        """Our rules before all others; where nobody else's rule could let anything pass, none are needed.
+    def _set_rules(self, vm: VmRef, wanted: Sequence[convert.Data], even_alone: bool) -> None:
+        """Our rules before all others, where any are needed.
 
         New ones are written before old ones go. A rule is removed by its place, so only while the list is as it was
         read; when somebody else changed it, it is read again.
@@ -149,10 +149,8 @@ class WiringVerbs(Work):
         what, end, tries = "set the firewall rules of", time.monotonic() + self.patience, 3
         while True:
             rules = self.at(vm, "read the firewall rules of", "get", "/firewall/rules")
-            others = [rule for rule in rules if not note.mine(rule) and int(rule.get("enable", 0))]
-            goal = list(wanted) if others or even_alone else []
-            old = [rule for rule in rules[len(goal) :] if note.mine(rule)]
-            there = [note.plain(rule) for rule in rules[: len(goal)]] == goal
+            goal = note.needed_rules(wanted, rules, even_alone)
+            old, there = note.behind(rules, goal), note.are_first(rules, goal)
             if there and not old:
                 self.rules[vm.id] = rules
                 return

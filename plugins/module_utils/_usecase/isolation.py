@@ -71,12 +71,19 @@ class SetIsolation(UseCase):
         steps = []
         if note != vm.note:
             steps.append(Step("write the undo note", lambda hv: hv.submit_note(vm, note)))
+        loose = [name for name, now, as_set in vm.firewall if now != as_set and vm.note and vm.note.mode is self.mode]
         others = vm.note is not None and vm.note.collectors != note.collectors
         open_ = [nic for nic in vm.nics if others or nic.isolation is not self.mode]
         if open_:
             text = cut_text(self.mode, open_)
             steps.append(Step(text, lambda hv: hv.submit_isolate(vm, self.mode, self.collectors)))
+        elif loose:
+            text = f"set the firewall again: {', '.join(loose)}"
+            steps.append(Step(text, lambda hv: hv.submit_isolate(vm, self.mode, self.collectors)))
         after = view(vm)
+        after.pop("firewall", None)
+        if loose:
+            after["firewall"] = {name: as_set for name, _now, as_set in vm.firewall}
         after["isolation"] = self.mode.value
         after["case"] = note.case
         for nic in vm.nics:
@@ -110,6 +117,7 @@ class SetIsolation(UseCase):
             )
         after = view(vm)
         after["isolation"], after["case"] = Isolation.FREE.value, ""
+        after.pop("firewall", None)
         for nic in vm.nics:
             if nic.id in wiring:
                 restored = asdict(former(wiring[nic.id], nic))
@@ -123,14 +131,18 @@ class SetIsolation(UseCase):
 
 
 def view(vm: Vm | None) -> View:
-    """What isolation is about: each NIC's state, the wiring of those that are free, and the case that holds the VM."""
+    """What isolation is about: each NIC's state, the wiring of those that are free, and the case that holds the VM.
+
+    Where a cut sets more than the NICs, that too.
+    """
     if vm is None:
         return {"isolation": "absent"}
     nics: dict[str, View] = {nic.id: {"isolation": nic.isolation.value} for nic in vm.nics}
     for nic in vm.nics:
         if nic.isolation is Isolation.FREE:
             nics[nic.id]["wiring"] = asdict(nic.wiring)
-    return {"isolation": vm.isolation.value, "case": vm.note.case if vm.note else "", "nics": nics}
+    firewall = {"firewall": {name: now for name, now, _as_set in vm.firewall}} if vm.firewall else {}
+    return {"isolation": vm.isolation.value, "case": vm.note.case if vm.note else "", "nics": nics, **firewall}
 
 
 def former(noted: Wiring, nic: Nic) -> Wiring:

@@ -98,6 +98,12 @@ def test_an_ok_that_reading_back_does_not_show_is_a_failure() -> None:
     assert told.changed
 
 
+def test_an_ok_after_which_nothing_is_otherwise_is_no_change() -> None:
+    told, _hypervisor = outcome(Turn(Step("run", lambda _hypervisor: done(REF, "run"))))
+    assert told.msg == "Read back on desk1: power is stopped, not running."
+    assert (told.failed, told.changed) == (True, False)
+
+
 def test_a_failed_step_undoes_those_before_it_and_says_so() -> None:
     told, hypervisor = outcome(Turn(PAUSE, Step("break", fail)))
     assert told.failed
