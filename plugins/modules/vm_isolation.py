@@ -159,7 +159,7 @@ vms:
     before:
       description:
         - The C(isolation) of the VM, the C(case) that holds it, and each of its C(nics) with isolation and wiring.
-        - On Proxmox VE, of a VM that is cut, also its C(firewall) as second layer; what of it somebody changed is set again.
+        - On Proxmox VE, where somebody has changed the firewall of a VM that is cut, also its C(firewall): it is set again.
       type: dict
       returned: always
     after:

@@ -74,7 +74,7 @@ def are_first(rules: Sequence[Mapping[str, Any]], goal: Sequence[Data]) -> bool:
 def layer(
     found: IsolationNote, firewall: Mapping[str, Any], rules: Sequence[Mapping[str, Any]] | None
 ) -> tuple[tuple[str, str, str], ...]:
-    """The firewall's part of the cut: each by name, as it is, and as it was set. Rules that are not told are left out."""
+    """The firewall's part of the cut: each by name, as it is, and as it was set; without rules that are not told."""
     options = wanted_options(found.mode)
     told = [(key, str(firewall.get(key, "not set")), str(value)) for key, value in options.items()]
     if rules is None:
