@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from ansible_collections.vmward.remediation.plugins.module_utils import _module
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
-    AuthFailed,
     NotFound,
     TaskFailed,
     VmwardError,
@@ -38,16 +36,9 @@ from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     SEAL,
     VsphereBench,
     finish,
+    refused,
 )
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
-
-
-def refused(entry: dict[str, Any], **changed: Any) -> str:
-    with pytest.raises((AuthFailed, TaskFailed)) as told:
-        connect("vc1", {"vsphere": {**entry["vsphere"], **changed}})
-    assert not shown(str(told.value))
-    return str(told.value)
-
 
 # Hosts and certificates
 
@@ -62,11 +53,8 @@ def refused(entry: dict[str, Any], **changed: Any) -> str:
 def test_a_certificate_of_another_host_or_time_is_told_as_that(
     tmp_path: Path, kind: str, cause: str, advice: str
 ) -> None:
-    server = Vcsim(tmp_path, "-certificate", kind)
-    try:
+    with Vcsim(tmp_path, "-certificate", kind) as server:
         told = refused(server.entry)
-    finally:
-        server.stop()
     assert cause in told
     assert advice in told
     assert "Set ca_path" not in told
@@ -288,21 +276,14 @@ def test_two_networks_of_one_name_are_no_isolation_network(vsphere: VsphereBench
     assert vsphere.vm(vm_id).note is None
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Vcsim]:
-    server = Vcsim(tmp_path, "-esx", "-vms", "1")
-    yield server
-    server.stop()
-
-
-def test_forensic_moves_the_cards_to_a_standard_port_group_and_back(host: Vcsim) -> None:
-    session = SmartConnect(host=host.host, port=host.port, user=USER, pwd=PASSWORD, disableSslCertValidation=True)
+def test_forensic_moves_the_cards_to_a_standard_port_group_and_back(esxi: Vcsim) -> None:
+    session = SmartConnect(host=esxi.host, port=esxi.port, user=USER, pwd=PASSWORD, disableSslCertValidation=True)
     (centre,) = session.RetrieveContent().rootFolder.childEntity
     (system,) = centre.hostFolder.childEntity[0].host
     spec = vim.host.PortGroup.Specification(name="Quarantine", vlanId=0, vswitchName="vSwitch0")
     spec.policy = vim.host.NetworkPolicy()
     system.configManager.networkSystem.AddPortGroup(spec)
-    hypervisor = connect("esx1", {"vsphere": {**host.entry["vsphere"], "forensic_network": "Quarantine"}})
+    hypervisor = connect("esx1", {"vsphere": {**esxi.entry["vsphere"], "forensic_network": "Quarantine"}})
     try:
         (ref,) = hypervisor.refs()
         for usecase, network in ((FORENSIC, "Quarantine"), (FREE, "VM Network")):

@@ -22,6 +22,7 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import AuthFailed, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -312,3 +313,11 @@ def finish(task: Any) -> None:
 
 def added(device: Any) -> Any:
     return vim.vm.device.VirtualDeviceSpec(operation="add", device=device)
+
+
+def refused(entry: dict[str, Any], **changed: Any) -> str:
+    """What a log-in is refused with; never with the password in it."""
+    with pytest.raises((AuthFailed, TaskFailed)) as told:
+        connect("vc1", {"vsphere": {**entry["vsphere"], **changed}})
+    assert not shown(str(told.value))
+    return str(told.value)

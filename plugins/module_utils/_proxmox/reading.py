@@ -289,9 +289,7 @@ class Reading(Places):
         self.layers[ref.id] = self._unconfirmed(found, seen, rules)
         return note.layer(found, seen.firewall, rules)
 
-    def _unconfirmed(
-        self, found: IsolationNote, seen: convert.Seen, rules: Sequence[convert.Data]
-    ) -> tuple[str, ...]:
+    def _unconfirmed(self, found: IsolationNote, seen: convert.Seen, rules: Sequence[convert.Data]) -> tuple[str, ...]:
         cluster = self._hidden("now the cluster's firewall", "cluster/firewall/options")
         service = self._hidden(f"now firewall of {seen.node}", f"nodes/{seen.node}/services/pve-firewall/state")
         nets = {key: convert.fields(seen.live(key) or seen.config(key)) for key in seen.keys(convert.NET)}
