@@ -159,7 +159,7 @@ class Run:
             if not under_way:
                 return
             began = time.monotonic()
-            ended = self.hypervisor.wait(list(under_way.values()), self.left(1.0), TOGETHER)
+            ended = self._wait(under_way)
             awaited = time.monotonic() - began
             for vm_id, error in ended.items():
                 self._end(vm_id, error)
@@ -168,6 +168,15 @@ class Run:
                 for vm_id, pending in under_way.items()
                 if vm_id not in ended
             }
+
+    def _wait(self, under_way: Mapping[str, Pending]) -> Mapping[str, VmwardError | None]:
+        try:
+            ended: Mapping[str, VmwardError | None] = attempt(
+                "wait", self.hypervisor.wait, list(under_way.values()), self.left(1.0), TOGETHER
+            )
+        except VmwardError as exc:
+            return dict.fromkeys(under_way, exc)
+        return ended
 
     def _ready(self, under_way: Collection[str]) -> dict[str, Step]:
         """The next step of each VM that has none under way; of one that has failed, what is tried all the same."""
@@ -200,9 +209,10 @@ class Run:
     def _as_they_are(self, vm_ids: list[str], detail: frozenset[Detail] = frozenset()) -> Vms:
         """What has been changed may be wired as it must not be: it is read though the deadline has passed."""
         try:
-            return self.read(vm_ids, detail, LAST) if vm_ids else {}
+            found: Vms = attempt("read", self.read, vm_ids, detail, LAST) if vm_ids else {}
         except VmwardError as exc:
             return dict.fromkeys(vm_ids, exc)
+        return found
 
     def _submitted(self, step: Step, now: Vm | VmwardError | None) -> Pending:
         if step.always and isinstance(now, Unjudged):
@@ -211,21 +221,25 @@ class Run:
             raise now
         return step.submit(self.hypervisor, now) if step.fresh else step.submit(self.hypervisor)
 
-    def _give_up(self, outcome: Outcome, done: Sequence[Step], error: VmwardError) -> None:
+    def _give_up(self, outcome: Outcome, done: list[Step], error: VmwardError) -> None:
         again = outcome.failed
         outcome.fail(error)
         if again:
             return
-        for step in reversed(done):
-            if step.undo is None:
-                continue
+        for step in [step for step in reversed(done) if step.undo]:
             try:
-                seconds = self.left(LAST)
-                pending = attempt("undo: " + step.text, step.undo, self.hypervisor)
-                failure = self.hypervisor.wait([pending], seconds)[outcome.id]
+                attempt("undo: " + step.text, self._undo, outcome.id, step.undo)
             except VmwardError as exc:
-                failure = exc
-            outcome.msg += f" Undone: {step.text}." if failure is None else f" NOT undone: {step.text} ({failure})."
+                outcome.msg += f" NOT undone: {step.text} ({printable(str(exc), 1000)})."
+            else:
+                outcome.msg += f" Undone: {step.text}."
+                done.remove(step)
+
+    def _undo(self, vm_id: str, undo: Submit) -> None:
+        seconds = self.left(LAST)
+        failure = self.hypervisor.wait([undo(self.hypervisor)], seconds)[vm_id]
+        if failure is not None:
+            raise failure
 
     def read_back(self) -> None:
         """Compare what is with what was promised; a difference is a failure, whatever the hypervisor had answered."""
@@ -233,22 +247,33 @@ class Run:
         found = self._as_they_are(touched, self.usecase.detail)
         for vm_id, plan in self.plans.items():
             outcome = self.outcomes[vm_id]
+            outcome.steps = [step.text for step in self.done[vm_id]]
             wrong: list[str] = []
             if plan.changed:
-                actual = self._enough(found.get(vm_id, NotFound("The VM is gone.")))
-                if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
-                    outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
-                    outcome.after = self.usecase.unread(plan)
+                try:
+                    actual = self._enough(found.get(vm_id, NotFound("The VM is gone.")))
+                    wrong = attempt(f"judge {outcome.name}", self._compare, outcome, plan, actual)
+                except VmwardError as exc:
+                    outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {exc}"))
+                    outcome.changed, outcome.after = True, self.usecase.unread(plan)
                     continue
-                outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
-                judged = plan.proof and isinstance(actual, Vm)
-                wrong = plan.proof(actual) if judged else differences(plan.after, outcome.after)  # type: ignore[misc,arg-type]
-                in_vain = outcome.failed or (bool(wrong) and not judged)
-                outcome.changed = outcome.after != plan.before or not in_vain
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))
             if wrong:
                 outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
+
+    def _compare(self, outcome: Outcome, plan: Plan, actual: Vm | VmwardError) -> list[str]:
+        """What of the VM is otherwise than promised. One that is gone is a state too."""
+        if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
+            raise actual
+        outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
+        if plan.proof and isinstance(actual, Vm):
+            wrong, in_vain = plan.proof(actual), outcome.failed
+        else:
+            wrong = differences(plan.after, outcome.after)
+            in_vain = outcome.failed or bool(wrong)
+        outcome.changed = outcome.after != plan.before or not in_vain
+        return wrong
 
 
 def unknown(view: View) -> View:
@@ -268,6 +293,15 @@ def differences(wanted: View, actual: View, path: str = "") -> list[str]:
     return found
 
 
+def remarks(run: Run, vm_id: str) -> tuple[str, ...]:
+    """They may hold the name that a VM was given; that they cannot be told takes no outcome away."""
+    try:
+        told = attempt("tell more of it", run.hypervisor.remarks, vm_id)
+    except VmwardError as exc:
+        told = (str(exc),)
+    return (*run.usecase.remarks(run.hypervisor.name, vm_id), *told)
+
+
 def execute(
     hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[tuple[str, str]], deadline: float, check: bool
 ) -> list[Outcome]:
@@ -284,6 +318,6 @@ def execute(
             if plan.shortfall:
                 run.outcomes[vm_id].fail(NotVerified(plan.shortfall))
     for outcome in run.outcomes.values():
-        outcome.warnings += [*usecase.remarks(hypervisor.name, outcome.id), *hypervisor.remarks(outcome.id)]
+        outcome.warnings = [printable(told, 4000) for told in (*outcome.warnings, *remarks(run, outcome.id))]
         outcome.seconds = round(time.monotonic() - started, 3)
     return [run.outcomes[vm_id] for vm_id, _name in chosen]

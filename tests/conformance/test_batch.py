@@ -71,5 +71,4 @@ def test_a_note_that_hangs_for_ever_is_told_at_the_deadline(holding: Bench) -> N
     assert told
     assert 4 < float(told[1]) <= 8, "of the whole time, not of the last look"
     assert [outcome.after["isolation"] for outcome in outcomes] == ["sealed", "free", "sealed", "sealed"]
-    assert [step for outcome in outcomes for step in outcome.steps if "note" in step] == ["write the undo note"] * 4
     holding.mend()

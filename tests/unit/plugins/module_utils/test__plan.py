@@ -111,6 +111,12 @@ def test_a_failed_step_undoes_those_before_it_and_says_so() -> None:
     assert hypervisor.log == ["paused", "stopped"]
 
 
+@pytest.mark.parametrize(("undo", "taken"), [(None, ["pause"]), (PAUSE.undo, []), (fail, ["pause"])])
+def test_the_steps_that_are_told_are_those_that_were_taken(undo: Any, taken: list[str]) -> None:
+    told, _hypervisor = outcome(Turn(Step("pause", PAUSE.submit, undo), Step("break", fail), RUN))
+    assert told.steps == taken
+
+
 def test_an_undo_that_fails_is_told() -> None:
     told, _hypervisor = outcome(Turn(Step("pause", PAUSE.submit, fail), Step("break", fail)))
     assert "NOT undone: pause (No.)" in told.msg
@@ -119,6 +125,15 @@ def test_an_undo_that_fails_is_told() -> None:
 def test_what_the_hypervisor_remarks_is_told() -> None:
     (outcome,) = execute(OneVm(), Turn(), [(REF.id, "desk1")], 5, True)  # type: ignore[arg-type]
     assert outcome.warnings == ["it was simulated"]
+
+
+def test_no_warning_steers_the_readers_terminal() -> None:
+    class Named(OneVm):
+        def remarks(self, vm_id: str) -> tuple[str, ...]:
+            return ("\x1b[2Jdesk1 is suspended",)
+
+    (outcome,) = execute(Named(), Turn(), [(REF.id, "desk1")], 5, True)  # type: ignore[arg-type]
+    assert outcome.warnings == ["\\x1b[2Jdesk1 is suspended"]
 
 
 def test_nothing_to_do_is_no_change() -> None:
@@ -213,6 +228,35 @@ def test_a_step_that_hangs_holds_up_no_other_vm() -> None:
     first, second, third = ([f"{vm_id} {name}" for vm_id in ("a", "b")] for name in ("first", "second", "third"))
     assert hypervisor.log == ["hung first", *first, *second, *third, "hung third"]
     assert [(outcome.name, outcome.msg) for outcome in outcomes] == [("hung", "It hung."), ("a", ""), ("b", "")]
+
+
+def surprise(*_args: object, **_named: object) -> Any:
+    raise KeyError("size")
+
+
+@pytest.mark.parametrize("method", ["wait", "read", "remarks"])
+def test_a_surprise_in_a_backend_hides_nothing_of_what_was_done(method: str) -> None:
+    class Odd(OneVm):
+        def become(self, power: PowerState) -> Pending:
+            setattr(self, method, surprise)
+            return super().become(power)
+
+    (told,) = execute(Odd(), Turn(RUN), [(REF.id, "desk1")], 5, False)  # type: ignore[arg-type]
+    assert told.changed
+    assert told.before == {"power": "stopped"}
+    assert told.after == {"power": "unknown" if method == "read" else "running"}
+    assert told.failed is (method != "remarks")
+    assert "unexpected KeyError" in (told.msg or told.warnings[-1])
+
+
+def test_a_surprise_in_the_view_of_one_vm_is_its_own_failure() -> None:
+    class Odd(Turn):
+        def view(self, vm):  # type: ignore[no-untyped-def]
+            return surprise() if vm.power is PowerState.RUNNING else super().view(vm)
+
+    (told,) = execute(OneVm(), Odd(RUN), [(REF.id, "desk1")], 5, False)  # type: ignore[arg-type]
+    assert (told.changed, told.failed, told.after) == (True, True, {"power": "unknown"})
+    assert "unexpected KeyError" in told.msg
 
 
 def test_differences_are_named_by_path_and_hostile_values_are_printable() -> None:
