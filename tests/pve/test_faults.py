@@ -351,10 +351,11 @@ def test_who_looks_a_vm_up_takes_nothing_from_a_verb_that_works_on_it(bench: Pro
     hypervisor: Any = bench.hypervisor
     vm_id = bench.create("desk1")
     bench.one(SEAL, vm_id)
-    known = hypervisor.seen[vm_id]
+    known, hypervisor.doubts[vm_id] = hypervisor.seen[vm_id], "that it was started cold since its cut is not proven"
     bench.pve.firewall_config("vm", vmid=int(vm_id))["options"]["enable"] = 0
     with bench.cluster.counted() as calls:
         hypervisor.read([vm_id], FINDING)
     assert hypervisor.seen[vm_id] is known
     assert hypervisor.layers[vm_id] == ()
+    assert hypervisor.remarks(vm_id) == ("that it was started cold since its cut is not proven",)
     assert not any("rules" in call for call in calls)

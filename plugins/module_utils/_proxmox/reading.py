@@ -135,17 +135,20 @@ class Reading(Places):
     def _vm(self, ref: VmRef, seen: convert.Seen, detail: frozenset[Detail]) -> Vm:
         ref = VmRef(self.name, ref.id, seen.config("name") or ref.name, ref.aliases)
         doubts, found, power = [], None, PowerState.RUNNING
+        unproven: list[str] = []
         try:
             power = convert.power_of(ref, seen.status, str(seen.status.get("lock") or seen.config("lock")))
         except Unsupported as exc:
             doubts.append(str(exc))
         try:
-            found = note.note_of(seen.comment, self._lives(ref, seen, power is PowerState.SUSPENDED))
+            found = note.note_of(seen.comment, self._lives(ref, seen, power is PowerState.SUSPENDED, unproven))
         except ValueError as exc:
             doubts.append(
                 f"Cannot judge {ref.name} ({ref.id}) on {self.name}: its undo note cannot be read ({exc}). It is the "
                 f"comment of the IP set {note.NAME} in the VM's firewall: restore it from the ledger's undo entry."
             )
+        if detail != FINDING:
+            self.doubts[ref.id] = "".join(unproven[:1])
         quarantine = str(self.link.options.get("quarantine") or "")
         nics = convert.nics_of(seen, found, quarantine, Detail.ADDRESSES in detail)
         vm = Vm(
@@ -164,19 +167,18 @@ class Reading(Places):
             raise Unjudged(" ".join(doubts), vm)
         return vm
 
-    def _lives(self, ref: VmRef, seen: convert.Seen, saved: bool) -> Callable[[str, int], bool]:
-        """Does the memory of the QEMU process that the note names still live?"""
-        self.doubts.pop(ref.id, None)
+    def _lives(self, ref: VmRef, seen: convert.Seen, saved: bool, unproven: list[str]) -> Callable[[str, int], bool]:
+        """Does the memory of the QEMU process that the note names still live? What is not proven of it is added."""
 
         def lives(then: str, since: int) -> bool:
             if saved or not seen.mark:
                 return saved
             moved = then.split(":", maxsplit=1)[0] != seen.node
-            return moved or then == seen.mark or self._carried(ref, seen.node, since - SKEW)
+            return moved or then == seen.mark or self._carried(ref, seen.node, since - SKEW, unproven)
 
         return lives
 
-    def _carried(self, ref: VmRef, node: str, since: int) -> bool:
+    def _carried(self, ref: VmRef, node: str, since: int, unproven: list[str]) -> bool:
         """Another process on the same node was started cold, unless a task brought memory from disk or elsewhere."""
         lacking = rights.missing(self.permissions(), [rights.on_node(node, "Sys.Audit")])
         why = f"{lacking[0]} is missing, which shows the tasks of others" if lacking else ""
@@ -197,7 +199,7 @@ class Reading(Places):
         tasks = [row for row in rows if str(row.get("id")) == ref.id and row.get("type") in CARRYING]
         if tasks or why:
             told = f"a task {tasks[0]['type']} since its cut may have brought its memory back" if tasks else why
-            self.doubts[ref.id] = f"that it was started cold since its cut is not proven ({told})"
+            unproven.append(f"that it was started cold since its cut is not proven ({told})")
         return bool(tasks or why)
 
     def _snapshots(self, ref: VmRef, seen: convert.Seen, found: IsolationNote | None) -> tuple[Snapshot, ...]:
@@ -302,7 +304,7 @@ class Reading(Places):
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         """Warnings of tasks, layers that are not confirmed, certificates that are not checked."""
-        found = [*self.told.get(vm_id, ()), *([self.doubts[vm_id]] if vm_id in self.doubts else [])]
+        found = [*self.told.get(vm_id, ()), *([self.doubts[vm_id]] if self.doubts.get(vm_id) else [])]
         if self.layers.get(vm_id):
             found.append(
                 "its cut rests on its links alone; the firewall as second layer is not confirmed: "
