@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import urllib3
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
     Ambiguous,
     AuthFailed,
@@ -27,8 +29,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info i
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play, task
-from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
-from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, take
+from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, take
 
 # In the middle of a batch
 
@@ -278,6 +280,18 @@ def test_a_node_that_hangs_leaves_no_other_nodes_vm_uncut(bench: ProxmoxBench) -
     assert [outcome.failed for outcome in outcomes] == [True] * 10 + [False]
     assert "no whole answer in 6 s. Look at its node pve2" in outcomes[0].msg
     assert bench.pve.vm(int(near)).config["net0"].endswith("link_down=1")
+
+
+def test_a_node_that_does_not_tell_its_bridges_holds_up_no_other_nodes_vm(bench: ProxmoxBench) -> None:
+    far, near = bench.create("far", node="pve2"), bench.create("near")
+    bench.pve.hang["/nodes/pve2/network"] = HELD
+    verb = apart(partial(bench.do, FORENSIC, far, near, deadline=60))
+    while not verb.done() and "bridge=quarantine" not in bench.pve.vm(int(near)).config["net0"]:
+        time.sleep(0.05)
+    assert not [path for method, path, _body in bench.pve.requests if method != "GET" and f"/{far}/" in path]
+    bench.pve.hang.clear()
+    assert [outcome.msg for outcome in verb.result()] == ["", ""]
+    assert bench.vm(far).isolation is Isolation.FORENSIC
 
 
 @pytest.mark.parametrize(("left", "most"), [(1000, 120), (20, 10), (5, 4), (3, 4), (-1, 8)])

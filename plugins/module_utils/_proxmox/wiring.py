@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Callable
 
 from .._errors import NotVerified, TaskFailed, Unsupported, VmwardError
@@ -24,11 +25,10 @@ class WiringVerbs(Work):
     """The Network part of the contract."""
 
     def submit_note(self, vm: Vm, note_: IsolationNote | None) -> Pending:
-        what = "write the undo note on"
-        self._may_cut(what, vm, note_.mode if note_ else Isolation.FREE)
-        seen = self.seen[vm.ref.id]
+        what, seen = "write the undo note on", self.seen[vm.ref.id]
 
         def write() -> None:
+            self._may_cut(what, vm, note_.mode if note_ else Isolation.FREE)
             if note_ is None:
                 self._forget_note(vm.ref, what)
                 return
@@ -86,10 +86,9 @@ class WiringVerbs(Work):
                 raise
 
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
-        quarantine = self._may_cut("isolate", vm, mode)
         noted = dict(vm.note.wiring) if vm.note else {}
 
-        def cut(key: str, value: str) -> str:
+        def cut(quarantine: str, key: str, value: str) -> str:
             if mode is Isolation.SEALED:
                 return convert.rewired(value, down=True)
             former = noted[key].live or noted[key].config if key in noted else ""
@@ -99,11 +98,12 @@ class WiringVerbs(Work):
             return convert.rewired(value, was_down, quarantine)
 
         def isolate() -> None:
+            to = partial(cut, self._may_cut("isolate", vm, mode))
             lives: dict[str, str] = {}
             if vm.note and mode is Isolation.FORENSIC:
                 lives = {nic.id: self.seen[vm.ref.id].live(nic.id) for nic in vm.nics if convert.NET.match(nic.id)}
-            first = {key: cut(key, live) for key, live in lives.items() if live}
-            self._isolate(vm.ref, mode, collectors, cut, first)
+            first = {key: to(key, live) for key, live in lives.items() if live}
+            self._isolate(vm.ref, mode, collectors, to, first)
 
         return self.fired(vm.ref, "isolate", isolate)
 
