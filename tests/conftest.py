@@ -11,8 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
+    from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+    from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ROOT / "build" / "collections"
@@ -55,3 +61,35 @@ def lab() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     yield playbook
     if not was_up:
         playbook("lab_down")
+
+
+# The servers that stand in for vendors. What they are made of is imported only where a test asks for one.
+
+
+@pytest.fixture(scope="session")
+def vcenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
+    """A simulated vCenter without VMs."""
+    from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
+
+    with Vcsim(tmp_path_factory.mktemp("vcsim")) as made:
+        yield made
+
+
+@pytest.fixture
+def vsphere(vcenter: Vcsim) -> Iterator[VsphereBench]:
+    """A stage on it, which is empty before and after."""
+    from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
+
+    bench = VsphereBench(vcenter)
+    yield bench
+    bench.clean()
+
+
+@pytest.fixture
+def proxmox(tmp_path: Path) -> Iterator[ProxmoxBench]:
+    """A stage on a cluster of its own."""
+    from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+
+    bench = ProxmoxBench(tmp_path)
+    yield bench
+    bench.stop()

@@ -79,7 +79,7 @@ from ansible.utils.unsafe_proxy import wrap_var
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect, warnings_of
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unsupported, VmwardError
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail, Hypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Vm, printable
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import long_names
 
@@ -155,7 +155,7 @@ def listed(hypervisor_name: str, entry: Any, tags: bool = True) -> list[dict[str
         refs = hypervisor.refs()
         with ThreadPoolExecutor(max_workers=1) as beside:
             labels = beside.submit(tags_of, hypervisor) if tags else None
-            read = hypervisor.read([ref.id for ref in refs], frozenset([Detail.ADDRESSES]))
+            read = hypervisor.read([ref.id for ref in refs], FINDING)
         more = labels.result() if labels else {}
     finally:
         hypervisor.close()

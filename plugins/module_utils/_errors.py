@@ -36,6 +36,10 @@ class AuthFailed(VmwardError):
     """The hypervisor refused the log-in or the permission."""
 
 
+class NotAllowed(AuthFailed):
+    """A right is missing, which was seen before anything was touched."""
+
+
 class Refused(VmwardError):
     """Safe by default: the request would lose something, and nobody has said that it may."""
 

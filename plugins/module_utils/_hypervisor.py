@@ -12,6 +12,7 @@ further errors are named.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ._errors import Unsupported, VmwardError
 from ._model import ON, Collector, Isolation, IsolationNote, Vm, VmRef
 
 FROZEN_SOCKET = "nbd"  # the name of the socket on which frozen disks are served
+FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
+LAST = 10.0  # seconds that reading back, an undo and the log-out have at least, even when the deadline has passed
 OUR_CHECKPOINTS = "vmward-scan-"  # begins the name of every checkpoint that a scan leaves
 FROZEN_SINCE = "qemu:dirty-bitmap:backup-"  # and, before a disk's id, of what tells what was written to it
 
@@ -60,6 +63,9 @@ class Detail(Enum):
     ADDRESSES = "addresses"
 
 
+FINDING = frozenset([Detail.ADDRESSES])  # what is read to find a VM, also beside a verb that works on it
+
+
 @dataclass(frozen=True)
 class Pending:
     """A change under way. ``poll`` says whether it has ended; it raises ``TaskFailed`` if it ended badly."""
@@ -69,6 +75,7 @@ class Pending:
     poll: Callable[[], bool]
     task: str = ""  # the vendor's task id, for "still running" messages
     abort: Callable[[], None] | None = None  # ends it before its end, where that can be done without harm
+    awaited: float = 0.0  # seconds for which it was waited for before
 
 
 def done(vm: VmRef, what: str) -> Pending:
@@ -86,7 +93,7 @@ class Vms(ABC):
         """What this endpoint, in its version, can do."""
 
     def until(self, end: float) -> None:  # noqa: B027  most have time limits of their own
-        """No call of this task is awaited past ``end``, of ``time.monotonic()``."""
+        """No call of this task is awaited past ``end``, ``LAST`` behind its deadline, of ``time.monotonic()``."""
 
     def why_not(self, capability: Capability) -> str:
         """Why it lacks what it could have, and what to correct; empty when there is nothing to say."""
@@ -116,8 +123,13 @@ class Vms(ABC):
         """
 
     @abstractmethod
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong."""
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
+        """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong.
+
+        What ends later than ``together`` seconds after the first is left out, and waited for again.
+        """
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         """What a responder should know of this VM beside its state: warnings of tasks, layers not confirmed."""

@@ -137,6 +137,7 @@ class Vm:
     snapshots: tuple[Snapshot, ...] = ()
     note: IsolationNote | None = None
     tags: tuple[str, ...] = ()
+    firewall: tuple[tuple[str, str, str], ...] = ()  # what a cut sets beside NICs: its name, as it is, as it was set
 
     @property
     def isolation(self) -> Isolation:

@@ -18,9 +18,9 @@ from ._argspec import Spec
 from ._connect import chosen_names, connect, secrets_of, validate_entry, warnings_of
 from ._crew import apart
 from ._errors import Ambiguous, NotFound, TimedOut, VmwardError, attempt
-from ._hypervisor import Hypervisor
+from ._hypervisor import FIRST, LAST, Hypervisor
 from ._model import VmRef, printable
-from ._plan import FIRST, LAST, Outcome, UseCase, execute
+from ._plan import Outcome, UseCase, execute
 from ._usecase.resolve import Known, Lookup, asks
 
 Params = dict[str, Any]

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from ._crew import within
-from ._errors import NotFound, NotVerified, Unjudged, VmwardError, attempt
-from ._hypervisor import Detail, Hypervisor, Pending
+from ._errors import NotAllowed, NotFound, NotVerified, Unjudged, VmwardError, attempt
+from ._hypervisor import FIRST, LAST, Detail, Hypervisor, Pending
 from ._model import Vm, printable
 
 View = dict[str, Any]
 Vms = Mapping[str, "Vm | VmwardError"]
 Submit = Callable[[Hypervisor], Pending]
-FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
-LAST = 10.0  # seconds that reading back, an undo and the log-out have at least, even when the deadline has passed
+TOGETHER = 1.0  # seconds after the first VM's step has ended, in which others may still take the next one with it
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,9 @@ class Run:
         self.end = time.monotonic() + deadline
         self.outcomes: dict[str, Outcome] = {}
         self.plans: dict[str, Plan] = {}
+        self.left_steps: dict[str, Iterator[Step]] = {}  # of each VM
+        self.latest: dict[str, Step] = {}
+        self.done: dict[str, list[Step]] = {}
 
     def left(self, least: float) -> float:
         """The seconds that what comes now has. Past the deadline the hypervisor's own calls may last as long."""
@@ -135,7 +137,7 @@ class Run:
             except VmwardError as exc:
                 outcome.fail(exc)
                 continue
-            self.plans[vm_id] = plan
+            self.plans[vm_id], self.left_steps[vm_id], self.done[vm_id] = plan, iter(plan.steps), []
             outcome.changed, outcome.steps = plan.changed, [step.text for step in plan.steps]
             outcome.before, outcome.after = plan.before, plan.after
             outcome.warnings += plan.warnings
@@ -146,28 +148,71 @@ class Run:
         return known
 
     def apply(self) -> None:
-        """Submit step i of every VM, wait once for all of them, go on to step i + 1."""
-        for number in range(max((len(plan.steps) for plan in self.plans.values()), default=0)):
-            pending: list[Pending] = []
-            steps = {vm_id: plan.steps[number] for vm_id, plan in self._open(number)}
-            now = self._as_they_are([vm_id for vm_id, step in steps.items() if step.fresh])
-            for vm_id, step in steps.items():
-                plan, outcome = self.plans[vm_id], self.outcomes[vm_id]
-                try:
-                    pending.append(attempt(step.text, self._submitted, step, now.get(vm_id)))
-                except VmwardError as exc:
-                    self._give_up(outcome, plan, number, exc)
-            ended = self.hypervisor.wait(pending, self.left(1.0)) if pending else {}
+        """Each VM goes from step to step by itself: one that hangs holds up no other.
+
+        Those that are ready at about the same time take their next steps together.
+        """
+        under_way: dict[str, Pending] = {}
+        while True:
+            while ready := self._ready(under_way):
+                under_way.update(self._submit(ready))
+            if not under_way:
+                return
+            began = time.monotonic()
+            ended = self._wait(under_way)
+            awaited = time.monotonic() - began
             for vm_id, error in ended.items():
-                if error is not None:
-                    self._give_up(self.outcomes[vm_id], self.plans[vm_id], number, error)
+                self._end(vm_id, error)
+            under_way = {
+                vm_id: replace(pending, awaited=pending.awaited + awaited)
+                for vm_id, pending in under_way.items()
+                if vm_id not in ended
+            }
+
+    def _wait(self, under_way: Mapping[str, Pending]) -> Mapping[str, VmwardError | None]:
+        try:
+            ended: Mapping[str, VmwardError | None] = attempt(
+                "wait", self.hypervisor.wait, list(under_way.values()), self.left(1.0), TOGETHER
+            )
+        except VmwardError as exc:
+            return dict.fromkeys(under_way, exc)
+        return ended
+
+    def _ready(self, under_way: Collection[str]) -> dict[str, Step]:
+        """The next step of each VM that has none under way; of one that has failed, what is tried all the same."""
+        ready = {}
+        for vm_id, steps in self.left_steps.items():
+            failed = self.outcomes[vm_id].failed
+            step = None if vm_id in under_way else next((one for one in steps if one.always or not failed), None)
+            if step:
+                ready[vm_id] = self.latest[vm_id] = step
+        return ready
+
+    def _submit(self, steps: Mapping[str, Step]) -> dict[str, Pending]:
+        pending = {}
+        now = self._as_they_are([vm_id for vm_id, step in steps.items() if step.fresh])
+        for vm_id, step in steps.items():
+            try:
+                pending[vm_id] = attempt(step.text, self._submitted, step, now.get(vm_id))
+            except VmwardError as exc:
+                self._end(vm_id, exc)
+        return pending
+
+    def _end(self, vm_id: str, error: VmwardError | None) -> None:
+        if error is None:
+            self.done[vm_id].append(self.latest[vm_id])
+            return
+        if isinstance(error, NotAllowed) and not self.done[vm_id]:
+            self.left_steps[vm_id] = iter(())  # it is as it was: there is nothing to put back
+        self._give_up(self.outcomes[vm_id], self.done[vm_id], error)
 
     def _as_they_are(self, vm_ids: list[str], detail: frozenset[Detail] = frozenset()) -> Vms:
         """What has been changed may be wired as it must not be: it is read though the deadline has passed."""
         try:
-            return self.read(vm_ids, detail, LAST) if vm_ids else {}
+            found: Vms = attempt("read", self.read, vm_ids, detail, LAST) if vm_ids else {}
         except VmwardError as exc:
             return dict.fromkeys(vm_ids, exc)
+        return found
 
     def _submitted(self, step: Step, now: Vm | VmwardError | None) -> Pending:
         if step.always and isinstance(now, Unjudged):
@@ -176,28 +221,25 @@ class Run:
             raise now
         return step.submit(self.hypervisor, now) if step.fresh else step.submit(self.hypervisor)
 
-    def _open(self, number: int) -> list[tuple[str, Plan]]:
-        """The VMs that take this step: those that have not failed, and those whose step is tried whatever failed."""
-        with_step = [(vm_id, plan) for vm_id, plan in self.plans.items() if number < len(plan.steps)]
-        return [
-            (vm_id, plan) for vm_id, plan in with_step if plan.steps[number].always or not self.outcomes[vm_id].failed
-        ]
-
-    def _give_up(self, outcome: Outcome, plan: Plan, number: int, error: VmwardError) -> None:
+    def _give_up(self, outcome: Outcome, done: list[Step], error: VmwardError) -> None:
         again = outcome.failed
         outcome.fail(error)
         if again:
             return
-        for step in reversed(plan.steps[:number]):
-            if step.undo is None:
-                continue
+        for step in [step for step in reversed(done) if step.undo]:
             try:
-                seconds = self.left(LAST)
-                pending = attempt("undo: " + step.text, step.undo, self.hypervisor)
-                failure = self.hypervisor.wait([pending], seconds)[outcome.id]
+                attempt("undo: " + step.text, self._undo, outcome.id, step.undo)
             except VmwardError as exc:
-                failure = exc
-            outcome.msg += f" Undone: {step.text}." if failure is None else f" NOT undone: {step.text} ({failure})."
+                outcome.msg += f" NOT undone: {step.text} ({printable(str(exc), 1000)})."
+            else:
+                outcome.msg += f" Undone: {step.text}."
+                done.remove(step)
+
+    def _undo(self, vm_id: str, undo: Submit) -> None:
+        seconds = self.left(LAST)
+        failure = self.hypervisor.wait([undo(self.hypervisor)], seconds)[vm_id]
+        if failure is not None:
+            raise failure
 
     def read_back(self) -> None:
         """Compare what is with what was promised; a difference is a failure, whatever the hypervisor had answered."""
@@ -205,21 +247,33 @@ class Run:
         found = self._as_they_are(touched, self.usecase.detail)
         for vm_id, plan in self.plans.items():
             outcome = self.outcomes[vm_id]
+            outcome.steps = [step.text for step in self.done[vm_id]]
             wrong: list[str] = []
             if plan.changed:
-                actual = self._enough(found.get(vm_id, NotFound("The VM is gone.")))
-                if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
-                    outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {actual}"))
-                    outcome.after = self.usecase.unread(plan)
+                try:
+                    actual = self._enough(found.get(vm_id, NotFound("The VM is gone.")))
+                    wrong = attempt(f"judge {outcome.name}", self._compare, outcome, plan, actual)
+                except VmwardError as exc:
+                    outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {exc}"))
+                    outcome.changed, outcome.after = True, self.usecase.unread(plan)
                     continue
-                outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
-                judged = plan.proof and isinstance(actual, Vm)
-                wrong = plan.proof(actual) if judged else differences(plan.after, outcome.after)  # type: ignore[misc,arg-type]
-                outcome.changed = outcome.after != plan.before or not outcome.failed
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))
             if wrong:
                 outcome.fail(NotVerified("Read back on {}: {}.".format(outcome.name, "; ".join(wrong))))
+
+    def _compare(self, outcome: Outcome, plan: Plan, actual: Vm | VmwardError) -> list[str]:
+        """What of the VM is otherwise than promised. One that is gone is a state too."""
+        if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
+            raise actual
+        outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
+        if plan.proof and isinstance(actual, Vm):
+            wrong, in_vain = plan.proof(actual), outcome.failed
+        else:
+            wrong = differences(plan.after, outcome.after)
+            in_vain = outcome.failed or bool(wrong)
+        outcome.changed = outcome.after != plan.before or not in_vain
+        return wrong
 
 
 def unknown(view: View) -> View:
@@ -239,6 +293,15 @@ def differences(wanted: View, actual: View, path: str = "") -> list[str]:
     return found
 
 
+def remarks(run: Run, vm_id: str) -> tuple[str, ...]:
+    """They may hold the name that a VM was given; that they cannot be told takes no outcome away."""
+    try:
+        told = attempt("tell more of it", run.hypervisor.remarks, vm_id)
+    except VmwardError as exc:
+        told = (str(exc),)
+    return (*run.usecase.remarks(run.hypervisor.name, vm_id), *told)
+
+
 def execute(
     hypervisor: Hypervisor, usecase: UseCase, chosen: Sequence[tuple[str, str]], deadline: float, check: bool
 ) -> list[Outcome]:
@@ -255,6 +318,6 @@ def execute(
             if plan.shortfall:
                 run.outcomes[vm_id].fail(NotVerified(plan.shortfall))
     for outcome in run.outcomes.values():
-        outcome.warnings += [*usecase.remarks(hypervisor.name, outcome.id), *hypervisor.remarks(outcome.id)]
+        outcome.warnings = [printable(told, 4000) for told in (*outcome.warnings, *remarks(run, outcome.id))]
         outcome.seconds = round(time.monotonic() - started, 3)
     return [run.outcomes[vm_id] for vm_id, _name in chosen]

@@ -159,6 +159,7 @@ vms:
     before:
       description:
         - The C(isolation) of the VM, the C(case) that holds it, and each of its C(nics) with isolation and wiring.
+        - On Proxmox VE also its C(firewall), where somebody has changed that of a VM that is cut and it is set again.
       type: dict
       returned: always
     after:

@@ -103,6 +103,10 @@ class Bench(ABC):
     def hurt(self, vm_id: str) -> None:
         """Let every change of the stopped VM's wiring be refused."""
 
+    def hold_note(self, vm_id: str) -> None:
+        """Hold back the answer to the writing of the VM's undo note, until it is mended."""
+        raise NotShown("its calls are made one after the other")
+
     @abstractmethod
     def mend(self) -> None:
         """Nothing of that goes wrong any more."""

@@ -12,8 +12,6 @@ import pytest
 
 from ansible_collections.vmward.remediation.tests.conformance import world as worlds
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
-from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
-from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
 
 
@@ -37,26 +35,11 @@ def fake(tmp_path: Path) -> FakeBench:
     return FakeBench(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def vcenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
-    """A simulated vCenter without VMs."""
-    made = Vcsim(tmp_path_factory.mktemp("vcsim"))
-    yield made
-    made.stop()
-
-
 @pytest.fixture
-def vsphere(vcenter: Vcsim) -> Iterator[VsphereBench]:
-    bench = VsphereBench(vcenter)
-    yield bench
-    bench.clean()
-
-
-@pytest.fixture
-def proxmox(tmp_path: Path) -> Iterator[ProxmoxBench]:
-    bench = ProxmoxBench(tmp_path)
-    yield bench
-    bench.stop()
+def esxi(tmp_path: Path) -> Iterator[Vcsim]:
+    """A simulated stand-alone host with one VM."""
+    with Vcsim(tmp_path, "-esx", "-vms", "1") as server:
+        yield server
 
 
 @pytest.fixture(params=["fake", "vsphere", "proxmox", pytest.param("real", marks=pytest.mark.real)])

@@ -131,8 +131,7 @@ def test_tags_that_cannot_be_read_name_no_vm_and_the_session_ends(
     assert sentence in str(unsure)
 
 
-def test_a_stand_alone_host_says_that_it_knows_no_tags(tmp_path: Path) -> None:
-    esxi = Vcsim(tmp_path, "-esx", "-vms", "1")
+def test_a_stand_alone_host_says_that_it_knows_no_tags(esxi: Vcsim) -> None:
     hypervisor = connect("esx1", esxi.entry)
     try:
         (none,) = found(hypervisor, "tag:suspect")
@@ -141,7 +140,6 @@ def test_a_stand_alone_host_says_that_it_knows_no_tags(tmp_path: Path) -> None:
         assert [machine["vmward_tags"] for machine in listed("esx1", esxi.entry)] == [[]]
     finally:
         hypervisor.close()
-        esxi.stop()
 
 
 def test_what_cannot_be_asked_is_not_taken_for_no_tag(fake: FakeBench) -> None:

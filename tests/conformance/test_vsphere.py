@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,11 @@ from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     WAIVED,
     VsphereBench,
     finish,
+    refused,
 )
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
 
 # Sessions and connections
-
-
-def refused(entry: dict[str, Any], **changed: Any) -> str:
-    with pytest.raises((AuthFailed, TaskFailed)) as told:
-        connect("vc1", {"vsphere": {**entry["vsphere"], **changed}})
-    assert PASSWORD not in str(told.value)
-    return str(told.value)
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(vcenter: Vcsim, tmp_path: Path) -> None:
@@ -395,17 +389,10 @@ def test_a_card_found_by_its_mac(vsphere: VsphereBench) -> None:
 # A stand-alone host
 
 
-@pytest.fixture(scope="module")
-def esxi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
-    server = Vcsim(tmp_path_factory.mktemp("esxi"), "-esx", "-vms", "2")
-    yield server
-    server.stop()
-
-
 def test_a_stand_alone_host_is_held_and_freed_too(esxi: Vcsim) -> None:
     hypervisor = connect("esx1", {"vsphere": {**esxi.entry["vsphere"], "forensic_network": "VM Network"}})
     try:
-        (first, _second) = hypervisor.refs()
+        (first,) = hypervisor.refs()
         assert not hypervisor.link.is_vcenter  # type: ignore[attr-defined]
         a_life(hypervisor, first.id)
     finally:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,17 @@ from ansible_collections.vmward.remediation.plugins.module_utils import _module
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
-    AuthFailed,
     NotFound,
     TaskFailed,
     VmwardError,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere import convert
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     FORENSIC,
     FREE,
@@ -36,16 +36,9 @@ from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     SEAL,
     VsphereBench,
     finish,
+    refused,
 )
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
-
-
-def refused(entry: dict[str, Any], **changed: Any) -> str:
-    with pytest.raises((AuthFailed, TaskFailed)) as told:
-        connect("vc1", {"vsphere": {**entry["vsphere"], **changed}})
-    assert not shown(str(told.value))
-    return str(told.value)
-
 
 # Hosts and certificates
 
@@ -60,11 +53,8 @@ def refused(entry: dict[str, Any], **changed: Any) -> str:
 def test_a_certificate_of_another_host_or_time_is_told_as_that(
     tmp_path: Path, kind: str, cause: str, advice: str
 ) -> None:
-    server = Vcsim(tmp_path, "-certificate", kind)
-    try:
+    with Vcsim(tmp_path, "-certificate", kind) as server:
         told = refused(server.entry)
-    finally:
-        server.stop()
     assert cause in told
     assert advice in told
     assert "Set ca_path" not in told
@@ -152,6 +142,40 @@ def test_two_threads_wait_for_tasks_of_one_vcenter(vsphere: VsphereBench) -> Non
     vms = [hypervisor.read([vm_id])[vm_id] for vm_id in ids]
     waits = [apart(partial(hypervisor.wait, [hypervisor.submit_pause(vm)], 30)) for vm in vms]
     assert [one.result(40) for one in waits] == [{vm_id: None} for vm_id in ids]
+
+
+def test_who_looks_a_vm_up_takes_nothing_from_a_verb_that_works_on_it(
+    vsphere: VsphereBench,
+) -> None:
+    """A slow vCenter may answer a look-up with what a VM was like before it was planned for."""
+    hypervisor: Any = vsphere.hypervisor
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SEAL, vm_id)
+    vsphere.one(SetPower("paused", False, 0, {}), vm_id)
+    known, running = hypervisor.props[vm_id], hypervisor._running
+    hypervisor.read([vm_id], FINDING)
+    assert hypervisor.props[vm_id] is known
+    assert hypervisor._running is running
+
+
+def test_a_vm_that_is_held_is_known_as_that_while_it_is_read_again(
+    vsphere: VsphereBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypervisor: Any = vsphere.hypervisor
+    vm_id = vsphere.create("desk1")
+    vsphere.one(SetPower("paused", False, 0, {}), vm_id)
+    vsphere.one(SEAL, vm_id)
+    seen: list[tuple[str, ...]] = []
+    judge = convert.vm_of
+
+    def judging(*told: Any) -> Vm:
+        seen.append(hypervisor.remarks(vm_id))
+        return judge(*told)
+
+    monkeypatch.setattr(convert, "vm_of", judging)
+    hypervisor.read([vm_id])
+    assert seen == [hypervisor.remarks(vm_id)]
+    assert "its memory was not seen to hold the cut" in seen[0][0]
 
 
 def test_a_surprise_in_one_vms_call_is_its_own_failure_alone(vsphere: VsphereBench) -> None:
@@ -252,21 +276,14 @@ def test_two_networks_of_one_name_are_no_isolation_network(vsphere: VsphereBench
     assert vsphere.vm(vm_id).note is None
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Vcsim]:
-    server = Vcsim(tmp_path, "-esx", "-vms", "1")
-    yield server
-    server.stop()
-
-
-def test_forensic_moves_the_cards_to_a_standard_port_group_and_back(host: Vcsim) -> None:
-    session = SmartConnect(host=host.host, port=host.port, user=USER, pwd=PASSWORD, disableSslCertValidation=True)
+def test_forensic_moves_the_cards_to_a_standard_port_group_and_back(esxi: Vcsim) -> None:
+    session = SmartConnect(host=esxi.host, port=esxi.port, user=USER, pwd=PASSWORD, disableSslCertValidation=True)
     (centre,) = session.RetrieveContent().rootFolder.childEntity
     (system,) = centre.hostFolder.childEntity[0].host
     spec = vim.host.PortGroup.Specification(name="Quarantine", vlanId=0, vswitchName="vSwitch0")
     spec.policy = vim.host.NetworkPolicy()
     system.configManager.networkSystem.AddPortGroup(spec)
-    hypervisor = connect("esx1", {"vsphere": {**host.entry["vsphere"], "forensic_network": "Quarantine"}})
+    hypervisor = connect("esx1", {"vsphere": {**esxi.entry["vsphere"], "forensic_network": "Quarantine"}})
     try:
         (ref,) = hypervisor.refs()
         for usecase, network in ((FORENSIC, "Quarantine"), (FREE, "VM Network")):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils import _plan
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
 from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase, execute
@@ -30,9 +31,8 @@ MANY = 100
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
     """A vCenter with a hundred running VMs."""
-    server = Vcsim(tmp_path_factory.mktemp("fleet"), "-vms", str(MANY))
-    yield server
-    server.stop()
+    with Vcsim(tmp_path_factory.mktemp("fleet"), "-vms", str(MANY)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -84,6 +84,7 @@ COSTS: list[tuple[UseCase, int, list[str]]] = [
 
 def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "SILENCE", 60)  # a slow machine is no call that hangs
+    monkeypatch.setattr(_plan, "TOGETHER", 60)  # nor one in which tasks end apart
     names = names_of(calm)
     for usecase, reads, each in COSTS:
         for part in (names[:1], names[1:]):
@@ -103,8 +104,7 @@ def test_the_calls_are_a_constant_and_so_many_for_each_vm(calm: Vcsim, monkeypat
 
 def test_a_deletion_costs_one_call_for_each_vm_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "SILENCE", 60)
-    server = Vcsim(tmp_path, "-vms", str(MANY + 1))
-    try:
+    with Vcsim(tmp_path, "-vms", str(MANY + 1)) as server:
         names = names_of(server)
         task(server, OFF, names)
         for part in (names[:1], names[1:]):
@@ -121,8 +121,6 @@ def test_a_deletion_costs_one_call_for_each_vm_too(tmp_path: Path, monkeypatch: 
                 "Destroy_Task": len(part),
             }
         assert names_of(server) == []
-    finally:
-        server.stop()
 
 
 def test_reverts_of_held_vms_are_read_in_bulk_too(calm: Vcsim) -> None:

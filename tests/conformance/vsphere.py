@@ -22,6 +22,7 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import AuthFailed, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome, UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -33,6 +34,7 @@ from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, 
 LONGEST_NAME = 80  # characters, as vCenter has it
 SIZE = 16 * 1024 * 1024
 STORE = "LocalDS_0"
+HELD = 600_000  # milliseconds for which an answer is held back: until it is let go of
 card = vim.vm.device.VirtualEthernetCard
 
 # Verbs as the tests give them.
@@ -247,6 +249,9 @@ class VsphereBench(Bench):
         struck = {"method": "ReconfigVM_Task", "vm": self.machine(vm_id).name}
         self.fail({**struck, "fault": "The lock is held", "task": True, "times": 9})
 
+    def hold_note(self, vm_id: str) -> None:
+        self.fail({"method": "SetField", "vm": self.machine(vm_id).name, "hold": HELD})
+
     def fail(self, *faults: dict[str, Any]) -> None:
         self.faults += faults
         self.server.faults(*self.faults)
@@ -308,3 +313,11 @@ def finish(task: Any) -> None:
 
 def added(device: Any) -> Any:
     return vim.vm.device.VirtualDeviceSpec(operation="add", device=device)
+
+
+def refused(entry: dict[str, Any], **changed: Any) -> str:
+    """What a log-in is refused with; never with the password in it."""
+    with pytest.raises((AuthFailed, TaskFailed)) as told:
+        connect("vc1", {"vsphere": {**entry["vsphere"], **changed}})
+    assert not shown(str(told.value))
+    return str(told.value)

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ansible_collections.vmward.remediation.tests.conformance.benches import Fak
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET
-from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
+from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -136,21 +135,6 @@ def test_the_cache_is_used_when_it_is_on(tmp_path: Path, two: dict[str, FakeBenc
     two["kvm1"].create("desk2")
     assert set(listed(tmp_path, two, **cache)["_meta"]["hostvars"]) == {"desk1"}
     assert set(listed(tmp_path, two)["_meta"]["hostvars"]) == {"desk1", "desk2"}
-
-
-@pytest.fixture
-def vsphere(tmp_path: Path) -> Iterator[VsphereBench]:
-    (tmp_path / "vcsim").mkdir()
-    server = Vcsim(tmp_path / "vcsim")
-    yield VsphereBench(server)
-    server.stop()
-
-
-@pytest.fixture
-def proxmox(tmp_path: Path) -> Iterator[ProxmoxBench]:
-    bench = ProxmoxBench(tmp_path)
-    yield bench
-    bench.stop()
 
 
 def test_hypervisors_of_every_kind_are_listed_at_once(

@@ -19,11 +19,9 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench, LibvirtBench
-from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 from ansible_collections.vmward.remediation.tests.conformance.world import World, required
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET
-from ansible_collections.vmward.remediation.tests.vcsim.server import Vcsim
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -37,15 +35,8 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "fake":
         yield FakeBench(tmp_path)
         return
-    if request.param == "vsphere":
-        server = Vcsim(tmp_path)
-        yield VsphereBench(server)
-        server.stop()
-        return
-    if request.param == "proxmox":
-        cluster = ProxmoxBench(tmp_path)
-        yield cluster
-        cluster.stop()
+    if request.param in ("vsphere", "proxmox"):
+        yield request.getfixturevalue(request.param)
         return
     required()
     (tmp_path / "world").mkdir()
@@ -224,17 +215,13 @@ def test_a_hypervisor_that_never_answers_stops_no_cut_and_hides_nothing(tmp_path
     assert bench.vm(read["vms"][0]["id"]).isolation is Isolation.SEALED
 
 
-def test_no_secret_is_shown_however_loudly_it_is_asked(tmp_path: Path) -> None:
-    bench = ProxmoxBench(tmp_path)
-    bench.create("desk1")
-    lost = {"proxmox": {**bench.cluster.entry, "port": 1}}
-    wrong = {"proxmox": {**bench.cluster.entry, "token_id": "ir@pve!other"}}
-    tasks = [task("vm_info", bench, "desk1")]
+def test_no_secret_is_shown_however_loudly_it_is_asked(tmp_path: Path, proxmox: ProxmoxBench) -> None:
+    proxmox.create("desk1")
+    lost = {"proxmox": {**proxmox.cluster.entry, "port": 1}}
+    wrong = {"proxmox": {**proxmox.cluster.entry, "token_id": "ir@pve!other"}}
+    tasks = [task("vm_info", proxmox, "desk1")]
     tasks += [{"vmward.remediation.vm_info": {"hypervisors": {"hv1": one}, "vms": ["desk1"]}} for one in (lost, wrong)]
-    try:
-        fine, unreachable, refused = play(tmp_path, tasks, "-vvv")  # it looks for the secret in all that was printed
-    finally:
-        bench.stop()
+    fine, unreachable, refused = play(tmp_path, tasks, "-vvv")  # it looks for the secret in all that was printed
     assert fine["vms"][0]["before"]["nics"][0]["network"] == "vmbr0"
     assert "the connection to 127.0.0.1 failed" in unreachable["msg"]
     assert "The token ir@pve!other was refused" in refused["msg"]

@@ -26,9 +26,8 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vcsim]:
-    made = Vcsim(tmp_path_factory.mktemp("vcsim"), "-vms", "3")
-    yield made
-    made.stop()
+    with Vcsim(tmp_path_factory.mktemp("vcsim"), "-vms", "3") as made:
+        yield made
 
 
 def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET, Clu
 BASE = "9000/base-9000-disk-0.qcow2"
 SIZE = 16 * 1024 * 1024
 PATIENCE = 1.0  # seconds that a test waits for a lock at most
+HELD = 600.0  # seconds for which an answer is held back: until it is let go of
 
 
 class ProxmoxBench(Bench):
@@ -121,8 +122,12 @@ class ProxmoxBench(Bench):
     def hurt(self, vm_id: str) -> None:
         self.pve.fail("PUT", f"/qemu/{vm_id}/config", 500, "The lock is held")
 
+    def hold_note(self, vm_id: str) -> None:
+        self.pve.hang[f"POST /api2/json/nodes/pve1/qemu/{vm_id}/firewall/ipset"] = HELD
+
     def mend(self) -> None:
         self.pve.failures.clear()
+        self.pve.hang.clear()
         self.pve.delays = {}
 
     def obey(self, vm_id: str) -> None:

@@ -23,10 +23,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[ProxmoxBench]:
-    made = ProxmoxBench(tmp_path)
-    yield made
-    made.stop()
+def bench(proxmox: ProxmoxBench) -> ProxmoxBench:
+    return proxmox
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ RUNNING = {"runningmachine": "pc-i440fx-7.2", "runningcpu": "qemu64", "running-n
 
 
 class Pve(FakePve):
-    """One cluster. ``delays`` and ``warnings`` go by type of task, ``truncate`` and ``hang`` by the end of a path."""
+    """One cluster. ``delays`` and ``warnings`` go by type of task, ``truncate`` and ``hang`` by the end of a path
+    (``hang`` also by "METHOD path", whole)."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -65,7 +66,7 @@ class Pve(FakePve):
             self.meanwhile.pop(end)()
         for end, seconds in list(self.hang.items()):
             until = time.monotonic() + seconds
-            while request.path.endswith(end) and end in self.hang and time.monotonic() < until:
+            while f"{request.method} {request.path}".endswith(end) and end in self.hang and time.monotonic() < until:
                 await asyncio.sleep(0.05)
         answer: web.Response = await handler(request)
         if any(request.path.endswith(end) for end in self.elsewhere):

@@ -49,6 +49,62 @@ def test_a_held_vm_cannot_send_under_another_mac(bench: ProxmoxBench, former: di
     assert bench.wiring(vm_id) == before
 
 
+LOOSE = {"enable": 0, "policy_out": "ACCEPT", "macfilter": 0}
+
+
+@pytest.mark.parametrize("cut", [SEAL, FORENSIC], ids=["sealed", "forensic"])
+def test_a_firewall_that_somebody_loosened_is_set_again(bench: ProxmoxBench, cut: Any) -> None:
+    """And still given back as it was before the first cut."""
+    vm_id = bench.create("desk1")
+    firewall = bench.pve.firewall_config("vm", vmid=int(vm_id))
+    firewall["options"] = {"macfilter": 1, "policy_in": "ACCEPT"}
+    former = bench.wiring(vm_id)
+    bench.one(cut, vm_id)
+    as_set = dict(firewall["options"])
+    firewall["options"].update(LOOSE)
+    before = len(bench.pve.requests)
+    check = bench.one(cut, vm_id, check=True)
+    assert {call[0] for call in bench.pve.requests[before:]} == {"GET"}
+    done = bench.one(cut, vm_id)
+    assert firewall["options"] == as_set
+    assert done.steps == check.steps == ["set the firewall again: enable, policy_out, macfilter"]
+    assert (done.changed, check.changed) == (True, True)
+    assert [sum("is not confirmed" in one for one in told.warnings) for told in (check, done)] == [1, 0]
+    for told in (done, check):
+        changes = {key: (told.before["firewall"][key], told.after["firewall"][key]) for key in LOOSE}
+        assert changes == {"enable": ("0", "1"), "policy_out": ("ACCEPT", "DROP"), "macfilter": ("0", "1")}
+    assert not bench.one(cut, vm_id).changed
+    bench.one(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+    assert bench.wiring(vm_id) == former
+
+
+@pytest.mark.parametrize("cut", [SEAL, FORENSIC], ids=["sealed", "forensic"])
+def test_rules_that_somebody_changed_are_set_again(bench: ProxmoxBench, cut: Any) -> None:
+    vm_id = bench.create("desk1")
+    rules = bench.pve.firewall_config("vm", vmid=int(vm_id))["rules"]
+    bench.one(cut, vm_id)
+    ours = [dict(rule) for rule in rules]
+    rules.insert(0, {"type": "out", "action": "ACCEPT", "enable": 1})
+    done = bench.one(cut, vm_id)
+    assert (done.changed, done.before["firewall"]["rules"], done.after["firewall"]["rules"]) == (
+        True, "not as set", "as set",
+    )  # fmt: skip
+    assert [rule["action"] for rule in rules[-3:]] == ["DROP", "DROP", "ACCEPT"]
+    assert len(rules) == max(len(ours), 2) + 1
+    assert not bench.one(cut, vm_id).changed
+
+
+def test_a_firewall_that_cannot_be_set_again_is_no_success(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    bench.pve.firewall_config("vm", vmid=int(vm_id))["options"]["macfilter"] = 0
+    bench.pve.fail("PUT", f"/qemu/{vm_id}/firewall/options", 500, "disk full")
+    (outcome,) = bench.do(SEAL, vm_id)
+    assert (outcome.failed, outcome.changed) == (True, False)
+    assert outcome.msg == f"Read back on {vm_id}: firewall.macfilter is 0, not 1."
+    assert any("its firewall could not be set" in told for told in outcome.warnings)
+
+
 def test_rules_of_others_stand_behind_ours_and_stay(bench: ProxmoxBench) -> None:
     vm_id = bench.create("desk1")
     rules = bench.pve.firewall_config("vm", vmid=int(vm_id))["rules"]
@@ -71,6 +127,18 @@ def test_a_quarantine_that_is_misspelt_is_named_before_anything_is_touched(bench
     del bench.hypervisor.link.options["quarantine"]  # type: ignore[attr-defined]
     (outcome,) = bench.do(FORENSIC, vm_id)
     assert "hv1 cannot do it here: no quarantine bridge is named for hv1. Set quarantine" in outcome.msg
+
+
+def test_who_may_not_take_a_vm_out_of_quarantine_touches_nothing(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(FORENSIC, vm_id)
+    bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.Config.Network")
+    bench.pve.grant("ir@pve", "/sdn/zones/localnetwork/vmbr0", "SDN.Use")
+    bench.hypervisor = bench.connect()
+    wiring = bench.wiring(vm_id)
+    (outcome,) = bench.do(SetIsolation(Isolation.FREE, keep_sessions=True), vm_id)
+    assert "lacks SDN.Use on /sdn/zones/localnetwork/quarantine. Nothing was touched." in outcome.msg
+    assert bench.wiring(vm_id) == wiring
 
 
 def test_a_quarantine_bridge_that_is_missing_leaves_nothing_pending(bench: ProxmoxBench) -> None:

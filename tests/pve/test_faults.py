@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import urllib3
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
     Ambiguous,
     AuthFailed,
@@ -21,14 +23,14 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     TimedOut,
     VmwardError,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play, task
-from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
-from ansible_collections.vmward.remediation.tests.pve.verbs import OFF, SEAL, take
+from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, take
 
 # In the middle of a batch
 
@@ -280,6 +282,18 @@ def test_a_node_that_hangs_leaves_no_other_nodes_vm_uncut(bench: ProxmoxBench) -
     assert bench.pve.vm(int(near)).config["net0"].endswith("link_down=1")
 
 
+def test_a_node_that_does_not_tell_its_bridges_holds_up_no_other_nodes_vm(bench: ProxmoxBench) -> None:
+    far, near = bench.create("far", node="pve2"), bench.create("near")
+    bench.pve.hang["/nodes/pve2/network"] = HELD
+    verb = apart(partial(bench.do, FORENSIC, far, near, deadline=60))
+    while not verb.done() and "bridge=quarantine" not in bench.pve.vm(int(near)).config["net0"]:
+        time.sleep(0.05)
+    assert not [path for method, path, _body in bench.pve.requests if method != "GET" and f"/{far}/" in path]
+    bench.pve.hang.clear()
+    assert [outcome.msg for outcome in verb.result()] == ["", ""]
+    assert bench.vm(far).isolation is Isolation.FORENSIC
+
+
 @pytest.mark.parametrize(("left", "most"), [(1000, 120), (20, 10), (5, 4), (3, 4), (-1, 8)])
 def test_a_read_answers_before_it_is_given_up(bench: ProxmoxBench, left: float, most: float) -> None:
     bench.hypervisor.until(time.monotonic() + left + LAST)
@@ -344,3 +358,18 @@ def test_a_redirect_is_not_followed(bench: ProxmoxBench) -> None:
         (outcome,) = bench.do(Info(), vm_id)
     assert "it answers HTTP 307 and points elsewhere" in outcome.msg
     assert calls["GET /nodes/pve1/qemu/N/pending"] == 1
+
+
+def test_who_looks_a_vm_up_takes_nothing_from_a_verb_that_works_on_it(bench: ProxmoxBench) -> None:
+    """Nor does it ask for what only the verb tells."""
+    hypervisor: Any = bench.hypervisor
+    vm_id = bench.create("desk1")
+    bench.one(SEAL, vm_id)
+    known, hypervisor.doubts[vm_id] = hypervisor.seen[vm_id], "that it was started cold since its cut is not proven"
+    bench.pve.firewall_config("vm", vmid=int(vm_id))["options"]["enable"] = 0
+    with bench.cluster.counted() as calls:
+        hypervisor.read([vm_id], FINDING)
+    assert hypervisor.seen[vm_id] is known
+    assert hypervisor.layers[vm_id] == ()
+    assert hypervisor.remarks(vm_id) == ("that it was started cold since its cut is not proven",)
+    assert not any("rules" in call for call in calls)

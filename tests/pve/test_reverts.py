@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -76,7 +77,21 @@ def test_the_bridge_that_the_snapshot_brings_back_must_be_allowed_too(bench: Pro
     wiring, before = bench.wiring(vm_id), len(bench.pve.requests)
     (outcome,) = bench.do(to("clean", vm_id), vm_id)
     assert "lacks SDN.Use on /sdn/zones/localnetwork/vmbr0. Nothing was touched." in outcome.msg
-    assert not any("rollback" in call for call in written(bench, before))
+    assert written(bench, before) == []
+    assert bench.wiring(vm_id) == wiring
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_who_may_cut_but_not_roll_back_touches_nothing(bench: ProxmoxBench, memory: bool) -> None:
+    """Nor is the undo note written anew: the error says that nothing was touched."""
+    vm_id = held(bench, memory=memory)
+    bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.PowerMgmt", "VM.Config.Network")
+    bench.pve.grant("ir@pve", "/sdn/zones/localnetwork", "SDN.Use")
+    bench.hypervisor = bench.connect()
+    wiring, before = bench.wiring(vm_id), len(bench.pve.requests)
+    (outcome,) = bench.do(to("clean", vm_id, memory), vm_id)
+    assert re.fullmatch("Cannot revert .* lacks VM.Snapshot.* on /vms/100. Nothing was touched. .*", outcome.msg)
+    assert (outcome.changed, written(bench, before)) == (False, [])
     assert bench.wiring(vm_id) == wiring
 
 

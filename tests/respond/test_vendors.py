@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from ansible_collections.vmward.remediation.tests.conformance.benches import Ben
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.fixture import SECRET
-from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, Vcsim
+from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = platform.node().split(".")[0]
@@ -150,9 +150,8 @@ def snapshot(bench: Bench, vm_id: str, name: str) -> None:
 
 
 @pytest.fixture
-def vsphere(tmp_path: Path) -> Iterator[Stage]:
-    server = Vcsim(tmp_path)
-    bench = VsphereBench(server)
+def vsphere(vsphere: VsphereBench, tmp_path: Path) -> Stage:
+    bench = vsphere
     vm_id = bench.create(VM, ["tap", "tap"])
     path = bench.vm(vm_id).disks[0].layers[0].path
     bench.fill(path, content(tmp_path, infected=False).read_bytes())
@@ -167,13 +166,12 @@ def vsphere(tmp_path: Path) -> Iterator[Stage]:
     def disk() -> bytes:
         return bench.content_of(path.replace(".vmdk", "-flat.vmdk"))
 
-    yield Stage(tmp_path, bench, vm_id, reachable, disk, f"memory of {bench.machine(vm_id).name}".encode())
-    server.stop()
+    return Stage(tmp_path, bench, vm_id, reachable, disk, f"memory of {bench.machine(vm_id).name}".encode())
 
 
 @pytest.fixture
-def proxmox(tmp_path: Path) -> Iterator[Stage]:
-    bench = ProxmoxBench(tmp_path)
+def proxmox(proxmox: ProxmoxBench, tmp_path: Path) -> Stage:
+    bench = proxmox
     node = tmp_path / "node"
     (node / "bin").mkdir(parents=True)
     (node / "state").write_bytes(STATE)
@@ -199,8 +197,7 @@ def proxmox(tmp_path: Path) -> Iterator[Stage]:
         subprocess.run(["qemu-img", "convert", "-O", "raw", str(top), str(raw)], check=True)
         return raw.read_bytes()
 
-    yield Stage(tmp_path, bench, vm_id, reachable, disk, STATE, path=str(node / "bin"))
-    bench.stop()
+    return Stage(tmp_path, bench, vm_id, reachable, disk, STATE, path=str(node / "bin"))
 
 
 def on_real_images(bench: ProxmoxBench, top: Path) -> None:

@@ -31,7 +31,7 @@ type fault struct {
 	Status int    `json:"status"` // answer with this HTTP status and an HTML page instead
 	Drop   bool   `json:"drop"`   // end the connection without an answer
 	Half   bool   `json:"half"`   // answer only half
-	Hold   int    `json:"hold"`   // the call is taken, but only after so many milliseconds
+	Hold   int    `json:"hold"`   // the call is taken, but only after so many milliseconds, or when there is no fault any more
 	// RetrievePropertiesEx answers this property of the VM with the fault
 	Withhold string `json:"withhold"`
 	Times    int    `json:"times"`
@@ -71,10 +71,14 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		return nil, faultOf("NotAuthenticated", method.This)
 	}
 	target := ctx.Map.Get(method.This)
-	if held := r.strike(name, nameOf(ctx, target), func(f *fault) bool { return f.Hold > 0 }); held != nil {
-		time.Sleep(time.Duration(held.Hold) * time.Millisecond)
+	about := target
+	if field, ok := method.Body.(*types.SetField); ok { // one object has this method for all
+		about = ctx.Map.Get(field.Entity)
 	}
-	struck := r.strike(name, nameOf(ctx, target), func(f *fault) bool {
+	if held := r.strike(name, nameOf(ctx, about), func(f *fault) bool { return f.Hold > 0 }); held != nil {
+		r.hold(time.Duration(held.Hold) * time.Millisecond)
+	}
+	struck := r.strike(name, nameOf(ctx, about), func(f *fault) bool {
 		return f.Status == 0 && !f.Drop && !f.Half && f.Hold == 0 && f.Withhold == ""
 	})
 	if struck != nil && !struck.Task {
@@ -97,6 +101,19 @@ func (r *rules) count(name string) {
 	pause := r.delays.Calls + r.delays.Methods[name]
 	r.mutex.Unlock()
 	time.Sleep(time.Duration(pause) * time.Millisecond)
+}
+
+// hold lets a call wait until its time is over, or the tests have let go of all.
+func (r *rules) hold(most time.Duration) {
+	for end := time.Now().Add(most); time.Now().Before(end); {
+		r.mutex.Lock()
+		over := len(r.faults) == 0
+		r.mutex.Unlock()
+		if over {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 const anyMachine = "*"

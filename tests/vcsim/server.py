@@ -77,6 +77,12 @@ class Vcsim:
         told = json.loads(line)
         self.host, self.port, self.ca, self.control = told["host"], told["port"], told["ca"], told["control"]
 
+    def __enter__(self) -> Vcsim:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
     @property
     def entry(self) -> dict[str, Any]:
         """This server as an entry of vmward_hypervisors."""

@@ -10,6 +10,7 @@ takes the wiring of the next start, a transient VM vanishes when it stops.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import time
@@ -79,8 +80,10 @@ class FakeHypervisor(Hypervisor):
         vms: Data = data["vms"]
         return vms
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        return poll_all(pending, deadline)
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
+        return poll_all(pending, deadline, together=together)
 
     def close(self) -> None:
         """Nothing is held open."""

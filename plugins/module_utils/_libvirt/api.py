@@ -9,6 +9,7 @@ Sources: U(https://libvirt.org/html/libvirt-libvirt-domain.html), U(https://libv
 from __future__ import annotations
 
 import contextlib
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -122,8 +123,10 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         addresses = self.link.domain(ref, "read the addresses of", seen)
         return tuple(nic_with(nic, addresses.get(nic.mac, [])) for nic in nics)
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        return poll_all(pending, deadline)
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
+        return poll_all(pending, deadline, together=together)
 
     def close(self) -> None:
         self.link.close()

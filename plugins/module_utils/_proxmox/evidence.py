@@ -9,6 +9,7 @@ U(https://www.qemu.org/docs/master/devel/migration/main.html).
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -125,11 +126,13 @@ class EvidenceVerbs(Work):
         self.tell(vm, f"its evidence is whole, but snapshot {name} {why}. Remove it (vm_snapshot) if it is still there")
         return True
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
         """A copy that outlasts the deadline is not taken up again; a removal that does takes nothing from the copy."""
-        outcome = dict(super().wait(pending, deadline))
+        outcome = dict(super().wait(pending, deadline, together))
         for item in pending:
-            error, kept = outcome[item.vm.id], self._kept.get(item.vm.id)
+            error, kept = outcome.get(item.vm.id), self._kept.get(item.vm.id)
             if kept is None or not isinstance(error, TimedOut):
                 continue
             if item.vm.id in self._whole:

@@ -56,6 +56,34 @@ def wanted_rules(mode: Isolation, collectors: Sequence[Collector]) -> list[Data]
     return [{**rule, "enable": 1, "comment": OURS} for rule in rules]
 
 
+def needed_rules(wanted: Sequence[Data], rules: Sequence[Mapping[str, Any]], even_alone: bool) -> list[Data]:
+    """Where nobody else's rule could let anything pass, none of ours are needed."""
+    others = any(not mine(rule) and int(rule.get("enable", 0)) for rule in rules)
+    return list(wanted) if others or even_alone else []
+
+
+def behind(rules: Sequence[Mapping[str, Any]], goal: Sequence[Data]) -> list[Mapping[str, Any]]:
+    """The rules of ours that stand behind those that should be first, and are too many."""
+    return [rule for rule in rules[len(goal) :] if mine(rule)]
+
+
+def are_first(rules: Sequence[Mapping[str, Any]], goal: Sequence[Data]) -> bool:
+    return [plain(rule) for rule in rules[: len(goal)]] == list(goal)
+
+
+def layer(
+    found: IsolationNote, firewall: Mapping[str, Any], rules: Sequence[Mapping[str, Any]] | None
+) -> tuple[tuple[str, str, str], ...]:
+    """The firewall's part of the cut: each by name, as it is, and as it was set; without rules that are not told."""
+    options = wanted_options(found.mode)
+    told = [(key, str(firewall.get(key, "not set")), str(value)) for key, value in options.items()]
+    if rules is None:
+        return tuple(told)
+    goal = needed_rules(wanted_rules(found.mode, found.collectors), rules, found.mode is Isolation.FORENSIC)
+    as_set = are_first(rules, goal) and not behind(rules, goal)
+    return (*told, ("rules", "as set" if as_set else "not as set", "as set"))
+
+
 def passing(collector: Collector) -> Data:
     """Connections are opened one way; their answers pass by PVE's own rule for established ones."""
     way, end = ("in", "source") if collector.opened_by == "collector" else ("out", "dest")

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any, Callable
 
 from .._crew import Crew
-from .._errors import AuthFailed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
-from .._hypervisor import Detail
+from .._errors import AuthFailed, NotAllowed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
+from .._hypervisor import FINDING, FIRST, LAST, Detail
 from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, note, rights
 from .connection import Connection, Rejected
@@ -29,8 +29,7 @@ PARTS = {
 }
 STATUS = "/status/current"
 READ_AT_MOST = 120.0  # seconds for one bulk read
-FIRST, LAST = 4.0, 8.0  # seconds that it has when the task's time runs out, and when it is over: less than is waited
-AFTER = 10.0  # seconds by which the end that is told lies behind that of the task
+SOONER = 0.8  # the part of the time that others wait for a read in which it answers with what it has
 SKEW = 300  # seconds by which the clocks of controller and node may differ
 CARRYING = ("qmsuspend", "qmigrate", "qmremotemigrate", "hamigrate", "qmrollback")  # tasks that may bring memory back
 
@@ -70,8 +69,8 @@ class Reading(Places):
 
     def patience_to_read(self) -> float:
         """Half the time that the task has left: what has been read by then can still be cut."""
-        left = self.link.end - AFTER - time.monotonic()
-        return min(READ_AT_MOST, max(left / 2, FIRST)) if left > 0 else LAST
+        left = self.link.end - LAST - time.monotonic()
+        return min(READ_AT_MOST, max(left / 2, SOONER * FIRST)) if left > 0 else SOONER * LAST
 
     def _reader(self, vm_id: str) -> Crew:
         return self.link.reader(str(self.rows.get(vm_id, {}).get("node", "")))
@@ -128,26 +127,30 @@ class Reading(Places):
         status = status or self.at(ref, "read", "get", STATUS)  # it has left the node that was listed
         comment = next((one.get("comment", "") for one in sets if one["name"] == note.NAME), None)
         hardware = self._hardware(node, rows)
-        seen = self.seen[vm_id] = convert.Seen(node, status, rows, firewall, comment, hardware)
+        seen = convert.Seen(node, status, rows, firewall, comment, hardware)
+        if detail != FINDING:
+            self.seen[vm_id] = seen
         return self._vm(ref, seen, detail)
 
     def _vm(self, ref: VmRef, seen: convert.Seen, detail: frozenset[Detail]) -> Vm:
         ref = VmRef(self.name, ref.id, seen.config("name") or ref.name, ref.aliases)
         doubts, found, power = [], None, PowerState.RUNNING
+        unproven: list[str] = []
         try:
             power = convert.power_of(ref, seen.status, str(seen.status.get("lock") or seen.config("lock")))
         except Unsupported as exc:
             doubts.append(str(exc))
         try:
-            found = note.note_of(seen.comment, self._lives(ref, seen, power is PowerState.SUSPENDED))
+            found = note.note_of(seen.comment, self._lives(ref, seen, power is PowerState.SUSPENDED, unproven))
         except ValueError as exc:
             doubts.append(
                 f"Cannot judge {ref.name} ({ref.id}) on {self.name}: its undo note cannot be read ({exc}). It is the "
                 f"comment of the IP set {note.NAME} in the VM's firewall: restore it from the ledger's undo entry."
             )
+        if detail != FINDING:
+            self.doubts[ref.id] = "".join(unproven[:1])
         quarantine = str(self.link.options.get("quarantine") or "")
         nics = convert.nics_of(seen, found, quarantine, Detail.ADDRESSES in detail)
-        self.layers[ref.id] = self._unconfirmed(ref, nics, found, seen) if found else ()
         vm = Vm(
             ref,
             power,
@@ -157,25 +160,25 @@ class Reading(Places):
             disks=self._disks(ref, seen) if Detail.DISKS in detail else (),
             snapshots=self._snapshots(ref, seen, found) if Detail.SNAPSHOTS in detail else (),
             note=found,
+            firewall=self._layer(ref, nics, found, seen) if detail != FINDING else (),
             tags=tuple(alias.replace("tag:", "", 1) for alias in ref.aliases),
         )
         if doubts:
             raise Unjudged(" ".join(doubts), vm)
         return vm
 
-    def _lives(self, ref: VmRef, seen: convert.Seen, saved: bool) -> Callable[[str, int], bool]:
-        """Does the memory of the QEMU process that the note names still live?"""
-        self.doubts.pop(ref.id, None)
+    def _lives(self, ref: VmRef, seen: convert.Seen, saved: bool, unproven: list[str]) -> Callable[[str, int], bool]:
+        """Does the memory of the QEMU process that the note names still live? What is not proven of it is added."""
 
         def lives(then: str, since: int) -> bool:
             if saved or not seen.mark:
                 return saved
             moved = then.split(":", maxsplit=1)[0] != seen.node
-            return moved or then == seen.mark or self._carried(ref, seen.node, since - SKEW)
+            return moved or then == seen.mark or self._carried(ref, seen.node, since - SKEW, unproven)
 
         return lives
 
-    def _carried(self, ref: VmRef, node: str, since: int) -> bool:
+    def _carried(self, ref: VmRef, node: str, since: int, unproven: list[str]) -> bool:
         """Another process on the same node was started cold, unless a task brought memory from disk or elsewhere."""
         lacking = rights.missing(self.permissions(), [rights.on_node(node, "Sys.Audit")])
         why = f"{lacking[0]} is missing, which shows the tasks of others" if lacking else ""
@@ -196,7 +199,7 @@ class Reading(Places):
         tasks = [row for row in rows if str(row.get("id")) == ref.id and row.get("type") in CARRYING]
         if tasks or why:
             told = f"a task {tasks[0]['type']} since its cut may have brought its memory back" if tasks else why
-            self.doubts[ref.id] = f"that it was started cold since its cut is not proven ({told})"
+            unproven.append(f"that it was started cold since its cut is not proven ({told})")
         return bool(tasks or why)
 
     def _snapshots(self, ref: VmRef, seen: convert.Seen, found: IsolationNote | None) -> tuple[Snapshot, ...]:
@@ -271,17 +274,24 @@ class Reading(Places):
 
     # The second layer
 
-    def _unconfirmed(
-        self, ref: VmRef, nics: Sequence[Nic], found: IsolationNote, seen: convert.Seen
-    ) -> tuple[str, ...]:
-        if not nics or any(nic.isolation is Isolation.FREE for nic in nics):
+    def _layer(
+        self, ref: VmRef, nics: Sequence[Nic], found: IsolationNote | None, seen: convert.Seen
+    ) -> tuple[tuple[str, str, str], ...]:
+        """The firewall of a VM that is cut; what of it is not confirmed is kept for the remarks."""
+        if found is None or not nics or any(nic.isolation is Isolation.FREE for nic in nics):
+            self.layers[ref.id] = ()
             return ()
         try:
             rules = self.rules.pop(ref.id, None)
             if rules is None:
                 rules = self.at(ref, "read the firewall rules of", "get", "/firewall/rules")
         except VmwardError as exc:
-            return (f"its firewall rules cannot be read ({exc})",)
+            self.layers[ref.id] = (f"its firewall rules cannot be read ({exc})",)
+            return note.layer(found, seen.firewall, None)
+        self.layers[ref.id] = self._unconfirmed(found, seen, rules)
+        return note.layer(found, seen.firewall, rules)
+
+    def _unconfirmed(self, found: IsolationNote, seen: convert.Seen, rules: Sequence[convert.Data]) -> tuple[str, ...]:
         cluster = self._hidden("now the cluster's firewall", "cluster/firewall/options")
         service = self._hidden(f"now firewall of {seen.node}", f"nodes/{seen.node}/services/pve-firewall/state")
         nets = {key: convert.fields(seen.live(key) or seen.config(key)) for key in seen.keys(convert.NET)}
@@ -294,7 +304,7 @@ class Reading(Places):
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         """Warnings of tasks, layers that are not confirmed, certificates that are not checked."""
-        found = [*self.told.get(vm_id, ()), *([self.doubts[vm_id]] if vm_id in self.doubts else [])]
+        found = [*self.told.get(vm_id, ()), *([self.doubts[vm_id]] if self.doubts.get(vm_id) else [])]
         if self.layers.get(vm_id):
             found.append(
                 "its cut rests on its links alone; the firewall as second layer is not confirmed: "
@@ -312,13 +322,13 @@ class Reading(Places):
         )
 
     def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
-        """Before the first write: raise ``AuthFailed`` with exactly what is missing."""
+        """Before the first write: raise ``NotAllowed`` with exactly what is missing."""
         held = self.permissions()
         wanted = [*needs, *rights.on_bridges(held, bridges)]
         lacking = rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
         if lacking:
             who = self.link.options.get("token_id") or self.link.login["user"]
-            raise AuthFailed(
+            raise NotAllowed(
                 f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}. Nothing was "
                 "touched. Give it what it lacks, then run again."
             )

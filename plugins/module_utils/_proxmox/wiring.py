@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Callable
 
 from .._errors import NotVerified, TaskFailed, Unsupported, VmwardError
@@ -24,11 +25,10 @@ class WiringVerbs(Work):
     """The Network part of the contract."""
 
     def submit_note(self, vm: Vm, note_: IsolationNote | None) -> Pending:
-        what = "write the undo note on"
-        self._may_cut(what, vm, note_.mode if note_ else Isolation.FREE)
-        seen = self.seen[vm.ref.id]
+        what, seen = "write the undo note on", self.seen[vm.ref.id]
 
         def write() -> None:
+            self._may_cut(what, vm, note_.mode if note_ else Isolation.FREE)
             if note_ is None:
                 self._forget_note(vm.ref, what)
                 return
@@ -86,10 +86,9 @@ class WiringVerbs(Work):
                 raise
 
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
-        quarantine = self._may_cut("isolate", vm, mode)
         noted = dict(vm.note.wiring) if vm.note else {}
 
-        def cut(key: str, value: str) -> str:
+        def cut(quarantine: str, key: str, value: str) -> str:
             if mode is Isolation.SEALED:
                 return convert.rewired(value, down=True)
             former = noted[key].live or noted[key].config if key in noted else ""
@@ -99,11 +98,12 @@ class WiringVerbs(Work):
             return convert.rewired(value, was_down, quarantine)
 
         def isolate() -> None:
+            to = partial(cut, self._may_cut("isolate", vm, mode))
             lives: dict[str, str] = {}
             if vm.note and mode is Isolation.FORENSIC:
                 lives = {nic.id: self.seen[vm.ref.id].live(nic.id) for nic in vm.nics if convert.NET.match(nic.id)}
-            first = {key: cut(key, live) for key, live in lives.items() if live}
-            self._isolate(vm.ref, mode, collectors, cut, first)
+            first = {key: to(key, live) for key, live in lives.items() if live}
+            self._isolate(vm.ref, mode, collectors, to, first)
 
         return self.fired(vm.ref, "isolate", isolate)
 
@@ -140,8 +140,8 @@ class WiringVerbs(Work):
             return f"its firewall could not be set: {exc}"
         return ""
 
-    def _set_rules(self, vm: VmRef, wanted: Sequence[Mapping[str, Any]], even_alone: bool) -> None:
-        """Our rules before all others; where nobody else's rule could let anything pass, none are needed.
+    def _set_rules(self, vm: VmRef, wanted: Sequence[convert.Data], even_alone: bool) -> None:
+        """Our rules before all others, where any are needed.
 
         New ones are written before old ones go. A rule is removed by its place, so only while the list is as it was
         read; when somebody else changed it, it is read again.
@@ -149,10 +149,8 @@ class WiringVerbs(Work):
         what, end, tries = "set the firewall rules of", time.monotonic() + self.patience, 3
         while True:
             rules = self.at(vm, "read the firewall rules of", "get", "/firewall/rules")
-            others = [rule for rule in rules if not note.mine(rule) and int(rule.get("enable", 0))]
-            goal = list(wanted) if others or even_alone else []
-            old = [rule for rule in rules[len(goal) :] if note.mine(rule)]
-            there = [note.plain(rule) for rule in rules[: len(goal)]] == goal
+            goal = note.needed_rules(wanted, rules, even_alone)
+            old, there = note.behind(rules, goal), note.are_first(rules, goal)
             if there and not old:
                 self.rules[vm.id] = rules
                 return
@@ -190,10 +188,7 @@ class WiringVerbs(Work):
             nic.id: convert.net_of(wiring[nic.id].config or wiring[nic.id].live)
             for nic in vm.nics if nic.id in wiring and nic.cut_by
         }  # fmt: skip
-        bridges = [convert.fields(net).get("bridge", "") for net in nets.values()]
-        self.require(
-            "reconnect", vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=[b for b in bridges if b]
-        )
+        self._may_cut("reconnect", vm, Isolation.FREE, [convert.fields(net).get("bridge", "") for net in nets.values()])
 
         def changes() -> dict[str, str]:
             seen = self.seen[vm.ref.id]

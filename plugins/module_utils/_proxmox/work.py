@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -39,7 +40,9 @@ class Work(Reading):
         self.futures: dict[str, Future[Any]] = {}  # the call under way, by VM
         self.upids: dict[str, str] = {}  # the latest task, by VM
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
         """Each VM goes on as soon as its own call has returned; when all calls have, nobody sleeps on."""
 
         def nap(seconds: float) -> None:
@@ -50,9 +53,9 @@ class Work(Reading):
             else:
                 time.sleep(min(seconds, NAP))
 
-        outcome = poll_all(pending, deadline, sleep=nap)
+        outcome = poll_all(pending, deadline, sleep=nap, together=together)
         for item in pending:
-            error, upid = outcome[item.vm.id], self.upids.get(item.vm.id, "")
+            error, upid = outcome.get(item.vm.id), self.upids.get(item.vm.id, "")
             if isinstance(error, TimedOut) and error.task == (item.task or item.what):
                 sentence = still_running(replace(item, task=upid), deadline)
                 outcome[item.vm.id] = TimedOut(sentence, task=upid or item.what)

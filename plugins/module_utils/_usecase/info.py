@@ -34,7 +34,7 @@ class Info(UseCase):
 def plain(vm: Vm) -> dict[str, Any]:
     """A VM as JSON-able data, with the words of the model."""
     told = asdict(vm)
-    ref = told.pop("ref")
+    ref, _firewall = told.pop("ref"), told.pop("firewall")
     told.update(name=ref["name"], id=ref["id"], hypervisor=ref["hypervisor"])
     told.update(power=vm.power.value, isolation=vm.isolation.value)
     for nic, model in zip(told["nics"], vm.nics):

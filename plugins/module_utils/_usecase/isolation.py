@@ -36,10 +36,14 @@ class SetIsolation(UseCase):
         self.cuts = mode is not Isolation.FREE
         self.needs_all = not self.cuts  # a cut never waits for a hypervisor that does not answer
         self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
+        self.loosened: set[tuple[str, str]] = set()  # VMs whose firewall is not as a cut has set it
         self.new_case = case or datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
 
     def view(self, vm: Vm | None) -> View:
-        return view(vm)
+        told = view(vm)
+        if vm and (vm.ref.hypervisor, vm.ref.id) in self.loosened:
+            told["firewall"] = {name: now for name, now, _as_set in vm.firewall}
+        return told
 
     def unread(self, plan: Plan) -> View:
         """The case is no state: by it the ledger and the note, which may well be there, find each other."""
@@ -71,18 +75,23 @@ class SetIsolation(UseCase):
         steps = []
         if note != vm.note:
             steps.append(Step("write the undo note", lambda hv: hv.submit_note(vm, note)))
+        loose = [name for name, now, as_set in vm.firewall if now != as_set and vm.note and vm.note.mode is self.mode]
         others = vm.note is not None and vm.note.collectors != note.collectors
         open_ = [nic for nic in vm.nics if others or nic.isolation is not self.mode]
-        if open_:
-            text = cut_text(self.mode, open_)
+        if open_ or loose:
+            text = cut_text(self.mode, open_) if open_ else f"set the firewall again: {', '.join(loose)}"
             steps.append(Step(text, lambda hv: hv.submit_isolate(vm, self.mode, self.collectors)))
-        after = view(vm)
+        if loose:
+            self.loosened.add((vm.ref.hypervisor, vm.ref.id))
+        before, after = self.view(vm), view(vm)
+        if loose:
+            after["firewall"] = {name: as_set for name, _now, as_set in vm.firewall}
         after["isolation"] = self.mode.value
         after["case"] = note.case
         for nic in vm.nics:
             after["nics"][nic.id]["isolation"] = self.mode.value
             after["nics"][nic.id].pop("wiring", None)
-        return Plan(view(vm), after, tuple(steps), tuple(warnings), uncut(hypervisor, vm, self.mode))
+        return Plan(before, after, tuple(steps), tuple(warnings), uncut(hypervisor, vm, self.mode))
 
     def _free(self, vm: Vm) -> Plan:
         before = view(vm)

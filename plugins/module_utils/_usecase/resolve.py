@@ -16,12 +16,11 @@ from typing import Any, Callable
 
 from .._crew import apart, told
 from .._errors import Ambiguous, NotFound, Unsupported, VmwardError, attempt
-from .._hypervisor import Detail, Hypervisor
+from .._hypervisor import FINDING, Hypervisor
 from .._model import Vm, VmRef, printable
 
 TAG = "tag:"
 VMS, TAGS = "VMs", "tags"  # what a hypervisor is asked for
-ADDRESSES = frozenset([Detail.ADDRESSES])
 MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 
 
@@ -57,7 +56,7 @@ class Lookup:
                 if (kind, hypervisor.name) in self.asked:
                     continue
                 ids = [ref.id for ref in refs if ref.hypervisor == hypervisor.name]
-                call = hypervisor.tags if kind == TAGS else partial(hypervisor.read, ids, ADDRESSES)
+                call = hypervisor.tags if kind == TAGS else partial(hypervisor.read, ids, FINDING)
                 self.began = min(self.began, time.monotonic())
                 self.asked[kind, hypervisor.name] = apart(partial(self._ask, kind, hypervisor.name, call))
 

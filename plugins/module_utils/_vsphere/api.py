@@ -9,12 +9,13 @@ U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vim.vm.Sn
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, TypeVar
 
 from .._errors import AuthFailed, NotFound, TaskFailed, VmwardError, attempt
-from .._hypervisor import Capability, Detail, Hypervisor, Pending
+from .._hypervisor import FINDING, Capability, Detail, Hypervisor, Pending
 from .._model import Vm, VmRef, printable
 from . import convert
 from .changes import ChangeVerbs
@@ -75,8 +76,8 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
         self.tasks = Tasks(self.link, self.machine)
         self.networks = convert.Networks({})
         self.fields: dict[int, str] = {}  # custom attributes of VMs: key -> name
-        self.props: dict[str, Props] = {}  # of each VM, as last read
-        self.held: dict[str, Vm] = {}  # those with an undo note, as last read
+        self.props: dict[str, Props] = {}  # of each VM, as a verb has read it last
+        self.held: dict[str, Vm | None] = {}  # the same, of those that have an undo note
         self.removals: list[Removal] = []
         self.told: dict[str, list[str]] = {}
         self._moids: dict[str, str] = {}  # VM id -> managed object id
@@ -144,7 +145,8 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
         """One bulk read; a VM that vanishes while it is read is left out of the next try."""
         if any(vm_id not in self._moids for vm_id in ids):
             self.refs()
-        self._running = self._images = None
+        if detail != FINDING:
+            self._running = self._images = None
         raw = self._of_those_left("read the VMs", ids, lambda moids: self._properties(moids, detail))
         return {vm_id: self._one(vm_id, raw.get(self._moids.get(vm_id, ""), {}), detail) for vm_id in ids}
 
@@ -170,14 +172,14 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
                 "there is with vm_info."
             )
         ref = VmRef(self.name, vm_id, convert.unquoted(props["name"]), (self._moids[vm_id],))
-        self.props[vm_id] = props
-        self.held.pop(vm_id, None)
+        told: Vm | VmwardError
         try:
-            told: Vm = attempt(f"judge {ref.name}", convert.vm_of, ref, props, detail, self.networks, self.fields)
+            told = attempt(f"judge {ref.name}", convert.vm_of, ref, props, detail, self.networks, self.fields)
         except VmwardError as exc:
-            return exc
-        if told.note:
-            self.held[vm_id] = told
+            told = exc
+        if detail != FINDING:
+            self.props[vm_id] = props
+            self.held[vm_id] = told if isinstance(told, Vm) and told.note else None
         return told
 
     def _properties(self, moids: Sequence[str], detail: frozenset[Detail]) -> dict[str, Props]:
@@ -239,8 +241,10 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
             return self.link.of_fault(missing.fault, f"Cannot read {missing.path} of {who}")
         return None
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        return self.tasks.wait(pending, deadline)
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
+        return self.tasks.wait(pending, deadline, together)
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
         return (*super().remarks(vm_id), *self.leftovers(vm_id))

@@ -8,11 +8,13 @@ Source: U(https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/v
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as await_calls
+from dataclasses import replace
 from typing import Any, Callable
 
 from .._crew import Crew, within
@@ -155,32 +157,31 @@ class Tasks:
             self.jobs.append(job)
         return Pending(vm, what, job)
 
-    def wait(self, pending: Sequence[Pending], deadline: float) -> Mapping[str, VmwardError | None]:
-        """Every pending ends, or is named as still running."""
+    def wait(
+        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
+    ) -> Mapping[str, VmwardError | None]:
+        """Every pending ends, or is named as still running, or is left out for now."""
         ids = {item.vm.id for item in pending}
         if not self._of(ids):  # nothing that the server could tell of: a job of another kind
-            return poll_all(pending, deadline)
+            return poll_all(pending, deadline, together=together)
         outcome: dict[str, VmwardError | None] = {}
-        open_, end = list(pending), time.monotonic() + deadline
+        open_, end, leave = list(pending), time.monotonic() + deadline, math.inf
         try:
-            while open_:
-                self._take_answers(ids, end)
+            while open_ and time.monotonic() < leave:
+                self._take_answers(ids, min(end, leave))
                 self.calling = False
                 open_ = [item for item in open_ if not has_ended(item, outcome)]
+                leave = min(leave, time.monotonic() + together) if outcome else leave
                 left = end - time.monotonic()
                 if left <= 0:
+                    outcome.update((item.vm.id, late(item, deadline)) for item in open_)
                     break
                 if open_ and not self.calling:
-                    self._await(ids, left)
+                    self._await(ids, left, SHORTEST if leave < end else LONGEST)
         except VmwardError as exc:
             outcome.update((item.vm.id, exc) for item in open_)
-            open_ = []
         finally:
-            self._forget(ids)
-        for item in open_:
-            task = getattr(item.poll, "task", "")
-            late = Pending(item.vm, item.what, item.poll, task)
-            outcome[item.vm.id] = TimedOut(still_running(late, deadline), task=task or item.what)
+            self._forget(outcome)
         return outcome
 
     def _of(self, ids: Collection[str]) -> list[Job]:
@@ -196,7 +197,7 @@ class Tasks:
                 self.hanging |= silent
             open_ = silent - self.hanging
 
-    def _await(self, ids: Collection[str], left: float) -> None:
+    def _await(self, ids: Collection[str], left: float, longest: int) -> None:
         """One wait for news of what is under way; a short one where something else decides too."""
         hanging = [job.future for job in self._of(ids) if job.future in self.hanging and not job.target]
         known = [(job.target, job.ends) for job in self.jobs]  # now: another thread's goes on meanwhile
@@ -204,7 +205,7 @@ class Tasks:
         if hanging and not targets:
             await_calls(hanging, timeout=min(SHORTEST, left), return_when=FIRST_COMPLETED)
             return
-        longest = min(LONGEST, self.link.options["timeout"] // 2)
+        longest = min(longest, self.link.options["timeout"] // 2)
         if hanging or not targets or any(ends for target, ends in known if target):
             longest = SHORTEST
         seconds = max(int(min(left, longest)), 1)
@@ -265,6 +266,11 @@ def has_ended(item: Pending, outcome: dict[str, VmwardError | None]) -> bool:
     except VmwardError as exc:
         outcome[item.vm.id] = exc
     return True
+
+
+def late(item: Pending, deadline: float) -> TimedOut:
+    task = getattr(item.poll, "task", "")
+    return TimedOut(still_running(replace(item, task=task), deadline), task=task or item.what)
 
 
 def filter_of(targets: Sequence[Any]) -> Any:

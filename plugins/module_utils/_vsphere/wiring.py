@@ -33,7 +33,7 @@ class WiringVerbs:
     networks: convert.Networks
     fields: dict[int, str]
     props: dict[str, dict[str, Any]]
-    held: dict[str, Vm]
+    held: dict[str, Vm | None]
 
     def machine(self, ref: VmRef) -> Any:
         raise NotImplementedError

@@ -16,8 +16,9 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils import _module
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FIRST
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import FIRST, Outcome
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Outcome
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.tests.conformance.benches import FakeBench, mac

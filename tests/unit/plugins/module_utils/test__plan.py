@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils import _plan
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending, done
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import LAST, Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, Step, UseCase, differences, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -39,7 +38,7 @@ class OneVm:
     def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
         return {REF.id: Vm(REF, self.power, (), 0, True)}
 
-    def wait(self, pending, deadline):  # type: ignore[no-untyped-def]
+    def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
         return poll_all(pending, 1, now=lambda: 0.0, sleep=lambda _seconds: None)
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:
@@ -99,11 +98,23 @@ def test_an_ok_that_reading_back_does_not_show_is_a_failure() -> None:
     assert told.changed
 
 
+def test_an_ok_after_which_nothing_is_otherwise_is_no_change() -> None:
+    told, _hypervisor = outcome(Turn(Step("run", lambda _hypervisor: done(REF, "run"))))
+    assert told.msg == "Read back on desk1: power is stopped, not running."
+    assert (told.failed, told.changed) == (True, False)
+
+
 def test_a_failed_step_undoes_those_before_it_and_says_so() -> None:
     told, hypervisor = outcome(Turn(PAUSE, Step("break", fail)))
     assert told.failed
     assert told.msg.startswith("No. Undone: pause.")
     assert hypervisor.log == ["paused", "stopped"]
+
+
+@pytest.mark.parametrize(("undo", "taken"), [(None, ["pause"]), (PAUSE.undo, []), (fail, ["pause"])])
+def test_the_steps_that_are_told_are_those_that_were_taken(undo: Any, taken: list[str]) -> None:
+    told, _hypervisor = outcome(Turn(Step("pause", PAUSE.submit, undo), Step("break", fail), RUN))
+    assert told.steps == taken
 
 
 def test_an_undo_that_fails_is_told() -> None:
@@ -114,6 +125,15 @@ def test_an_undo_that_fails_is_told() -> None:
 def test_what_the_hypervisor_remarks_is_told() -> None:
     (outcome,) = execute(OneVm(), Turn(), [(REF.id, "desk1")], 5, True)  # type: ignore[arg-type]
     assert outcome.warnings == ["it was simulated"]
+
+
+def test_no_warning_steers_the_readers_terminal() -> None:
+    class Named(OneVm):
+        def remarks(self, vm_id: str) -> tuple[str, ...]:
+            return ("\x1b[2Jdesk1 is suspended",)
+
+    (outcome,) = execute(Named(), Turn(), [(REF.id, "desk1")], 5, True)  # type: ignore[arg-type]
+    assert outcome.warnings == ["\\x1b[2Jdesk1 is suspended"]
 
 
 def test_nothing_to_do_is_no_change() -> None:
@@ -159,7 +179,7 @@ def test_reading_back_has_its_seconds_however_late_it_begins(monkeypatch: pytest
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     (told,) = execute(Slow(), Turn(RUN), [("id-1", "desk1")], 30, False)  # type: ignore[arg-type]
     assert not told.failed
-    assert ends[-1] > 160 + _plan.LAST
+    assert ends[-1] > 160 + LAST
 
 
 def test_a_shortfall_fails_after_all_was_done_and_in_check_mode_too() -> None:
@@ -172,6 +192,71 @@ def test_a_shortfall_fails_after_all_was_done_and_in_check_mode_too() -> None:
 def test_a_bug_in_a_backend_is_that_vms_own_failure() -> None:
     told, _hypervisor = outcome(Turn(Step("divide", lambda _hv: 1 / 0)))  # type: ignore[arg-type,return-value]
     assert "ZeroDivisionError" in told.msg
+
+
+class Several(OneVm):
+    """Some VMs; the first step of one ends only when all others have taken all of theirs."""
+
+    ids = ("hung", "a", "b")
+
+    def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+        return {vm_id: Vm(VmRef("hv1", vm_id, vm_id), PowerState.RUNNING, (), 0, True) for vm_id in ids}
+
+    def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
+        ended: dict[str, Exception | None] = {one.vm.id: None for one in pending if one.poll()}
+        return ended or {one.vm.id: TaskFailed("It hung.") for one in pending}
+
+
+class Numbered(Turn):
+    """Two steps for each VM, and one that is always tried."""
+
+    def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+        def submit(hypervisor, name):  # type: ignore[no-untyped-def]
+            hypervisor.log.append(f"{vm.ref.id} {name}")
+            return Pending(vm.ref, name, lambda: vm.ref.id != "hung" or name == "third")
+
+        def step(name: str, always: bool = False) -> Step:
+            return Step(name, lambda hypervisor: submit(hypervisor, name), always=always)
+
+        return Plan({}, {}, (step("first"), step("second"), step("third", always=True)))
+
+
+def test_a_step_that_hangs_holds_up_no_other_vm() -> None:
+    hypervisor = Several()
+    chosen = [(vm_id, vm_id) for vm_id in Several.ids]
+    outcomes = execute(hypervisor, Numbered(), chosen, 5, False)  # type: ignore[arg-type]
+    first, second, third = ([f"{vm_id} {name}" for vm_id in ("a", "b")] for name in ("first", "second", "third"))
+    assert hypervisor.log == ["hung first", *first, *second, *third, "hung third"]
+    assert [(outcome.name, outcome.msg) for outcome in outcomes] == [("hung", "It hung."), ("a", ""), ("b", "")]
+
+
+def surprise(*_args: object, **_named: object) -> Any:
+    raise KeyError("size")
+
+
+@pytest.mark.parametrize("method", ["wait", "read", "remarks"])
+def test_a_surprise_in_a_backend_hides_nothing_of_what_was_done(method: str) -> None:
+    class Odd(OneVm):
+        def become(self, power: PowerState) -> Pending:
+            setattr(self, method, surprise)
+            return super().become(power)
+
+    (told,) = execute(Odd(), Turn(RUN), [(REF.id, "desk1")], 5, False)  # type: ignore[arg-type]
+    assert told.changed
+    assert told.before == {"power": "stopped"}
+    assert told.after == {"power": "unknown" if method == "read" else "running"}
+    assert told.failed is (method != "remarks")
+    assert "unexpected KeyError" in (told.msg or told.warnings[-1])
+
+
+def test_a_surprise_in_the_view_of_one_vm_is_its_own_failure() -> None:
+    class Odd(Turn):
+        def view(self, vm):  # type: ignore[no-untyped-def]
+            return surprise() if vm.power is PowerState.RUNNING else super().view(vm)
+
+    (told,) = execute(OneVm(), Odd(RUN), [(REF.id, "desk1")], 5, False)  # type: ignore[arg-type]
+    assert (told.changed, told.failed, told.after) == (True, True, {"power": "unknown"})
+    assert "unexpected KeyError" in told.msg
 
 
 def test_differences_are_named_by_path_and_hostile_values_are_printable() -> None:

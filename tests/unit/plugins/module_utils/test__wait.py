@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut
@@ -73,3 +75,21 @@ def test_nothing_to_wait_for_takes_no_time() -> None:
     clock = Clock()
     assert poll_all([], 10, clock.now, clock.sleep) == {}
     assert clock.naps == []
+
+
+def test_who_ends_long_after_the_first_is_left_out_for_now() -> None:
+    clock = Clock()
+    jobs = [job("a", clock, 3), job("b", clock, 3.5), job("c", clock, 99)]
+    assert poll_all(jobs, 100, clock.now, clock.sleep, together=2) == {"a": None, "b": None}
+    assert clock.time < 7
+
+
+def test_the_first_is_waited_for_however_long_it_takes() -> None:
+    clock = Clock()
+    assert poll_all([job("a", clock, 50), job("b", clock, 99)], 100, clock.now, clock.sleep, together=0) == {"a": None}
+
+
+def test_what_was_awaited_before_counts() -> None:
+    clock = Clock()
+    late = poll_all([replace(job("a", clock, 99), awaited=48.0)], 12, clock.now, clock.sleep)["a"]
+    assert "it still runs after 60 s" in str(late)
