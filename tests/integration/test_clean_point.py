@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,11 +131,10 @@ def test_a_present_disk_that_cannot_be_read_hides_no_point(vm: Vm, tmp_path: Pat
 
 def test_archives_that_no_engine_opened_are_told_once(vm: Vm, tmp_path: Path) -> None:
     """However many points share them; what a base holds is of the point that it was looked at for."""
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a", "b")
-    packed = disks.ext4(tmp_path / "packed.img", {**disks.harmless(), "a.zip": (tmp_path / "a.zip").read_bytes()})
+    (tmp_path / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(26))
+    packed = disks.ext4(tmp_path / "packed.img", {**disks.harmless(), "a.7z": (tmp_path / "a.7z").read_bytes()})
     base = disks.qcow2(tmp_path / "base.qcow2", packed)
-    disks.debugfs(packed, f"write {tmp_path / 'a.zip'} b.zip")
+    disks.debugfs(packed, f"write {tmp_path / 'a.7z'} b.7z")
     top = disks.overlay(tmp_path / "top.qcow2", base)
     disks.put(top, packed.read_bytes(), tmp_path)
     disks.run("qemu-img", "snapshot", "-c", "s1", top)
