@@ -31,7 +31,7 @@ _STEP = 1 << 20
 def judge_other(
     judge: Judge, where: Where, kind: str, volume: Blocks, base: Base | None = None, indexing: bool = False
 ) -> VolumeIndex:
-    """An XFS as its log makes it; of what the log replaces, the blocks as they lie are matched too."""
+    """An XFS as its log makes it, and what differs as it lies: a guest that mounts it without recovery sees that."""
     if kind != "xfs":
         return Other(judge, where, kind, volume, base, indexing).run()
     view, old = _replayed(judge, where, volume), replay(base.volume) if base is not None else None
@@ -40,11 +40,13 @@ def judge_other(
         fresh = differing(view or volume, old or base.volume, written)
         spread = Ranges((start, start + length) for start, length in written)
         base = replace(base, volume=old or base.volume, changed=base.changed.minus(spread).plus(fresh))
-    index = Other(judge, where, kind, view or volume, base, indexing).run()
+    index = Other(judge, where, kind, view or volume, base, indexing or view is not None).run()
     if view is not None:
-        replaced = differing(volume, view, view.stretches())
-        match_rest(judge, where, volume, replaced, Ranges(), "blocks that the log replaces")
-        judge.note("%s was read as its log makes it." % str(where).capitalize())
+        before = Base(view, index, differing(volume, view, view.stretches()))
+        what = "%s before its log is replayed" % str(where).capitalize()
+        with judge.leniently(what):
+            judge.guard(what, Other(judge, where, kind, volume, before).run, False)
+        judge.note("%s was read as its log makes it, and as it lies." % str(where).capitalize())
     return index
 
 
@@ -78,7 +80,8 @@ class Other:
         self._differing: set[str] = set()
         self._this = object()  # a file of another volume, or of another state of this one, is another file
 
-    def run(self) -> VolumeIndex:
+    def run(self, report: bool = True) -> VolumeIndex:
+        """`report`: what happened to the files."""
         judge, told = self._judge, str(self._where).capitalize()
         for doubt in self._fs.doubts():
             judge.reason("%s may look different to the guest: %s." % (told, doubt))
@@ -95,7 +98,7 @@ class Other:
         if self._base is not None:
             label, covered = "differing blocks outside of files", Ranges(self._covered)
             match_rest(judge, self._where, self._volume, self._base.changed, covered, label)
-        if self._index is not None:
+        if self._index is not None and report:
             what, before = "What happened to the files of %s" % self._where, unpack(self._index.listing)
             judge.each(what, tell_changes, judge, self._where, self._kind, before, self._entries, self._differing)
         if not self._indexing:

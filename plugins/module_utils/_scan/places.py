@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -143,3 +143,26 @@ def _blocks(ours: bytes, theirs: bytes, at: int) -> Iterator[tuple[int, int]]:
             first = -1
     if first >= 0:
         yield at + first, at + len(ours)
+
+
+class Disjoint:
+    """Stretches of which no two overlap, unless they are the same."""
+
+    def __init__(self) -> None:
+        self._starts = list[int]()
+        self._lengths: dict[int, int] = {}
+
+    def add(self, start: int, length: int) -> bool:
+        if start in self._lengths:
+            return self._lengths[start] == length
+        at = bisect_left(self._starts, start)
+        before, after = self._starts[at - 1 : at], self._starts[at : at + 1]
+        if before and before[0] + self._lengths[before[0]] > start or after and after[0] < start + length:
+            return False
+        self._starts.insert(at, start)
+        self._lengths[start] = length
+        return True
+
+    def discard(self, start: int, length: int) -> None:
+        if self._lengths.get(start) == length:
+            del self._starts[bisect_left(self._starts, start)], self._lengths[start]

@@ -21,6 +21,7 @@ from .layout import NotReadable
 
 SECTOR = 512  # the log's own unit
 _MAGIC, _TRANSACTION = 0xFEEDBABE, struct.pack("<I", 0x5452414E)
+_HEAD = 16  # bytes before the items of a transaction
 _START, _COMMIT, _CONTINUES, _CONTINUED, _UNMOUNT = 1, 2, 4, 8, 32
 _LARGEST, _LARGEST_RECORD = 2 << 30, 256 << 10
 _MOST = (256 << 20) // SECTOR
@@ -28,6 +29,8 @@ _IN_FLIGHT = 4096  # sectors that Linux has under way at once, so that some of t
 _PER_HEADER = 64  # sectors of data whose first words one sector of a record's header keeps
 _FOR_EACH = _PER_HEADER * SECTOR
 _LITTLE_ENDIAN = 1
+_SUMMED = 328  # bytes of a record's header; 324 on 32-bit processors, which other kernels may take for damage
+_MOST_PIECES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -90,28 +93,38 @@ class Log:
 
     def records(self) -> list[Record]:
         """From the oldest that a mount needs to the newest; none if the file system was unmounted."""
-        head, headers, is_ragged = self._find_head()
-        if len(headers) > 1 and self._ends_behind(headers[-1], head):
+        head, headers, is_ragged, has_gap = self._find_head()
+        if has_gap and not self._is_unmount(headers[-2]):  # where Linux goes on from
+            raise NotReadable("its log is damaged")
+        if len(headers) > 1 and not has_gap and self._ends_behind(headers[-1], head):
             head = headers.pop()  # it was not yet written as a whole: Linux leaves it out
         last = self._last(headers, head)
         if last is None or last.is_unmount() and is_ragged:
             raise NotReadable("its log is damaged")
         return [] if last.is_unmount() else self._chain(last)
 
-    def _find_head(self) -> tuple[int, list[int], bool]:
-        """Where the next record would go; where records begin, the oldest first; whether some came too early."""
+    def _is_unmount(self, place: int) -> bool:
+        record = self._record(place, struct.unpack_from(">I", self._read(place, 1), 4)[0])
+        return bool(record and record.is_unmount())
+
+    def _find_head(self) -> tuple[int, list[int], bool, bool]:
+        """Where the next record would go; where records begin, the oldest first; whether some came too early.
+
+        And whether zeros lie before what the round before has left, as a repair leaves them behind its one record.
+        """
         cycles, headers = self._words()
         newest = cycles[0]
         head = next((at for at, cycle in enumerate(cycles) if cycle != newest), len(cycles))
         window = head + _IN_FLIGHT
-        older = {newest - 1}
-        if headers[:2] and headers[0] == 0 and not any(0 < at < head for at in headers):
-            older.add(0)  # a repair writes one record, and leaves a gap before what the round before has left
+        older, has_gap = {newest - 1}, False
+        if newest > 1 and len(headers) > 1 and headers[0] == 0 and not any(0 < at < head for at in headers):
+            has_gap = 0 in set(cycles)
+            older.add(0)
         early = set(cycles[head:window]) - older
         if not newest or not early <= {newest} or not set(cycles[window:]) <= older:
             raise NotReadable("its log is damaged: the cycles of its sectors do not agree")
         before = [at for at in headers if at >= head and cycles[at] != newest]
-        return head, before + [at for at in headers if at < head], bool(early)
+        return head, before + [at for at in headers if at < head], bool(early), has_gap
 
     def _words(self) -> tuple[array[int], list[int]]:
         """The cycle of each sector, and those with which a record begins."""
@@ -148,7 +161,7 @@ class Log:
             if self._sectors - left > _MOST:
                 raise NotReadable("its log holds more than %d MiB that a mount would replay" % (_MOST * SECTOR >> 20))
             record = self._record(place, cycle)
-            if record is None:
+            if record is None or record.header != last.header:  # Linux takes the first one's size for all
                 break
             found.append(record)
             if record.sequence == last.sequence:
@@ -189,9 +202,7 @@ class Log:
             return True
         used = SECTOR * -(-length // _FOR_EACH)  # the others' content is left as it was
         more = b"".join(raw[at : at + 260] for at in range(SECTOR, used, SECTOR))
-        data = raw[header : header + length]
-        # The kernel's structure ends with a gap that depends on the processor it was built for
-        return any(checksum(raw[:32] + bytes(4) + raw[36:end] + more + data) == told for end in (328, 324))
+        return checksum(raw[:32] + bytes(4) + raw[36:_SUMMED] + more + raw[header : header + length]) == told
 
     def _read(self, place: int, sectors: int) -> bytes:
         """The log is a ring."""
@@ -219,6 +230,8 @@ def checksum(data: bytes) -> int:
 def transactions(records: list[Record]) -> Iterator[tuple[int, list[Item]]]:
     """Those that were committed, in this order, with where they begin. What is not whole, a mount forgets."""
     open_: dict[int, _Open] = {}
+    if sum(record.count for record in records) > _MOST_PIECES:
+        raise NotReadable("its log holds an absurd number of changes")
     for record in records:
         data, at = record.data(), 0
         for _operation in range(record.count):
@@ -251,9 +264,11 @@ class _Open:
     def add(self, piece: bytes, continues: bool) -> None:
         if not piece:
             return
-        if len(self._head) < 16:
+        if len(self._head) < _HEAD:
+            is_rest = continues and len(self._head) + len(piece) == _HEAD  # for Linux it is, whatever its length
+            fits = is_rest or not self._head and len(piece) <= _HEAD
             self._head += piece
-            if len(self._head) > 16 or not self._head.startswith(_TRANSACTION[: len(self._head)]):
+            if not fits or not self._head.startswith(_TRANSACTION):
                 raise NotReadable("its log is damaged: a transaction has no head")
             return
         if continues:

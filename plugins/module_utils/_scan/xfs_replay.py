@@ -10,18 +10,21 @@ Sources: Linux, fs/xfs/libxfs/xfs_log_format.h, and what fs/xfs/xfs_buf_item_rec
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 
 from .blocks import Blocks
 from .journal import Replayed
 from .layout import NotReadable
+from .places import Disjoint
 from .xfs_journal import SECTOR, Item, Log, transactions
 
 _PAGE = 4096
 _MOST_PAGES = 1 << 16  # 256 MiB
+_LARGEST_BUFFER = 128  # sectors
 _CHUNK = 128  # bytes of a buffer for each bit that tells what was logged
-_INODE_BUFFER, _CANCEL = 1, 2
+_INODE_BUFFER, _CANCEL, _QUOTA_BUFFER = 1, 2, 4 | 8 | 16
 _BUFFER, _INODE, _CREATED = 0x123C, 0x123B, 0x123F
 # What is done in several transactions: what begins it, what ends it. Where nothing ends it the mount goes on with it;
 # which is of no matter to files for those that only free blocks or count them.
@@ -49,6 +52,8 @@ _STAMPS = {
     b"XFSB": (240, 32),
 }
 _STAMPS_OF_TREES = dict.fromkeys((b"\x3d\xf1", b"\x3d\xff", b"\x3b\xee", b"\x3e\xbe"), (24, 32))
+# Of the superblock: sizes, where the log is, features
+_FOR_GOOD = (0, 8), (48, 56), (84, 88), (96, 100), (102, 108), (120, 125), (192, 200), (212, 220)
 _NEXT_UNLINKED = 96  # where in an inode, 4 bytes
 _FORK = 176  # where what follows its core begins
 
@@ -99,6 +104,9 @@ def replay(volume: Blocks) -> Patched | None:
     done = list(transactions(records))
     patched = Patched(volume)
     _Replay(patched, head, _cancelled(done)).run(done)
+    after = patched.read(0, 512)
+    if any(after[low:high] != head[low:high] for low, high in _FOR_GOOD):
+        raise NotReadable("its log changes what Linux goes by before it replays it")
     return patched
 
 
@@ -146,14 +154,23 @@ class _Replay:
         self._uuid = head[self._own_uuid : self._own_uuid + 16]
         if not 256 <= self._inode <= 2048:
             raise NotReadable("its superblock holds absurd values")
+        self._given_up = sorted({sector for sector, _length in cancelled})
+        self._lengths_at: dict[int, list[int]] = {}
+        for sector, length in cancelled:
+            self._lengths_at.setdefault(sector, []).append(length)
+        self._clusters = {max(self._block, size) // SECTOR for size in (8192, 8192 * self._inode // 256)}
         self._open = set[tuple[tuple[int, int], int]]()
-        self._sequence = 0
-        self._written: dict[int, int] = {}  # place of a buffer: as of which record it is
+        self._sequence, self._latest = 0, 0
+        self._written, self._seen, self._touched = set[int](), set[int](), Disjoint()  # buffers, inodes, both
+        self._equal: dict[int, bytes] = {}  # inodes that were on the disk as of the very record that changes them
 
     def run(self, done: Iterable[tuple[int, list[Item]]]) -> None:
         for self._sequence, items in done:
+            self._latest = max(self._latest, self._sequence)
             for item in sorted(items, key=_rank):
                 self._item(item)
+        for at in list(self._equal):
+            self._check_equal(at)
         if any(kinds in _MAPS for kinds, _number in self._open):
             raise NotReadable("its log holds an operation that only a mount can bring to its end")
 
@@ -166,7 +183,10 @@ class _Replay:
         elif kind == _CREATED:
             self._create(item)
         elif kind in _BEGUN:
-            self._open.add((_BEGUN[kind], _number_of(item)))
+            begun = _BEGUN[kind], _number_of(item)
+            if begun in self._open:
+                raise NotReadable("its log is damaged: an operation begins twice")
+            self._open.add(begun)
         elif kind in _ENDED:
             self._open.discard((_ENDED[kind], _number_of(item)))
         elif kind not in _QUOTA:
@@ -175,10 +195,18 @@ class _Replay:
     def _buffer(self, buffer: _Buffer) -> None:
         if buffer.flags & _CANCEL:
             self._cancelled[buffer.place] -= 1
+            self._touched.discard(buffer.sector * SECTOR, buffer.length * SECTOR)
             return
         start = buffer.sector * SECTOR
         self._patched.check(start, buffer.length * SECTOR)
-        if self._cancelled[buffer.place] > 0 or self._is_newer(start):
+        if self._cancelled[buffer.place] > 0:
+            return
+        if buffer.flags & _QUOTA_BUFFER:
+            if not all(region.startswith(b"DQ") for region in buffer.regions):
+                raise NotReadable("its log is damaged: it holds quotas that are none")
+            return  # nothing that a file holds
+        self._touch(start, buffer.length * SECTOR)
+        if self._is_newer(start):
             return
         for at, data in buffer.pieces():
             if not buffer.flags & _INODE_BUFFER:
@@ -193,16 +221,22 @@ class _Replay:
     def _is_newer(self, start: int) -> bool:
         """Whether what lies there is as of a later record. Linux leaves it as it is."""
         if start in self._written:
-            newer = self._written[start] > self._sequence
-        else:
-            head = self._patched.read(start, _HEAD)
-            sequence, uuid = _STAMPS.get(head[:4]) or _STAMPS_OF_TREES.get(head[8:10]) or (0, 0)
-            uuid = self._own_uuid if head[:4] == b"XFSB" else uuid
-            told = struct.unpack_from(">Q", head, sequence)[0]
-            newer = bool(sequence) and head[uuid : uuid + 16] == self._uuid and self._sequence <= told < _NONE
-        if not newer:
-            self._written[start] = self._sequence
-        return newer
+            if self._sequence < self._latest:
+                raise NotReadable("its log changes one place out of order")
+            return False
+        head = self._patched.read(start, _HEAD)
+        sequence, uuid = _STAMPS.get(head[:4]) or _STAMPS_OF_TREES.get(head[8:10]) or (0, 0)
+        uuid = self._own_uuid if head[:4] == b"XFSB" else uuid
+        told = struct.unpack_from(">Q", head, sequence)[0]
+        if sequence and head[uuid : uuid + 16] == self._uuid and self._sequence <= told < _NONE:
+            return True
+        self._written.add(start)
+        return False
+
+    def _touch(self, start: int, length: int) -> None:
+        """Linux keeps each buffer apart: of two that overlap nobody knows which is written last."""
+        if not self._touched.add(start, length):
+            raise NotReadable("its log changes places that overlap")
 
     def _create(self, item: Item) -> None:
         """A chunk of new inodes."""
@@ -210,11 +244,11 @@ class _Replay:
             raise NotReadable("its log is damaged: a change is not whole")
         group, block, count, size, length, generation = struct.unpack_from(">6I", item.regions[0], 4)
         start = (group * self._group_blocks + block) * self._block
-        if size != self._inode or count * size != length * self._block or count > 1 << 16:
+        if size != self._inode or count * size != length * self._block or count > max(64, self._block // size):
             raise NotReadable("its log is damaged: it makes inodes of another size")
-        low, high = start // SECTOR, (start + count * size) // SECTOR
-        if any(left > 0 and low <= sector < high for (sector, _length), left in self._cancelled.items()):
+        if self._is_given_up(start, count * size):
             return
+        self._patched.check(start, count * size)
         first = (group << (self._group_blocks - 1).bit_length()) + block
         for number in range(count):
             raw = bytearray(size)
@@ -222,6 +256,26 @@ class _Replay:
             raw[152:160] = struct.pack(">Q", first * (self._block // size) + number)
             raw[160:176] = self._uuid
             self._patched.write(start + number * size, bytes(raw))
+
+    def _is_given_up(self, start: int, size: int) -> bool:
+        """Linux looks for its clusters among what was given up; anything else that lies there is of no kind we know."""
+        low, high, found = start // SECTOR, (start + size) // SECTOR, False
+        for sector in self._given_up[bisect_left(self._given_up, low - _LARGEST_BUFFER) :]:
+            if sector >= high:
+                break
+            for length in self._lengths_at[sector]:
+                if self._cancelled[sector, length] <= 0 or sector + length <= low:
+                    continue
+                if length not in self._clusters or sector < low or sector + length > high or (sector - low) % length:
+                    raise NotReadable("its log gives up a part of new inodes")
+                found = True
+        return found
+
+    def _check_equal(self, at: int) -> None:
+        """Kernels do not agree on whether they apply it. Where it was written by one that did, that is all the same."""
+        before, now = self._equal.pop(at), self._patched.read(at, self._inode)
+        if any(before[low:high] != now[low:high] for low, high in ((0, 96), (104, 112), (120, self._inode))):
+            raise NotReadable("its log changes an inode that says to be changed already")
 
     def _core(self, item: Item) -> None:
         raw = item.regions[0]
@@ -235,10 +289,22 @@ class _Replay:
         self._patched.check(at, self._inode)
         if self._cancelled[(sector, length)] > 0:
             return
+        self._touch(sector * SECTOR, length * SECTOR)
         inode = bytearray(self._patched.read(at, self._inode))
-        if struct.unpack_from(">Q", inode, 112)[0] > self._sequence:
+        told = struct.unpack_from(">Q", inode, 112)[0]
+        if self._sequence < told < _NONE:
             return  # Linux leaves it as it is
+        if at in self._equal and told != self._sequence:
+            self._check_equal(at)
+        if told == self._sequence and at not in self._seen:
+            self._equal[at] = bytes(inode)
+        self._seen.add(at)
         inode[:start] = _core_of(bytes(item.regions[1]), bytes(inode[:start]))
+        if (
+            bin(fields & (_DATA | _DATA_TREE)).count("1") > 1
+            or bin(fields & (_ATTRIBUTES | _ATTRIBUTE_TREE)).count("1") > 1
+        ):
+            raise NotReadable("its log holds an inode that is damaged")
         forks, border = item.regions[2:], inode[82] * 8 or self._inode - start
         if border > self._inode - start:
             raise NotReadable("its log holds an inode that is damaged")
