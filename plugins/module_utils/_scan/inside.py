@@ -14,7 +14,7 @@ from typing import Callable
 
 from .engines import Content
 from .packed import EMBEDDED, UNPACKED, kinds_of
-from .streams import FAILED, Member, NotUnpacked, pieces
+from .streams import FAILED, Followed, Member, NotUnpacked, pieces
 from .tars import ar_members, tar_members
 from .zips import zip_members, zip_place
 
@@ -116,8 +116,9 @@ class Inside:
         return iter([Member(b"", 0, content.size, kind)])
 
     def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int) -> None:
+        rest = -1
         if member.method and not member.gap:
-            data, why = self._unpacked(parent, member, room)
+            data, why, rest = self._unpacked(parent, member, room)
             content = Content(len(data), lambda at, length: data[at : at + length], len(data))
         else:
             content, why = self._stored(parent, member, room)
@@ -130,6 +131,8 @@ class Inside:
         self.unopened += not self._left.isdisjoint(kinds)
         if not UNPACKED.isdisjoint(kinds) and not member.gap and content.size <= room:
             self._open(content, kinds, path, depth + 1, room - content.size)
+        if rest >= 0:
+            self._member(parent, Member(b"trailing", rest, parent.size - rest), path + b"trailing", depth, room)
 
     def _stored(self, parent: Content, member: Member, room: int) -> tuple[Content, str]:
         start, left = member.start, max(0, parent.size - member.start)
@@ -152,17 +155,19 @@ class Inside:
             return "archive_size (%d)" % self._most
         return "archive_ratio (%d) times the file's own, as in a bomb" % self._limits.ratio
 
-    def _unpacked(self, parent: Content, member: Member, room: int) -> tuple[bytes, str]:
-        """As far as the limits allow, and why not to its end."""
+    def _unpacked(self, parent: Content, member: Member, room: int) -> tuple[bytes, str, int]:
+        """As far as the limits allow; why not to its end; and where what follows it lies, or -1."""
         self._spend(0)
         left = self._most - self._size
-        taken, size, why = io.BytesIO(), 0, ""
+        taken, size, why, rest = io.BytesIO(), 0, "", -1
         try:
             for piece in pieces(member, parent.read, self._limits.members):
                 size += taken.write(piece)
                 why = self._too_much(size, room, left)
                 if why:
                     break
+        except Followed as exc:
+            rest = exc.at
         except NotUnpacked as exc:
             why = "it was not unpacked to its end: %s" % exc
         except FAILED as exc:
@@ -171,7 +176,7 @@ class Inside:
         self._size += size
         if not why and member.crc >= 0 and (size != member.size or zlib.crc32(data) != member.crc):
             why = "it is damaged: its size or checksum is not what its archive says"
-        return data, why
+        return data, why, rest
 
     def _too_much(self, size: int, room: int, left: int) -> str:
         if size > left:

@@ -260,10 +260,20 @@ def test_a_packed_file_that_ends_too_early_is_told(pack: Any, cut: int) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
-def test_a_packed_file_that_is_damaged_or_followed_by_others_is_told(pack: Any) -> None:
+def test_a_packed_file_that_is_damaged_is_told(pack: Any) -> None:
     whole = pack(bytes(range(256)) * 40)
     assert_told(judged(whole[:-20] + bytes(10) + whole[-10:]), "/x!/", "it was not unpacked to its end")
-    assert_told(judged(whole + b"trailer"), "/x!/", "it was not unpacked to its end")
+
+
+def test_what_follows_a_packed_file_is_judged_where_tools_pass_over_it_and_told_where_they_do_not() -> None:
+    for pack in (gzip.compress, bz2.compress):
+        for zeros in (b"", bytes(200_000)):
+            told = judged(pack(b"good") + pack(b"good") + zeros + b"\xff" + BAD)
+            assert (found(told), told.reasons) == (["/x", "/x!/trailing"], [])
+            packed = judged(zipped({"a.gz": pack(b"good") + zeros + zipped({"b": BAD})}))
+            assert (found(packed), packed.reasons) == (["/x!/a.gz!/trailing!/b", "/x!/a.gz!/b"], [])
+        assert_told(judged(pack(b"good") + pack(BAD)[:-9]), "/x!/", "it ends too early")
+    assert_told(judged(lzma.compress(b"good") + b"trailer"), "/x!/", "it was not unpacked to its end")
 
 
 def broken_tar(change: dict[int, bytes], files: dict[str, bytes] | None = None) -> bytes:
