@@ -110,7 +110,7 @@ options:
     default: 1073741824
   archive_ratio:
     description:
-      - How many times its size something packed may unpack to. More make the verdict V(incomplete), with its name.
+      - How many times its own size one file may unpack to, over all layers. More make the verdict V(incomplete), with its name.
       - It does not count for the first 16 MiB.
     type: int
     default: 500

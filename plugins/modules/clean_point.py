@@ -216,8 +216,8 @@ engines:
   returned: success
 archives_unopened:
   description:
-    - Archives and packed files that were matched as they are, since no engine took part that opens them, in all points
-      and their bases together. What several of them share counts once.
+    - Archives and packed files that were matched as they are, since no engine took part that is known to open them,
+      in all points and their bases together. What several of them share counts once.
   type: int
   returned: success
 coverage_notes:

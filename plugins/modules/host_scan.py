@@ -171,8 +171,8 @@ engines:
   returned: success
 archives_unopened:
   description:
-    - Archives and packed files that were matched as they are, since no engine took part that opens them, and they
-      are of a format that is not unpacked here (7z, rar, cab, zstd, lz4, cpio, rpm).
+    - Archives and packed files that were neither unpacked here nor given to an engine that is known to open them.
+      They were matched as they are. ClamAV opens 7z, cab and cpio. Others (rar, zstd, lz4, rpm) count beside it too.
   type: int
   returned: success
 coverage_notes:

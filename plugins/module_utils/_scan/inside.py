@@ -6,25 +6,27 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Callable
 
 from .engines import Content
-from .packed import OTHER, kind_of
-from .streams import FAILED, Member, NotUnpacked, pieces
+from .packed import EMBEDDED, UNPACKED, kinds_of
+from .streams import FAILED, Followed, Member, NotUnpacked, pieces
 from .tars import ar_members, tar_members
-from .zips import zip_members
+from .zips import zip_members, zip_place
 
 BETWEEN = b"!/"  # a file, and what lies in it
 _PLAIN = 16 << 20  # bytes that anything may unpack to, whatever the ratio
 _MOST_TOLD = 20
+_MOST_PATH = 4096
 
 
 @dataclass(frozen=True)
 class Archives:
-    """How far those of one file are unpacked: layers, members and bytes in all, and bytes for each packed byte."""
+    """How far those of one file are unpacked: layers, members and bytes in all, and bytes for each byte of the file."""
 
     depth: int = 8
     members: int = 50_000
@@ -37,31 +39,61 @@ class Full(Exception):
 
 
 class Inside:
-    """`judge` is given each member with its path below the file; `gap`, why one can't be judged."""
+    """`judge` is given each member with its path below the file; `gap`, why one can't be judged. `left`: formats of
+    which those that are found are counted."""
 
     def __init__(
-        self, limits: Archives, judge: Callable[[bytes, Content], None], gap: Callable[[bytes, str], None]
+        self,
+        limits: Archives,
+        judge: Callable[[bytes, Content], None],
+        gap: Callable[[bytes, str], None],
+        left: frozenset[str] = frozenset(),
     ) -> None:
         self._limits = limits
+        self._left = left
         self._judge = judge
         self._gap = gap
         self._told = 0
-        self._size = 0
+        self._size = self._most = 0
         self.members = self.unopened = 0
 
-    def run(self, content: Content, kind: str, room: int) -> None:
+    def run(self, content: Content, kinds: tuple[str, ...], room: int) -> None:
         """`room`: bytes of members that may be held in memory at once."""
+        self._most = min(self._limits.size, max(_PLAIN, content.size * self._limits.ratio))
         try:
-            self._open(content, kind, b"", 1, room)
+            self._open(content, kinds, b"", 1, room)
         except Full as exc:
             self._gap(b"", str(exc))
         if self._told > _MOST_TOLD:
             self._gap(b"", "%d more things in it were not judged, or not as a whole" % (self._told - _MOST_TOLD))
 
-    def _open(self, content: Content, kind: str, path: bytes, depth: int, room: int) -> None:
+    def _open(self, content: Content, kinds: tuple[str, ...], path: bytes, depth: int, room: int) -> None:
         if depth > self._limits.depth:
             self._tell(path, "it lies deeper than archive_depth (%d), and was not unpacked" % self._limits.depth)
             return
+        places = set[tuple[int, int]]()
+        for kind in UNPACKED.intersection(kinds) - {EMBEDDED}:
+            self._each(content, kind, path, depth, room, places)
+        if EMBEDDED in kinds:
+            self._open_embedded(content, path, depth, room, places)
+
+    def _open_embedded(
+        self, content: Content, path: bytes, depth: int, room: int, places: set[tuple[int, int]]
+    ) -> None:
+        """Unless it is a member of what it lies in, which was judged."""
+        try:
+            start, size = zip_place(content.read, content.size)
+        except NotUnpacked as exc:
+            self._tell(path, "it is a zip too, and was not unpacked as one: %s" % exc)
+            return
+        if (start, size) not in places:
+            part = Content(size, lambda at, length: content.read(start + at, length), 0)
+            self._each(part, "zip", path, depth, room, places)
+
+    def _each(
+        self, content: Content, kind: str, path: bytes, depth: int, room: int, places: set[tuple[int, int]]
+    ) -> None:
+        """`places`: takes where members lie, and their sizes."""
         try:
             for member in self._members(content, kind):
                 self.members += 1
@@ -69,7 +101,8 @@ class Inside:
                     raise Full("it holds more than archive_members (%d)" % self._limits.members)
                 # What a packed file unpacks to has no name; what lies in that is named as in the file
                 below = path if member.name and path.endswith(BETWEEN) else path + BETWEEN
-                self._member(content, member, below + member.name.lstrip(b"/"), depth, room)
+                self._member(content, member, _cut(below + member.name.lstrip(b"/")), depth, room)
+                places.add((member.start, member.length))
         except NotUnpacked as exc:
             self._tell(path, "it was not unpacked to its end: %s" % exc)
 
@@ -83,8 +116,9 @@ class Inside:
         return iter([Member(b"", 0, content.size, kind)])
 
     def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int) -> None:
+        rest = -1
         if member.method and not member.gap:
-            data, why = self._unpacked(parent, member, room)
+            data, why, rest = self._unpacked(parent, member, room)
             content = Content(len(data), lambda at, length: data[at : at + length], len(data))
         else:
             content, why = self._stored(parent, member, room)
@@ -93,10 +127,12 @@ class Inside:
         if not content.is_whole:
             return
         self._judge(path, content)
-        kind = kind_of(content)
-        self.unopened += kind == OTHER
-        if kind not in ("", OTHER) and not member.gap and content.size <= room:
-            self._open(content, kind, path, depth + 1, room - content.size)
+        kinds = kinds_of(content)
+        self.unopened += not self._left.isdisjoint(kinds)
+        if not UNPACKED.isdisjoint(kinds) and not member.gap and content.size <= room:
+            self._open(content, kinds, path, depth + 1, room - content.size)
+        if rest >= 0:
+            self._member(parent, Member(b"trailing", rest, parent.size - rest), path + b"trailing", depth, room)
 
     def _stored(self, parent: Content, member: Member, room: int) -> tuple[Content, str]:
         start, left = member.start, max(0, parent.size - member.start)
@@ -110,40 +146,50 @@ class Inside:
         return Content(size, lambda at, length: parent.read(start + at, length), room), why
 
     def _spend(self, size: int) -> None:
-        if self._size >= self._limits.size:
-            raise Full("what lies in it has more bytes than archive_size (%d)" % self._limits.size)
+        if self._size >= self._most:
+            raise Full("what lies in it has more bytes than %s" % self._limit())
         self._size += size
 
-    def _unpacked(self, parent: Content, member: Member, room: int) -> tuple[bytes, str]:
-        """As far as the limits allow, and why not to its end."""
+    def _limit(self) -> str:
+        if self._most == self._limits.size:
+            return "archive_size (%d)" % self._most
+        return "archive_ratio (%d) times the file's own, as in a bomb" % self._limits.ratio
+
+    def _unpacked(self, parent: Content, member: Member, room: int) -> tuple[bytes, str, int]:
+        """As far as the limits allow; why not to its end; and where what follows it lies, or -1."""
         self._spend(0)
-        left = self._limits.size - self._size
-        taken, size, why = list[bytes](), 0, ""
+        left = self._most - self._size
+        taken, size, why, rest = io.BytesIO(), 0, "", -1
         try:
             for piece in pieces(member, parent.read, self._limits.members):
-                taken.append(piece)
-                size += len(piece)
-                why = self._too_much(size, member.length, room, left)
+                size += taken.write(piece)
+                why = self._too_much(size, room, left)
                 if why:
                     break
+        except Followed as exc:
+            rest = exc.at
         except NotUnpacked as exc:
             why = "it was not unpacked to its end: %s" % exc
         except FAILED as exc:
             why = "it was not unpacked to its end: it is damaged (%s)" % (str(exc) or type(exc).__name__)
-        data = b"".join(taken)
+        data = taken.getvalue()  # shares its memory
         self._size += size
         if not why and member.crc >= 0 and (size != member.size or zlib.crc32(data) != member.crc):
             why = "it is damaged: its size or checksum is not what its archive says"
-        return data, why
+        return data, why, rest
 
-    def _too_much(self, size: int, packed: int, room: int, left: int) -> str:
-        if size > _PLAIN and size > packed * self._limits.ratio:
-            return "it unpacks to more than archive_ratio (%d) times its size, as in a bomb" % self._limits.ratio
+    def _too_much(self, size: int, room: int, left: int) -> str:
         if size > left:
-            return "it unpacks to more than archive_size (%d)" % self._limits.size
+            return "it unpacks to more than %s" % self._limit()
         return "it unpacks to more than a quarter of the memory limit" if size > room else ""
 
     def _tell(self, path: bytes, why: str) -> None:
         self._told += 1
         if self._told <= _MOST_TOLD:
             self._gap(path, why)
+
+
+def _cut(path: bytes) -> bytes:
+    """Its last name stays."""
+    half = _MOST_PATH // 2
+    return path if len(path) <= _MOST_PATH else path[:half] + b"..." + path[-half:]

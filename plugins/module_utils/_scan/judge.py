@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 import zlib
@@ -23,7 +24,7 @@ from .ext4_records import BadFilesystem
 from .inside import Archives, Inside
 from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
-from .packed import OTHER, kind_of
+from .packed import CLAMAV, OTHER, UNPACKED, kinds_of
 from .partitions import BadPartitionTable, Extent
 from .verdict import Finding, printable
 
@@ -34,6 +35,7 @@ MOST_CONTENTS = (64 << 20) // KEY  # that are remembered
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
 _BATCH = 500
+_MOST_INSIDE = 1000
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
@@ -89,6 +91,7 @@ class Judge:
         # Those that unpack by themselves are not given what lies in archives once more
         self._inner_engines = [engine for engine in engines if not getattr(engine, "unpacks", False)]
         self._leaves_packed = len(self._inner_engines) == len(engines)
+        self._left = frozenset([OTHER, CLAMAV] if self._leaves_packed else [OTHER])
         self._archives = archives
         self._unopened = self._opened = self._members = 0
         self.emit = Brief(emit)
@@ -210,11 +213,12 @@ class Judge:
     def _judge(self, content: Content) -> Judgement:
         found = Judgement(content.size)
         try:
-            kind = kind_of(content)
-            if self._leaves_packed and (kind == OTHER or (kind and not self._archives.depth)):
+            kinds = kinds_of(content)
+            closed = self._leaves_packed and kinds and not self._archives.depth
+            if closed or not self._left.isdisjoint(kinds):
                 self._unopened += 1
             if content.size and not self._is_known(content):
-                self._ask(content, kind, found)
+                self._ask(content, kinds, found)
             if found.hits and content.size <= _HASHED:
                 found.sha256 = content.digest().hex()
         except EngineFailed:
@@ -229,13 +233,13 @@ class Judge:
         # Of a size and beginning that none of them has it can't be known, so that its hash need not be waited for
         return _look_of(content) in self._looks and _key_of(content) in self._known
 
-    def _ask(self, content: Content, kind: str, found: Judgement) -> None:
+    def _ask(self, content: Content, kinds: tuple[str, ...], found: Judgement) -> None:
         self.bytes += content.size if content.is_whole else 0
         if self._known is not None:
             content.hash_beside()
         self._look(content, self.engines, found)
-        if self._archives.depth and kind not in ("", OTHER) and (self._inner_engines or self.indicators.of_files):
-            self._look_inside(content, kind, found)
+        if self._archives.depth and not UNPACKED.isdisjoint(kinds):
+            self._look_inside(content, kinds, found)
         if self._known is not None and content.is_whole and found.is_clean:
             self._remember(self._known, _key_of(content))
 
@@ -247,32 +251,38 @@ class Judge:
             found.hits += [(engine.name, hit) for hit in hits]
             found.gaps += [gap] if gap else []
 
-    def _look_inside(self, content: Content, kind: str, found: Judgement) -> None:
+    def _look_inside(self, content: Content, kinds: tuple[str, ...], found: Judgement) -> None:
+        more = 0
+
         def judge(path: bytes, member: Content) -> None:
+            nonlocal more
             one = Judgement(member.size)
             # Whoever unpacks it may do so where case does not count
-            name = os.fsdecode(path.rsplit(b"/", 1)[-1])
+            name = os.fsdecode(re.split(rb"[/\\]", path)[-1])
             one.hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_path(name, "ntfs")]
             if member.size:
                 self._look(member, self._inner_engines, one)
             if one.hits:
                 one.sha256 = member.digest().hex()
-            if not one.is_clean:
+            if not one.is_clean and len(found.inside) < _MOST_INSIDE:
                 found.inside.append((path, one))
+            elif not one.is_clean:
+                more += 1
             self.tell()
 
         def gap(path: bytes, why: str) -> None:
             found.inside.append((path, Judgement(gaps=[why])))
 
-        inside = Inside(self._archives, judge, gap)
+        inside = Inside(self._archives, judge, gap, self._left)
         try:
-            inside.run(content, kind, self._whole_limit)
+            inside.run(content, kinds, self._whole_limit)
         finally:
+            if more:
+                gap(b"", "in %d more things in it something was found" % more)
             self._opened += 1
             self._members += inside.members
-            if self._leaves_packed:
-                found.unopened = inside.unopened
-                self._unopened += inside.unopened
+            found.unopened = inside.unopened
+            self._unopened += inside.unopened
 
     def _remember(self, known: set[bytes], key: bytes) -> None:
         if self._room < 1:

@@ -7,66 +7,123 @@
 from __future__ import annotations
 
 import re
+from typing import Callable
 
 from .engines import Content
 
-HEAD = 512
+HEAD = 1024
 OTHER = "other"  # a format that is known here, but not unpacked
+CLAMAV = "other that ClamAV opens"
+EMBEDDED = "embedded zip"  # in a file that begins as another archive
 _BLOCK = 512  # of tar
 _OPENED = {b"\x1f\x8b\x08": "gzip", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"!<arch>\n": "ar"}
+UNPACKED = frozenset([*_OPENED.values(), "bzip2", "lzma", "tar", EMBEDDED])
 _OTHERS = (
     b"\x28\xb5\x2f\xfd",  # zstd
     b"\x04\x22\x4d\x18",  # lz4
+    b"\x02\x21\x4c\x18",  # and of old
     b"LZIP\x01",
-    b"7z\xbc\xaf\x27\x1c",
     b"Rar!\x1a\x07",
-    b"MSCF\0\0\0\0",  # cabinets
     b"\xed\xab\xee\xdb",  # rpm
+    b"\x1f\x9d",  # compress
+    b"\x1f\x1e",  # pack
+    b"xar!",
+    b"MSWIM\0\0\0",
+)
+_CLAMAV = (
+    b"7z\xbc\xaf\x27\x1c",
+    b"MSCF\0\0\0\0",  # cabinets
     b"070701",  # cpio, with and without checksums, and older
     b"070702",
     b"070707",
     b"\xc7\x71",
+    b"\x71\xc7",
 )
+_ARJ, _ARJ_MOST = b"\x60\xea", 2600  # bytes of its first header
+_LHA = re.compile(rb"..-l[hz].-", re.DOTALL)
+_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # before data of zstd and lz4
 _BZIP2 = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # of its first block, and of its end if there is none
+_SUM = re.compile(rb"[ \0]*([0-7]{1,8})(?:[ \0].*)?", re.DOTALL)
 _ZIP_END = re.compile(rb"PK\x05\x06")
-ZIP_END_SIZE, ZIP_COMMENT = 22, 0xFFFF
+_SPLIT = b"PK\x07\x08"  # the first part of a zip of several
+ZIP_END_SIZE, _ZIP_ENTRY, ZIP_LOCATOR = 22, 46, 20
+_REACH, _REACH_OF_PROGRAMS = 128 << 10, 1 << 20  # a program's certificate lies behind its zip
+_MOST_ENDS = 1000
+
+Read = Callable[[int, int], bytes]
 
 
-def kind_of(content: Content) -> str:
-    """The name of its format; empty if it is no archive."""
-    return _by_head(content.head(HEAD)) or ("zip" if content.size > ZIP_END_SIZE and _ends_as_zip(content) else "")
+def kinds_of(content: Content) -> tuple[str, ...]:
+    """The names of its formats; none if it is no archive. Tools know a zip by its end, and all else by its head."""
+    head = content.head(HEAD)
+    first = _by_head(head)
+    if first == "zip":
+        return (first,)
+    if content.size > ZIP_END_SIZE and zip_end(content.read, content.size) >= 0:
+        return (first, EMBEDDED) if first else ("zip",)
+    return (first or OTHER,) if first or head.startswith(_SPLIT) else ()
 
 
 def _by_head(head: bytes) -> str:
     for magic, kind in _OPENED.items():
         if head.startswith(magic):
             return kind
-    if head.startswith(_OTHERS):
+    if head.startswith(_CLAMAV):
+        return CLAMAV
+    is_arj = head.startswith(_ARJ) and 0 < int.from_bytes(head[2:4], "little") <= _ARJ_MOST
+    if is_arj or head.startswith(_OTHERS) or _LHA.match(head) or _SKIPPED.match(head):
         return OTHER
     if head[:3] == b"BZh" and head[4:10] in _BZIP2:
         return "bzip2"
-    if head[:3] == b"\x5d\0\0" and head[5:13] == b"\xff" * 8:
+    if _is_lzma(head):
         return "lzma"
-    return "tar" if head[257:262] == b"ustar" or is_tar(head) else ""
+    if not any(head[:_BLOCK]):  # tools pass over an empty block
+        head = head[_BLOCK:]
+    return "tar" if head[257:262] == b"ustar" or is_tar(head[:_BLOCK]) else ""
+
+
+def _is_lzma(head: bytes) -> bool:
+    """It has no mark of its own. Its dictionary is 2^n or 2^n + 2^(n-1) bytes, and coded data begin with a zero."""
+    if len(head) < 14 or head[0] != 0x5D or head[13]:
+        return False
+    dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:13], "little")
+    is_usual = dictionary >= 1 << 12 and bin(dictionary).rstrip("0") in ("0b1", "0b11")
+    return is_usual and (size < 1 << 38 or size == (1 << 64) - 1)
 
 
 def is_tar(head: bytes) -> bool:
     """By its checksum, as tools know the oldest archives, which bear no mark."""
-    told = head[148:156].strip(b" \0")
-    if len(head) < _BLOCK or not told or len(told) > 7 or told.strip(b"01234567"):
+    if len(head) < _BLOCK:
         return False
-    plain = head[:148] + b" " * 8 + head[156:_BLOCK]
-    total = sum(plain)
-    return int(told, 8) in (total, total - 256 * sum(byte > 127 for byte in plain))
+    told = _SUM.fullmatch(head[148:156])
+    if head[148] != 0x80 and not told:
+        return False
+    total = sum(head[:148] + b" " * 8 + head[156:_BLOCK])
+    signed = total - 256 * sum(byte > 127 for byte in head[:148] + head[156:_BLOCK])
+    return (int(told[1], 8) if told else int.from_bytes(head[149:156], "big")) in (total, signed)
 
 
-def _ends_as_zip(content: Content) -> bool:
-    """Behind other data, as in programs that unpack themselves: tools look for its end."""
-    size = min(content.size, ZIP_END_SIZE + ZIP_COMMENT)
-    return bool(zip_ends(content.read(content.size - size, size)))
+def zip_end(read: Read, size: int) -> int:
+    """Where the record at the end of a zip lies, or -1: its comment reaches to the end of the file, or (something may
+    lie behind) it leads back to its directory."""
+    reach = min(size, _REACH_OF_PROGRAMS if read(0, 2) == b"MZ" else _REACH)
+    tail = read(size - reach, reach)
+    ends = [match.start() for match in _ZIP_END.finditer(tail) if match.start() + ZIP_END_SIZE <= reach]
+    for at in ends:
+        if zip_comment(tail[at:]) == reach - at - ZIP_END_SIZE:
+            return size - reach + at
+    if len(ends) > _MOST_ENDS:
+        return size - reach + ends[0]
+    leading = (at for at in reversed(ends) if _leads_back(read, size - reach + at, tail[at : at + ZIP_END_SIZE]))
+    return size - reach + next(leading, -1 - size + reach)
 
 
-def zip_ends(tail: bytes) -> list[int]:
-    """Where the record at the end of a zip may stand: its comment reaches to the end."""
-    places = (match.start() for match in _ZIP_END.finditer(tail))
-    return [at for at in places if at + ZIP_END_SIZE + int.from_bytes(tail[at + 20 : at + 22], "little") == len(tail)]
+def zip_comment(end: bytes) -> int:
+    return int.from_bytes(end[20:22], "little")
+
+
+def _leads_back(read: Read, at: int, end: bytes) -> bool:
+    start = at - int.from_bytes(end[12:16], "little")
+    if 0 <= start <= at - _ZIP_ENTRY and read(start, 4) == b"PK\x01\x02":
+        return True
+    return at >= ZIP_LOCATOR and read(at - ZIP_LOCATOR, 4) == b"PK\x06\x07"

@@ -25,6 +25,14 @@ class NotUnpacked(Exception):
     """Why an archive, or something in one, can't be unpacked, or not to its end."""
 
 
+class Followed(Exception):
+    """Something else lies at `at`, behind all that was packed. Tools pass over it."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.at = at
+
+
 @dataclass(frozen=True)
 class Member:
     """What an archive holds at one place. `method`: how it is packed; it is stored as it is if that is empty.
@@ -69,16 +77,19 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _DICTIONARY),
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, _DICTIONARY),
 }
+_PASSED_OVER = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}  # whose tools stop at what does not begin so
 # Of a zip's entries, by their number; some streams of LZMA end with a mark
 LZMA, LZMA_ENDED = "lzma entry", "lzma entry with a mark"
 METHODS = {0: "", 8: "deflate", 12: "bzip2 entry", 14: LZMA}
 
 
 def pieces(member: Member, read: Read, most_streams: int) -> Iterator[bytes]:
-    """What the member unpacks to, in small pieces; raises NotUnpacked, or one of FAILED, where it is damaged."""
+    """What the member unpacks to, in small pieces; raises NotUnpacked, or one of FAILED, where it is damaged; or
+    Followed."""
     start, end = member.start, member.start + member.length
     if member.method in _MAKERS:
-        yield from _streams(_MAKERS[member.method], read, start, end, most_streams)
+        mark = _PASSED_OVER.get(member.method, b"")
+        yield from _streams(_MAKERS[member.method], mark, read, start, end, most_streams)
         return
     engine: Any = _Zlib(-15)
     if member.method == "bzip2 entry":
@@ -94,7 +105,7 @@ def pieces(member: Member, read: Read, most_streams: int) -> Iterator[bytes]:
         raise NotUnpacked("more follows it than it unpacks to")
 
 
-def _streams(make: Callable[[], Any], read: Read, at: int, end: int, most: int) -> Iterator[bytes]:
+def _streams(make: Callable[[], Any], mark: bytes, read: Read, at: int, end: int, most: int) -> Iterator[bytes]:
     rest = b""
     for _number in range(most):
         engine = make()
@@ -106,6 +117,9 @@ def _streams(make: Callable[[], Any], read: Read, at: int, end: int, most: int) 
             rest = rest.lstrip(b"\0")
         if not rest:
             return
+        place = at - len(rest)
+        if read(place, min(len(mark), end - place)) != mark:
+            raise Followed(place)
     raise NotUnpacked("it is made of more streams than archive_members")
 
 

@@ -16,10 +16,11 @@ _STEP = 1 << 20
 _MOST_NAME = 1 << 20
 _MOST_ZEROS = 64 << 20
 _HEADERS = 4  # for each member: those of its names, and of directories
-_REGULAR, _LONG_NAMES, _PAX, _EMPTY, _SPARSE = b"0\x007", b"LK", b"xg", b"123456", b"S"
+_REGULAR, _LONG_NAMES, _PAX, _EMPTY, _SPARSE = b"0\0", b"LK", b"xXg", b"123456", b"S"  # X: of Solaris
 _SPARSE_MAP = 482  # in a header of GNU's: whether more of the map follows
 _AR_HEAD = 60
 _DAMAGED = "it is damaged"
+_AMBIGUOUS = "it holds headers that tools read in different ways"
 
 
 def tar_members(read: Read, size: int, most: int) -> Iterator[Member]:
@@ -44,10 +45,10 @@ def tar_members(read: Read, size: int, most: int) -> Iterator[Member]:
             data = read(start, length)
             if kind == b"L":
                 name = data.rstrip(b"\0")
-            elif kind == b"x":
-                told = dict(_records(data))
+            elif kind in b"xX":
+                told = _told(told, dict(_records(data)))
             elif kind == b"g" and {b"size", b"path"} & set(dict(_records(data))):
-                raise NotUnpacked("it holds headers that tools read in different ways")
+                raise NotUnpacked(_AMBIGUOUS)
             continue
         if b"size" in told:
             length = _decimal(told[b"size"])
@@ -58,11 +59,19 @@ def tar_members(read: Read, size: int, most: int) -> Iterator[Member]:
         if kind == _SPARSE:
             extra = _map_size(read, start, head[_SPARSE_MAP])
             start, at = start + extra, at + extra
+        is_directory = path.endswith(b"/") or _path(head).endswith(b"/")
+        if length and (kind in _EMPTY or (kind in _REGULAR and is_directory)):
+            raise NotUnpacked(_AMBIGUOUS)
         if kind in _EMPTY:
-            if length:
-                raise NotUnpacked("it holds headers that tools read in different ways")
             continue
         yield Member(path, start, length, gap="it has holes, and was matched without them" if sparse else "")
+
+
+def _told(before: dict[bytes, bytes], told: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Of several headers before one member, some tools believe the last only, others all."""
+    if before and before.get(b"size") != told.get(b"size"):
+        raise NotUnpacked(_AMBIGUOUS)
+    return {**before, **told}
 
 
 def _behind_zeros(read: Read, at: int, size: int, most: int) -> int:

@@ -18,8 +18,8 @@ MAX_TEXT = 512
 LEFT_OUT = "Indicators of compromise: "  # so begins a note about one that can't be looked for
 OLD = 7  # days of signatures
 _UNOPENED = (
-    "%d archives or packed files were matched as they are: they are not unpacked here, and no engine that opens them "
-    "(ClamAV) took part."
+    "%d archives or packed files were matched as they are: they are not unpacked here, and no engine took part "
+    "that is known to open them."
 )
 
 

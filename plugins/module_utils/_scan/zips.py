@@ -15,10 +15,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .packed import ZIP_COMMENT, ZIP_END_SIZE, zip_ends
+from .packed import ZIP_END_SIZE, ZIP_LOCATOR, zip_comment, zip_end
 from .streams import LZMA, LZMA_ENDED, METHODS, Member, NotUnpacked, Read
 
-_END64, _LOCATOR = 56, 20
+_END64 = 56
 _ENTRY, _LOCAL = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s5H3I2H")
 _MOST_DIRECTORY = 64 << 20
 _WIDE = 0xFFFFFFFF
@@ -63,31 +63,56 @@ def zip_members(read: Read, size: int, most: int) -> Iterator[Member]:
         raise NotUnpacked(_OVERLAP)
     _check_gap(read, at, start, between + start - at)
     yield from (member for member in found if member.length or not member.name.endswith(b"/"))
+    behind = _behind(read, size)
+    if any(read(behind, size - behind)):
+        yield Member(b"trailing", behind, size - behind)
 
 
 def _directory(read: Read, size: int) -> tuple[int, int, int, int]:
     """Where it starts and ends, how far all offsets are off (something may lie before), and how many entries it has."""
-    length = min(size, ZIP_END_SIZE + ZIP_COMMENT)
-    tail = read(size - length, length)
-    ends = zip_ends(tail)
-    if len(ends) > 1:
-        raise NotUnpacked("it has several ends, so that tools find different things in it")
-    if not ends:
+    at = end = zip_end(read, size)
+    if at < 0:
         raise NotUnpacked(_DAMAGED)
-    at = end = size - length + ends[0]
-    disk, first, here, count, span, offset = struct.unpack_from("<4H2I", tail, ends[0] + 4)
-    if at >= _LOCATOR + _END64 and read(at - _LOCATOR, 4) == b"PK\x06\x07":
-        end = at - _LOCATOR - _END64
-        record = read(end, _END64)
-        if record[:4] != b"PK\x06\x06":
-            raise NotUnpacked(_DAMAGED)
-        disk, first, here, count, span, offset = struct.unpack_from("<2I4Q", record, 16)
+    tail = read(at, size - at)
+    if b"PK\x05\x06" in tail[4:]:
+        raise NotUnpacked("it has several ends, so that tools find different things in it")
+    told = struct.unpack_from("<4H2I", tail, 4)
+    located = -1
+    if at >= ZIP_LOCATOR + _END64 and read(at - ZIP_LOCATOR, 4) == b"PK\x06\x07":
+        end = at - ZIP_LOCATOR - _END64
+        located = int.from_bytes(read(at - ZIP_LOCATOR + 8, 8), "little")
+        told = _wide_end(read(end, _END64), told)
+    disk, first, here, count, span, offset = told
     start = end - span
     if disk or first or here != count or span > _MOST_DIRECTORY or not 0 <= offset <= start:
         raise NotUnpacked(_DAMAGED)
     if offset != start and read(offset, 4) == b"PK\x01\x02":
         raise NotUnpacked(_DISAGREE)
+    if located >= 0 and located + start - offset != end:  # some tools go by it, others by where the record should lie
+        raise NotUnpacked(_DISAGREE)
     return start, end, start - offset, count
+
+
+def _wide_end(record: bytes, told: tuple[int, ...]) -> tuple[int, ...]:
+    """Each number of the short record gives way to that of the long one, or is the same."""
+    if len(record) < _END64 or record[:4] != b"PK\x06\x06":
+        raise NotUnpacked(_DAMAGED)
+    wide = struct.unpack_from("<2I4Q", record, 16)
+    if any(short not in (mask, long) for short, long, mask in zip(told, wide, [0xFFFF] * 4 + [_WIDE] * 2)):
+        raise NotUnpacked(_DISAGREE)
+    return wide
+
+
+def zip_place(read: Read, size: int) -> tuple[int, int]:
+    """Where a zip begins that lies in something else, and its size."""
+    begin = _directory(read, size)[2]
+    return begin, _behind(read, size) - begin
+
+
+def _behind(read: Read, size: int) -> int:
+    """Where what follows it begins."""
+    at = zip_end(read, size)
+    return min(size, at + ZIP_END_SIZE + zip_comment(read(at, ZIP_END_SIZE)))
 
 
 def _entries(directory: bytes, shift: int, most: int) -> Iterator[_Entry]:
@@ -125,12 +150,14 @@ def _data_at(read: Read, entry: _Entry) -> int:
     head = read(entry.at, _LOCAL.size)
     if len(head) < _LOCAL.size or head[:4] != b"PK\x03\x04":
         raise NotUnpacked(_DISAGREE)
-    _mark, _version, flags, method, _time, _date, _crc, packed, _size, named, extra = _LOCAL.unpack(head)
-    told_later = flags & _LATER or packed == _WIDE
+    _mark, _version, flags, method, _time, _date, _crc, packed, size, named, extra = _LOCAL.unpack(head)
+    data = int(entry.at + _LOCAL.size + named + extra)
+    packed, size, _offset = _wide(read(data - extra, extra), packed, size, 0)
+    later = (0,) if flags & _LATER else ()
     same = (flags & _ENCRYPTED, method) == (entry.flags & _ENCRYPTED, entry.method)
-    if not same or (not told_later and packed != entry.packed):
+    if not same or packed not in (entry.packed, *later) or size not in (entry.size, *later):
         raise NotUnpacked(_DISAGREE)
-    return int(entry.at + _LOCAL.size + named + extra)
+    return data
 
 
 def _member(entry: _Entry, data: int) -> Member:
@@ -155,5 +182,5 @@ def _check_gap(read: Read, start: int, end: int, so_far: int) -> None:
         data = read(at, min(_STEP + _LOCAL.size, end - at))
         for match in _HEADER.finditer(data):
             head = data[match.start() : match.start() + _LOCAL.size]
-            if len(head) == _LOCAL.size and _LOCAL.unpack(head)[3] in METHODS and 0 < _LOCAL.unpack(head)[9] <= 4096:
+            if len(head) == _LOCAL.size and 0 < _LOCAL.unpack(head)[9] <= 4096:
                 raise NotUnpacked(_HIDDEN)

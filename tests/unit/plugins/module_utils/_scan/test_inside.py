@@ -11,10 +11,12 @@ import gzip
 import hashlib
 import io
 import lzma
+import random
 import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives, Inside
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
@@ -258,10 +260,20 @@ def test_a_packed_file_that_ends_too_early_is_told(pack: Any, cut: int) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
-def test_a_packed_file_that_is_damaged_or_followed_by_others_is_told(pack: Any) -> None:
+def test_a_packed_file_that_is_damaged_is_told(pack: Any) -> None:
     whole = pack(bytes(range(256)) * 40)
     assert_told(judged(whole[:-20] + bytes(10) + whole[-10:]), "/x!/", "it was not unpacked to its end")
-    assert_told(judged(whole + b"trailer"), "/x!/", "it was not unpacked to its end")
+
+
+def test_what_follows_a_packed_file_is_judged_where_tools_pass_over_it_and_told_where_they_do_not() -> None:
+    for pack in (gzip.compress, bz2.compress):
+        for zeros in (b"", bytes(200_000)):
+            told = judged(pack(b"good") + pack(b"good") + zeros + b"\xff" + BAD)
+            assert (found(told), told.reasons) == (["/x", "/x!/trailing"], [])
+            packed = judged(zipped({"a.gz": pack(b"good") + zeros + zipped({"b": BAD})}))
+            assert (found(packed), packed.reasons) == (["/x!/a.gz!/trailing!/b", "/x!/a.gz!/b"], [])
+        assert_told(judged(pack(b"good") + pack(BAD)[:-9]), "/x!/", "it ends too early")
+    assert_told(judged(lzma.compress(b"good") + b"trailer"), "/x!/", "it was not unpacked to its end")
 
 
 def broken_tar(change: dict[int, bytes], files: dict[str, bytes] | None = None) -> bytes:
@@ -513,3 +525,195 @@ def test_much_room_in_an_archive_ends() -> None:
 def test_a_tar_with_holes_is_told() -> None:
     sparse = broken_tar({156: b"S"})
     assert_told(judged(sparse), "/x!/a", "it has holes")
+
+
+# --- archives that tools read in different ways ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", [b"", b"\n", b"PK\5\6"])
+def test_an_end_within_the_comment_is_told(behind: bytes) -> None:
+    assert_told(judged(zipped({"a": b"a"}, comment=zipped({"b": BAD}) + behind)), "/x", "several ends")
+
+
+@pytest.mark.parametrize("before", [b"", b"MZ" + bytes(62), b"#!/bin/sh\n"])
+@pytest.mark.parametrize("behind", [b"\n", bytes(512), b"a certificate" * 999])
+def test_a_zip_with_something_behind_it_is_opened(before: bytes, behind: bytes) -> None:
+    told = judged(before + zipped({"in/x": BAD}) + behind)
+    assert (found(told), told.reasons) == (["/x!/in/x"], [])
+
+
+def test_what_follows_a_zip_is_judged() -> None:
+    assert found(judged(zipped({"a": b"a"}) + gzip.compress(BAD))) == ["/x!/trailing!/"]
+
+
+def test_what_begins_as_another_format_is_opened_as_a_zip_too() -> None:
+    for head in (tarred({"a": b"a"}), ar({"a": b"a"}), b"\xc7\x71", b"\x28\xb5\x2f\xfd", gzip.compress(b"a")):
+        for behind in (b"", b"\n", bytes(1024)):
+            assert "/x!/in/x" in found(judged(head + zipped({"in/x": BAD}) + behind))
+            assert "/x!/y!/in/x" in found(judged(zipped({"y": head + zipped({"in/x": BAD}) + behind})))
+
+
+def test_a_zip_that_ends_in_a_header_of_a_tar_is_opened() -> None:
+    data = zipped({"in/x": BAD})
+    body, end = data[:-22], data[-22:]
+    first = tarred({"a": bytes(-len(body) % 512) + body})[: 1024 + len(body) // 512 * 512]
+    second = broken_tar({0: end.ljust(100, b"\0")}, {"b": b""})
+    assert "/x!/in/x" in found(judged(first + second))
+
+
+def test_the_last_zip_in_a_tar_is_opened_once() -> None:
+    told = judged(tarred({"a.zip": zipped({"y": b"y"}), "b.zip": zipped({"in/x": BAD})}))
+    assert (found(told), told.reasons) == (["/x!/b.zip!/in/x"], [])
+
+
+def wide_end(count: int, span: int, offset: int, record: int, at: int, masked: bool = True) -> bytes:
+    """`record`: where the locator says that the record of 64 bits lies; `at`: its directory, if the end tells it."""
+    wide = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, span, offset)
+    short = (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF) if masked else (count, count, span, at)
+    return wide + struct.pack("<4sIQI", b"PK\6\7", 0, record, 1) + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *short, 0)
+
+
+def test_a_locator_that_leads_elsewhere_is_told() -> None:
+    kernel = local(b"a", BAD, BAD, method=0)
+    directory = central(b"a", kernel, 0, len(BAD))
+    place = len(kernel) + len(directory)
+    good = kernel + directory + wide_end(1, len(directory), len(kernel), place, 0)
+    assert (found(judged(good)), judged(good).reasons) == (["/x", "/x!/a"], [])
+    for shift in (b"", b"MZ"):
+        bad = kernel + directory + wide_end(1, len(directory), len(kernel), place - 7, 0)
+        assert_told(judged(shift + bad), "/x", "disagree")
+
+
+def test_ends_that_disagree_are_told() -> None:
+    kernel = local(b"a", BAD, BAD, method=0)
+    directory = central(b"a", kernel, 0, len(BAD))
+    place = len(kernel) + len(directory)
+    for at, wanted in ((len(kernel), 0), (len(kernel) - 1, 1)):
+        told = judged(kernel + directory + wide_end(1, len(directory), len(kernel), place, at, masked=False))
+        assert len(told.reasons) == wanted
+        assert not wanted or "disagree" in told.reasons[0]
+
+
+def local_of(extra: bytes, *, packed: int, size: int, content: bytes, flags: int = 0) -> bytes:
+    numbers = (45, flags, 0, 0, 0, zlib.crc32(content), packed, size, 1, len(extra))
+    return struct.pack("<4s5H3I2H", b"PK\3\4", *numbers) + b"a" + extra + content
+
+
+@pytest.mark.parametrize("flags", [0, 8])
+@pytest.mark.parametrize(("told", "agree"), [(0, False), (4, False), (9, True)])
+def test_sizes_of_64_bits_before_an_entry_are_held_against_the_directory(flags: int, told: int, agree: bool) -> None:
+    extra, wide = struct.pack("<2H2Q", 1, 16, told, told), 0xFFFFFFFF
+    kernel = local_of(extra, packed=wide, size=wide, content=b"some data", flags=flags)
+    numbers = (45, 45, flags, 0, 0, 0, zlib.crc32(b"some data"), 9, 9, 1, 0, 0, 0, 0, 0, 0)
+    directory = struct.pack("<4s6H3I5H2I", b"PK\1\2", *numbers) + b"a"
+    data = kernel + directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(directory), len(kernel), 0)
+    reasons = judged(data).reasons
+    assert not reasons if agree or (flags and not told) else "disagree" in reasons[0]
+
+
+def test_hidden_entries_of_any_method_are_told() -> None:
+    hidden = local(b"c", BAD, BAD, method=95)
+    kernel = hidden + local(b"a", b"", b"", method=0)
+    assert_told(
+        judged(entries((b"a", len(hidden), 0), kernel=kernel)), "/x", "entries that its directory does not list"
+    )
+
+
+def pax(key: str, value: str) -> bytes:
+    record = f"00 {key}={value}\n"
+    return f"{len(record):02d}{record[2:]}".encode()
+
+
+def tar_head(name: str, size: int, kind: bytes) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def before(kind: bytes, record: bytes) -> bytes:
+    return tar_head("x", len(record), kind) + record.ljust(512, b"\0")
+
+
+def with_hidden() -> tuple[bytes, int]:
+    """A member's data in which another member lies, and its size."""
+    hidden = tarred({"in/x": gzip.compress(BAD)})[:1024]
+    return b"a".ljust(512) + hidden + bytes(1024), 512 + len(hidden)
+
+
+def test_old_headers_of_pax_are_read_as_new_ones() -> None:
+    data, size = with_hidden()
+    told = judged(before(b"X", pax("size", "512")) + tar_head("a", size, b"0") + data)
+    assert found(told) == ["/x!/in/x!/"]
+
+
+@pytest.mark.parametrize("kinds", [b"xx", b"xX", b"Xx"])
+def test_headers_of_pax_that_contradict_each_other_are_told(kinds: bytes) -> None:
+    data, size = with_hidden()
+    for one, two in ((pax("size", "512"), pax("mtime", "1")), (pax("mtime", "1"), pax("size", "512"))):
+        both = before(kinds[:1], one) + before(kinds[1:], two)
+        assert_told(judged(both + tar_head("a", size, b"0") + data), "/x", "different ways")
+
+
+@pytest.mark.parametrize("kind", [b"\0", b"0"])
+def test_a_directory_that_is_a_file_is_told(kind: bytes) -> None:
+    data = tar_head("d/", 1024, kind) + tarred({"in/x": gzip.compress(BAD)})
+    assert_told(judged(data), "/x", "different ways")
+    assert not judged(tar_head("d/", 0, kind) + tarred({"a": b"a"})).reasons
+
+
+def test_old_tars_are_opened_however_their_checksum_is_spelled() -> None:
+    head = bytearray(tarred({"in/x": gzip.compress(BAD)}))
+    head[257:512] = bytes(255)
+    head[148:156] = b" " * 8
+    head[148:156] = b"%08o" % sum(head[:512])
+    for data in (bytes(head), bytes(512) + bytes(head)):
+        assert found(judged(data)) == ["/x!/in/x!/"]
+
+
+# --- what clamd opens ------------------------------------------------------------------------------------------------
+
+
+OTHERS = [b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"LZIP\1", b"\xed\xab\xee\xdb", b"Rar!\x1a\7"]
+
+
+@pytest.mark.parametrize("magic", OTHERS)
+def test_what_clamd_may_not_open_is_counted_beside_it_too(magic: bytes) -> None:
+    for engines in ((Looking(), Looking(unpacks=True)), (Looking(unpacks=True),)):
+        for data in (magic + bytes(20), gzip.compress(tarred({"a": magic + bytes(20)}))):
+            assert judged(data, engines=engines).unopened == 1
+        assert judged(SEVEN, engines=engines).unopened == 0
+
+
+def test_what_only_clamd_judges_is_told_where_it_can_not_be_opened() -> None:
+    assert_told(judged(encrypted(), engines=(Looking(unpacks=True),)), "/x!/a", "it is encrypted")
+
+
+# --- what is held ----------------------------------------------------------------------------------------------------
+
+
+def test_long_names_are_cut_in_their_middle() -> None:
+    paths = list[bytes]()
+    data = zipped({"a.tar": tarred({f"{number}/{'n' * 500_000}/Evil.exe": BAD for number in range(3)})})
+    inside = Inside(DEFAULT, lambda path, member: paths.append(path), lambda path, why: None)
+    inside.run(Content(len(data), lambda at, length: data[at : at + length], MB), ("zip",), 64 * MB)
+    assert [(path[:10], path[-9:], len(path) < 5000) for path in paths[1:]] == [
+        (b"!/a.tar!/%d" % number, b"/Evil.exe", True) for number in range(3)
+    ]
+
+
+def test_no_more_of_a_file_is_held_than_is_sane() -> None:
+    told = judged(zipped({f"{number}": BAD for number in range(3000)}))
+    assert len(told.findings) == 1000
+    assert_told(told, "/x", "2000 more")
+
+
+def test_names_end_at_backslashes_too() -> None:
+    told = judged(zipped({"dir\\Evil.exe": b"a"}), indicators=Indicators(names=frozenset(["evil.exe"])))
+    assert found(told) == ["/x!/dir\\Evil.exe"]
+
+
+def test_the_ratio_holds_for_the_whole_of_a_file() -> None:
+    small = zipped({f"{number}": bytes(4 * MB) for number in range(62)})
+    told = judged(gzip.compress(gzip.compress(small)))
+    assert_told(told, "/x", "archive_ratio (500)")
+    assert not judged(zipped({"a": bytes(40 * MB), "b": random.Random(1).randbytes(MB // 4)})).reasons
