@@ -108,6 +108,7 @@ class Run:
         self.left_steps: dict[str, Iterator[Step]] = {}  # of each VM
         self.latest: dict[str, Step] = {}
         self.done: dict[str, list[Step]] = {}
+        self.untouched: set[str] = set()  # VMs whose first step already was not allowed
 
     def left(self, least: float) -> float:
         """The seconds that what comes now has. Past the deadline the hypervisor's own calls may last as long."""
@@ -202,8 +203,12 @@ class Run:
         if error is None:
             self.done[vm_id].append(self.latest[vm_id])
             return
-        if isinstance(error, NotAllowed) and not self.done[vm_id]:
-            self.left_steps[vm_id] = iter(())  # it is as it was: there is nothing to put back
+        if isinstance(error, NotAllowed):
+            if self.latest[vm_id] is self.plans[vm_id].steps[0]:
+                self.untouched.add(vm_id)
+                self.left_steps[vm_id] = iter(())  # it is as it was: there is nothing to put back
+            else:
+                error = error.later()
         self._give_up(self.outcomes[vm_id], self.done[vm_id], error)
 
     def _as_they_are(self, vm_ids: list[str], detail: frozenset[Detail] = frozenset()) -> Vms:
@@ -255,7 +260,9 @@ class Run:
                     wrong = attempt(f"judge {outcome.name}", self._compare, outcome, plan, actual)
                 except VmwardError as exc:
                     outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {exc}"))
-                    outcome.changed, outcome.after = True, self.usecase.unread(plan)
+                    outcome.changed = vm_id not in self.untouched
+                    meant = plan if outcome.changed else replace(plan, after=plan.before)
+                    outcome.after = self.usecase.unread(meant)
                     continue
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))
@@ -267,13 +274,10 @@ class Run:
         if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
             raise actual
         outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
+        outcome.changed = outcome.after != plan.before or bool(self.done[outcome.id])
         if plan.proof and isinstance(actual, Vm):
-            wrong, in_vain = plan.proof(actual), outcome.failed
-        else:
-            wrong = differences(plan.after, outcome.after)
-            in_vain = outcome.failed or bool(wrong)
-        outcome.changed = outcome.after != plan.before or not in_vain
-        return wrong
+            return plan.proof(actual)
+        return differences(plan.after, outcome.after)
 
 
 def unknown(view: View) -> View:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotAllowed
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert
+from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, SEAL, WAIVED, take
 
@@ -93,6 +96,24 @@ def test_who_may_cut_but_not_roll_back_touches_nothing(bench: ProxmoxBench, memo
     assert re.fullmatch("Cannot revert .* lacks VM.Snapshot.* on /vms/100. Nothing was touched. .*", outcome.msg)
     assert (outcome.changed, written(bench, before)) == (False, [])
     assert bench.wiring(vm_id) == wiring
+
+
+@pytest.mark.parametrize(("begun", "told"), [(False, "Nothing was touched. "), (True, "")])
+def test_a_right_that_is_missing_for_a_later_part_is_not_told_as_seen_before_all(
+    bench: ProxmoxBench, begun: bool, told: str
+) -> None:
+    vm = bench.vm(bench.create("desk1")).ref
+
+    def forbid() -> Pending:
+        def poll() -> bool:
+            raise NotAllowed("No.", "Ask.")
+
+        return Pending(vm, "hold", poll)
+
+    first = [lambda: done(vm, "roll back")] * begun
+    pending = bench.hypervisor.after(vm, "revert", *first, forbid)  # type: ignore[attr-defined]
+    error = poll_all([pending], 5)[vm.id]
+    assert (str(error), isinstance(error, NotAllowed)) == (f"No. {told}Ask.", not begun)
 
 
 def test_a_vm_that_nobody_holds_needs_no_right_to_cut(bench: ProxmoxBench) -> None:

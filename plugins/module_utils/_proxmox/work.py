@@ -13,7 +13,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from typing import Any, Callable
 
-from .._errors import TaskFailed, TimedOut, VmwardError
+from .._errors import NotAllowed, TaskFailed, TimedOut, VmwardError
 from .._hypervisor import Pending
 from .._model import VmRef
 from .._wait import poll_all, still_running
@@ -90,12 +90,17 @@ class Work(Reading):
         now = [left.pop(0)()]
 
         def poll() -> bool:
-            if not now[0].poll():
+            try:
+                if not now[0].poll():
+                    return False
+                if not left:
+                    return True
+                now[0] = left.pop(0)()
                 return False
-            if not left:
-                return True
-            now[0] = left.pop(0)()
-            return False
+            except NotAllowed as exc:
+                if len(left) + 1 == len(steps):
+                    raise
+                raise exc.later() from exc
 
         def abort() -> None:
             if now[0].abort:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotAllowed, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import LAST, Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm, VmRef
@@ -98,10 +98,56 @@ def test_an_ok_that_reading_back_does_not_show_is_a_failure() -> None:
     assert told.changed
 
 
-def test_an_ok_after_which_nothing_is_otherwise_is_no_change() -> None:
+def test_an_ok_after_which_nothing_is_seen_to_be_otherwise_is_a_change() -> None:
+    """It may have written what the view does not show, as an undo note's collectors."""
     told, _hypervisor = outcome(Turn(Step("run", lambda _hypervisor: done(REF, "run"))))
     assert told.msg == "Read back on desk1: power is stopped, not running."
-    assert (told.failed, told.changed) == (True, False)
+    assert (told.failed, told.changed) == (True, True)
+
+
+@pytest.mark.parametrize(("first", "changed"), [("written", True), ("undone", False), ("failed", False)])
+def test_what_was_done_before_a_failure_is_a_change(first: str, changed: bool) -> None:
+    steps = {
+        "written": Step("write", lambda _hypervisor: done(REF, "write")),
+        "undone": PAUSE,
+        "failed": Step("write", fail),
+    }
+    told, _hypervisor = outcome(Turn(steps[first], Step("break", fail)))
+    assert told.after == told.before
+    assert (told.failed, told.changed) == (True, changed)
+
+
+def forbid(_hypervisor: object) -> Pending:
+    raise NotAllowed("Cannot write: a right is missing.", "Give it.")
+
+
+FORBIDDEN, AGAIN = Step("write", forbid, always=True), Step("cut again", becoming(PowerState.PAUSED), always=True)
+
+
+def test_who_is_not_allowed_to_begin_has_nothing_to_put_back() -> None:
+    told, hypervisor = outcome(Turn(FORBIDDEN, AGAIN))
+    assert told.msg.startswith("Cannot write: a right is missing. Nothing was touched. Give it.")
+    assert (told.changed, hypervisor.log) == (False, [])
+
+
+@pytest.mark.parametrize("first", [fail, PAUSE.submit])
+def test_a_right_that_is_missing_later_ends_nothing_that_is_always_tried(first: Any) -> None:
+    """The step before it may be in effect though it has failed: a deadline that is over stops no revert."""
+    told, hypervisor = outcome(Turn(Step("revert", first), FORBIDDEN, AGAIN))
+    assert hypervisor.log[-1] == "paused"
+    assert told.steps[-1] == "cut again"
+    assert "Cannot write: a right is missing. Give it." in told.msg, "something was touched"
+
+
+@pytest.mark.parametrize(("step", "changed"), [(FORBIDDEN, False), (Step("break", fail), True)])
+def test_a_vm_that_is_not_read_back_is_changed_unless_nothing_was_begun(step: Step, changed: bool) -> None:
+    class Blind(OneVm):
+        def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+            self.read = surprise  # type: ignore[method-assign]
+            return super().read(ids, detail)
+
+    (told,) = execute(Blind(), Turn(step), [(REF.id, "desk1")], 5, False)  # type: ignore[arg-type]
+    assert (told.failed, told.changed, told.after) == (True, changed, {"power": "unknown"})
 
 
 def test_a_failed_step_undoes_those_before_it_and_says_so() -> None:
