@@ -13,6 +13,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from typing import Any, Callable
 
+from .._crew import Crew
 from .._errors import NotAllowed, TaskFailed, TimedOut, VmwardError
 from .._hypervisor import Pending
 from .._model import VmRef
@@ -61,10 +62,13 @@ class Work(Reading):
                 outcome[item.vm.id] = TimedOut(sentence, task=upid or item.what)
         return outcome
 
+    def writer(self, vm: VmRef) -> Crew:
+        return self.link.writer(str(self.rows.get(vm.id, {}).get("node", "")))
+
     def fired(self, vm: VmRef, what: str, call: Callable[[], None]) -> Pending:
         """Work without a task: done when its calls have returned."""
         self.upids.pop(vm.id, None)
-        future = self.futures[vm.id] = self.link.crew.submit(call)
+        future = self.futures[vm.id] = self.writer(vm).submit(call)
 
         def poll() -> bool:
             if future.done():
@@ -141,7 +145,7 @@ class Job:
         self._fire()
 
     def _fire(self, pause: float = 0.0) -> None:
-        self.future = self.work.futures[self.vm.id] = self.work.link.crew.submit(lambda: self._start(pause))
+        self.future = self.work.futures[self.vm.id] = self.work.writer(self.vm).submit(lambda: self._start(pause))
 
     def _start(self, pause: float) -> str:
         """The task's id; empty when what it is for is reached already."""
