@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils import _plan
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotAllowed, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import LAST, Pending, done
@@ -274,6 +276,71 @@ def test_a_step_that_hangs_holds_up_no_other_vm() -> None:
     first, second, third = ([f"{vm_id} {name}" for vm_id in ("a", "b")] for name in ("first", "second", "third"))
     assert hypervisor.log == ["hung first", *first, *second, *third, "hung third"]
     assert [(outcome.name, outcome.msg) for outcome in outcomes] == [("hung", "It hung."), ("a", ""), ("b", "")]
+
+
+class Unread(Several):
+    """Once changed, one of its VMs is read only when all others have taken all of their steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others_done = threading.Event()
+
+    def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+        if self.log and "hung" in ids:
+            self.others_done.wait()
+        return super().read(ids, detail)
+
+    def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
+        if {"a third", "b third"} <= set(self.log):
+            self.others_done.set()
+        return poll_all(pending, deadline, together=together)
+
+
+class Fresh(UseCase):
+    """Three steps for each VM, of which two need it as it is then."""
+
+    def view(self, vm):  # type: ignore[no-untyped-def]
+        return {}
+
+    def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+        def submit(name, now=None):  # type: ignore[no-untyped-def]
+            assert now is None or now.ref == vm.ref
+            hypervisor.log.append(f"{vm.ref.id} {name}")
+            return done(vm.ref, name)
+
+        first = Step("first", lambda _hypervisor: submit("first"))
+        again = [
+            Step(name, lambda _hypervisor, now, name=name: submit(name, now), always=True, fresh=True)
+            for name in ("second", "third")
+        ]
+        return Plan({}, {}, (first, *again))
+
+
+def test_a_reading_that_hangs_holds_up_no_other_vms_next_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_plan, "LAST", 0.2)
+    hypervisor = Unread()
+    chosen = [(vm_id, vm_id) for vm_id in Unread.ids]
+    outcomes = execute(hypervisor, Fresh(), chosen, 20, False)  # type: ignore[arg-type]
+    assert [outcome.msg for outcome in outcomes] == ["", "", ""]
+    assert [outcome.steps for outcome in outcomes] == [["first", "second", "third"]] * 3
+    assert hypervisor.log[-2:] == ["hung second", "hung third"]
+
+
+def test_a_reading_that_never_ends_is_that_vms_own_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never(Unread):
+        def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
+            return poll_all(pending, deadline, together=together)
+
+        def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+            return super().read([vm_id for vm_id in ids if len(self.log) < 7 or vm_id != "hung"], detail)
+
+    monkeypatch.setattr(_plan, "LAST", 0.2)
+    hypervisor = Never()
+    chosen = [(vm_id, vm_id) for vm_id in Never.ids]
+    outcomes = execute(hypervisor, Fresh(), chosen, 1, False)  # type: ignore[arg-type]
+    assert "Cannot read the VMs on hv1: no answer" in outcomes[0].msg
+    assert [outcome.msg for outcome in outcomes[1:]] == ["", ""]
+    hypervisor.others_done.set()
 
 
 def surprise(*_args: object, **_named: object) -> Any:
