@@ -103,8 +103,9 @@ def test_a_node_that_hangs_after_a_revert_keeps_no_other_nodes_vm_uncut(
     before, verb = len(bench.pve.requests), apart(partial(bench.do, to("clean", far, near), far, near, deadline=30))
 
     def cut_again() -> bool:
-        asked = [path for method, path, _body in bench.pve.requests[before:] if method == "PUT"]
-        return "link_down=1" in bench.pve.vm(int(near)).config["net0"] and any(f"/{near}/config" in one for one in asked)
+        asked = [f"{method} {path}" for method, path, _body in bench.pve.requests[before:]]
+        down = "link_down=1" in bench.pve.vm(int(near)).config["net0"]
+        return down and f"PUT /api2/json/nodes/pve1/qemu/{near}/config" in asked
 
     while not verb.done() and not cut_again():
         time.sleep(0.05)
