@@ -39,6 +39,14 @@ class AuthFailed(VmwardError):
 class NotAllowed(AuthFailed):
     """A right is missing, which was seen before anything was touched."""
 
+    def __init__(self, cause: str, cure: str) -> None:
+        super().__init__(f"{cause} Nothing was touched. {cure}")
+        self.cause, self.cure = cause, cure
+
+    def later(self) -> AuthFailed:
+        """The same, of a step that others came before."""
+        return AuthFailed(f"{self.cause} {self.cure}")
+
 
 class Refused(VmwardError):
     """Safe by default: the request would lose something, and nobody has said that it may."""

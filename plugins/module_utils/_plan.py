@@ -8,10 +8,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Callable
 
-from ._crew import within
+from ._crew import apart, within
 from ._errors import NotAllowed, NotFound, NotVerified, Unjudged, VmwardError, attempt
 from ._hypervisor import FIRST, LAST, Detail, Hypervisor, Pending
 from ._model import Vm, printable
@@ -108,6 +110,8 @@ class Run:
         self.left_steps: dict[str, Iterator[Step]] = {}  # of each VM
         self.latest: dict[str, Step] = {}
         self.done: dict[str, list[Step]] = {}
+        self.reading: dict[str, Future[Vms]] = {}  # VMs whose next step awaits how they are
+        self.untouched: set[str] = set()  # VMs whose first step already was not allowed
 
     def left(self, least: float) -> float:
         """The seconds that what comes now has. Past the deadline the hypervisor's own calls may last as long."""
@@ -156,8 +160,12 @@ class Run:
         while True:
             while ready := self._ready(under_way):
                 under_way.update(self._submit(ready))
-            if not under_way:
+            if not under_way and not self.reading:
                 return
+            if not under_way:
+                wait(self.reading.values(), return_when=FIRST_COMPLETED)
+                wait(self.reading.values(), TOGETHER)
+                continue
             began = time.monotonic()
             ended = self._wait(under_way)
             awaited = time.monotonic() - began
@@ -179,19 +187,26 @@ class Run:
         return ended
 
     def _ready(self, under_way: Collection[str]) -> dict[str, Step]:
-        """The next step of each VM that has none under way; of one that has failed, what is tried all the same."""
+        """The next step of each VM that awaits nothing; of one that has failed, what is tried all the same."""
         ready = {}
         for vm_id, steps in self.left_steps.items():
-            failed = self.outcomes[vm_id].failed
-            step = None if vm_id in under_way else next((one for one in steps if one.always or not failed), None)
+            if vm_id in under_way:
+                continue
+            if vm_id in self.reading:
+                step = self.latest[vm_id] if self.reading[vm_id].done() else None
+            else:
+                failed = self.outcomes[vm_id].failed
+                step = next((one for one in steps if one.always or not failed), None)
             if step:
                 ready[vm_id] = self.latest[vm_id] = step
         return ready
 
     def _submit(self, steps: Mapping[str, Step]) -> dict[str, Pending]:
         pending = {}
-        now = self._as_they_are([vm_id for vm_id, step in steps.items() if step.fresh])
+        now = self._fresh([vm_id for vm_id, step in steps.items() if step.fresh])
         for vm_id, step in steps.items():
+            if vm_id in self.reading:
+                continue
             try:
                 pending[vm_id] = attempt(step.text, self._submitted, step, now.get(vm_id))
             except VmwardError as exc:
@@ -202,11 +217,30 @@ class Run:
         if error is None:
             self.done[vm_id].append(self.latest[vm_id])
             return
-        if isinstance(error, NotAllowed) and not self.done[vm_id]:
-            self.left_steps[vm_id] = iter(())  # it is as it was: there is nothing to put back
+        if isinstance(error, NotAllowed):
+            if self.latest[vm_id] is self.plans[vm_id].steps[0]:
+                self.untouched.add(vm_id)
+                self.left_steps[vm_id] = iter(())  # it is as it was: there is nothing to put back
+            else:
+                error = error.later()
         self._give_up(self.outcomes[vm_id], self.done[vm_id], error)
 
-    def _as_they_are(self, vm_ids: list[str], detail: frozenset[Detail] = frozenset()) -> Vms:
+    def _fresh(self, vm_ids: Sequence[str]) -> dict[str, Vm | VmwardError]:
+        """The VMs as they are now. Where they are not told in time, each is read apart, and goes on when it is told."""
+        if not vm_ids:
+            return {}
+        told = {vm_id: self.reading.pop(vm_id) for vm_id in vm_ids if vm_id in self.reading}
+        others = [vm_id for vm_id in vm_ids if vm_id not in told]
+        together = apart(partial(self._as_they_are, others))
+        wait([together], LAST / 2)  # sooner than it is given up
+        if together.done():
+            told.update(dict.fromkeys(others, together))
+        else:
+            self.reading.update((vm_id, apart(partial(self._as_they_are, [vm_id]))) for vm_id in others)
+            wait(self.reading.values(), TOGETHER)
+        return {vm_id: answer.result().get(vm_id, NotFound("The VM is gone.")) for vm_id, answer in told.items()}
+
+    def _as_they_are(self, vm_ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> Vms:
         """What has been changed may be wired as it must not be: it is read though the deadline has passed."""
         try:
             found: Vms = attempt("read", self.read, vm_ids, detail, LAST) if vm_ids else {}
@@ -255,7 +289,9 @@ class Run:
                     wrong = attempt(f"judge {outcome.name}", self._compare, outcome, plan, actual)
                 except VmwardError as exc:
                     outcome.fail(NotVerified(f"Cannot read {outcome.name} back: {exc}"))
-                    outcome.changed, outcome.after = True, self.usecase.unread(plan)
+                    outcome.changed = vm_id not in self.untouched
+                    meant = plan if outcome.changed else replace(plan, after=plan.before)
+                    outcome.after = self.usecase.unread(meant)
                     continue
             if plan.shortfall:
                 outcome.fail(NotVerified(plan.shortfall))
@@ -267,13 +303,10 @@ class Run:
         if isinstance(actual, VmwardError) and not isinstance(actual, NotFound):
             raise actual
         outcome.after = self.usecase.view(None if isinstance(actual, VmwardError) else actual)
+        outcome.changed = outcome.after != plan.before or bool(self.done[outcome.id])
         if plan.proof and isinstance(actual, Vm):
-            wrong, in_vain = plan.proof(actual), outcome.failed
-        else:
-            wrong = differences(plan.after, outcome.after)
-            in_vain = outcome.failed or bool(wrong)
-        outcome.changed = outcome.after != plan.before or not in_vain
-        return wrong
+            return plan.proof(actual)
+        return differences(plan.after, outcome.after)
 
 
 def unknown(view: View) -> View:

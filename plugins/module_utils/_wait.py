@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Callable
 
-from ._errors import TimedOut, VmwardError
+from ._errors import TimedOut, VmwardError, attempt
 from ._hypervisor import Pending
 
 
@@ -32,7 +32,7 @@ def poll_all(
         still: list[Pending] = []
         for item in open_:
             try:
-                if item.poll():
+                if attempt(item.what, item.poll):
                     outcome[item.vm.id] = None
                 else:
                     still.append(item)

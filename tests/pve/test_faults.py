@@ -25,6 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._proxmox.connection import AT_ONCE
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
@@ -292,6 +293,22 @@ def test_a_node_that_does_not_tell_its_bridges_holds_up_no_other_nodes_vm(bench:
     bench.pve.hang.clear()
     assert [outcome.msg for outcome in verb.result()] == ["", ""]
     assert bench.vm(far).isolation is Isolation.FORENSIC
+
+
+@pytest.mark.parametrize("path", ["firewall/ipset", "config"])
+def test_writes_that_hang_on_one_node_hold_up_no_other_nodes_vm(bench: ProxmoxBench, path: str) -> None:
+    """However many they are: the calls that may be under way are each node's own."""
+    far = [bench.create(f"far{number}", node="pve2") for number in range(AT_ONCE + 4)]
+    near = bench.create("near")
+    method = "POST" if path == "firewall/ipset" else "PUT"
+    bench.pve.hang.update({f"{method} /api2/json/nodes/pve2/qemu/{vm_id}/{path}": HELD for vm_id in far})
+    verb = apart(partial(bench.do, SEAL, *far, near, deadline=30))
+    while not verb.done() and "link_down=1" not in bench.pve.vm(int(near)).config["net0"]:
+        time.sleep(0.05)
+    assert not verb.done()
+    assert not [vm_id for vm_id in far if "link_down=1" in bench.pve.vm(int(vm_id)).config["net0"]]
+    bench.pve.hang.clear()
+    assert {outcome.msg for outcome in verb.result()} == {""}
 
 
 @pytest.mark.parametrize(("left", "most"), [(1000, 120), (20, 10), (5, 4), (3, 4), (-1, 8)])

@@ -6,20 +6,28 @@
 from __future__ import annotations
 
 import re
+import time
+from functools import partial
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils import _plan
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotAllowed
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import connection
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert
-from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+from ansible_collections.vmward.remediation.plugins.module_utils._wait import poll_all
+from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, SEAL, WAIVED, take
 
 LEAST = ("VM.Audit", "VM.Snapshot", "VM.Snapshot.Rollback", "VM.PowerMgmt")
 
 
-def to(snapshot: str, vm_id: str, memory: bool = False) -> Revert:
-    return Revert(snapshot, memory, True, {vm_id: WAIVED})
+def to(snapshot: str, *vm_ids: str, memory: bool = False) -> Revert:
+    return Revert(snapshot, memory, True, dict.fromkeys(vm_ids, WAIVED))
 
 
 def held(bench: ProxmoxBench, cut: Any = SEAL, memory: bool = False) -> str:
@@ -62,7 +70,7 @@ def test_a_held_vm_is_not_rolled_back_by_who_cannot_cut_it_again(
     vm_id = held(bench, memory=memory)
     poor(bench, *rights, sdn=sdn)
     wiring, before = bench.wiring(vm_id), len(bench.pve.requests)
-    (outcome,) = bench.do(to("clean", vm_id, memory), vm_id)
+    (outcome,) = bench.do(to("clean", vm_id, memory=memory), vm_id)
     assert outcome.failed
     assert outcome.msg.startswith("Cannot revert to clean desk1 (100) on hv1: ir@pve!contain ")
     assert part in outcome.msg
@@ -81,6 +89,32 @@ def test_the_bridge_that_the_snapshot_brings_back_must_be_allowed_too(bench: Pro
     assert bench.wiring(vm_id) == wiring
 
 
+def test_a_node_that_hangs_after_a_revert_keeps_no_other_nodes_vm_uncut(
+    bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "ANSWER", HELD)
+    monkeypatch.setattr(_plan, "LAST", 1.0)
+    bench.hypervisor = bench.connect()
+    far, near = bench.create("far", node="pve2"), bench.create("near")
+    for usecase in (take("clean"), SEAL):
+        assert not any(outcome.failed for outcome in bench.do(usecase, far, near))
+    path = f"/nodes/pve2/qemu/{far}/"
+    bench.pve.meanwhile[path + "snapshot/clean/rollback"] = lambda: bench.pve.hang.update({path + "pending": HELD})
+    before, verb = len(bench.pve.requests), apart(partial(bench.do, to("clean", far, near), far, near, deadline=30))
+
+    def cut_again() -> bool:
+        asked = [f"{method} {path}" for method, path, _body in bench.pve.requests[before:]]
+        down = "link_down=1" in bench.pve.vm(int(near)).config["net0"]
+        return down and f"PUT /api2/json/nodes/pve1/qemu/{near}/config" in asked
+
+    while not verb.done() and not cut_again():
+        time.sleep(0.05)
+    assert not verb.done()
+    bench.pve.hang.clear()
+    assert [outcome.msg for outcome in verb.result()] == ["", ""]
+    assert bench.vm(far).isolation is Isolation.SEALED
+
+
 @pytest.mark.parametrize("memory", [False, True])
 def test_who_may_cut_but_not_roll_back_touches_nothing(bench: ProxmoxBench, memory: bool) -> None:
     """Nor is the undo note written anew: the error says that nothing was touched."""
@@ -89,10 +123,28 @@ def test_who_may_cut_but_not_roll_back_touches_nothing(bench: ProxmoxBench, memo
     bench.pve.grant("ir@pve", "/sdn/zones/localnetwork", "SDN.Use")
     bench.hypervisor = bench.connect()
     wiring, before = bench.wiring(vm_id), len(bench.pve.requests)
-    (outcome,) = bench.do(to("clean", vm_id, memory), vm_id)
+    (outcome,) = bench.do(to("clean", vm_id, memory=memory), vm_id)
     assert re.fullmatch("Cannot revert .* lacks VM.Snapshot.* on /vms/100. Nothing was touched. .*", outcome.msg)
     assert (outcome.changed, written(bench, before)) == (False, [])
     assert bench.wiring(vm_id) == wiring
+
+
+@pytest.mark.parametrize(("begun", "told"), [(False, "Nothing was touched. "), (True, "")])
+def test_a_right_that_is_missing_for_a_later_part_is_not_told_as_seen_before_all(
+    bench: ProxmoxBench, begun: bool, told: str
+) -> None:
+    vm = bench.vm(bench.create("desk1")).ref
+
+    def forbid() -> Pending:
+        def poll() -> bool:
+            raise NotAllowed("No.", "Ask.")
+
+        return Pending(vm, "hold", poll)
+
+    first = [lambda: done(vm, "roll back")] * begun
+    pending = bench.hypervisor.after(vm, "revert", *first, forbid)  # type: ignore[attr-defined]
+    error = poll_all([pending], 5)[vm.id]
+    assert (str(error), isinstance(error, NotAllowed)) == (f"No. {told}Ask.", not begun)
 
 
 def test_a_vm_that_nobody_holds_needs_no_right_to_cut(bench: ProxmoxBench) -> None:

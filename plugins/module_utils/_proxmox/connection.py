@@ -30,7 +30,7 @@ else:
     IMPORT_ERROR = None
 
 CONNECT, ANSWER = 10.0, 40.0  # seconds; PVE itself waits 10 s for a lock and 30 s for another node
-AT_ONCE = 16  # calls under way; pveproxy queues what is more than its workers
+AT_ONCE = 16  # readings, and as many writes, under way on one node; pveproxy queues what is more than its workers
 NODE_AWAY = (503, 595, 596, 597, 598, 599)  # the node asked cannot reach the VM's node
 TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -81,9 +81,9 @@ class Connection:
         self.name, self.options = name, dict(options)
         self.host = str(options["host"])
         self.closing = threading.Event()
-        self.crew = Crew(AT_ONCE)
         self.end = math.inf  # of the task, and what it needs after it, by time.monotonic()
-        self.readers: dict[str, Crew] = {}  # by node: one that hangs holds up no other's readings, and no cut
+        self.readers: dict[str, Crew] = {}  # by node, as the writers: one that hangs holds up no other's VMs
+        self.writers: dict[str, Crew] = {}
         self._log_in_again = threading.Lock()
         self.login = self._who()
         self.api = self._log_in()
@@ -134,6 +134,9 @@ class Connection:
 
     def reader(self, node: str) -> Crew:
         return self.readers.setdefault(node, Crew(AT_ONCE))
+
+    def writer(self, node: str) -> Crew:
+        return self.writers.setdefault(node, Crew(AT_ONCE))
 
     def call(self, what: str, vm: VmRef | None, method: str, path: str, **values: Any) -> Any:
         """One request. A ticket that has expired is renewed once; the request was then not taken."""
@@ -217,7 +220,7 @@ class Connection:
     def close(self) -> None:
         """Nothing waits any longer. A ticket ends by itself; PVE has no log-out."""
         self.closing.set()
-        for crew in (self.crew, *list(self.readers.values())):
+        for crew in [*self.readers.values(), *self.writers.values()]:
             crew.dismiss()
         self.api._store["session"].close()
 

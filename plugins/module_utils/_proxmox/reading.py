@@ -329,6 +329,6 @@ class Reading(Places):
         if lacking:
             who = self.link.options.get("token_id") or self.link.login["user"]
             raise NotAllowed(
-                f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}. Nothing was "
-                "touched. Give it what it lacks, then run again."
+                f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}.",
+                "Give it what it lacks, then run again.",
             )

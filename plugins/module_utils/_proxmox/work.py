@@ -13,7 +13,8 @@ from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from typing import Any, Callable
 
-from .._errors import TaskFailed, TimedOut, VmwardError
+from .._crew import Crew
+from .._errors import NotAllowed, TaskFailed, TimedOut, VmwardError
 from .._hypervisor import Pending
 from .._model import VmRef
 from .._wait import poll_all, still_running
@@ -61,10 +62,13 @@ class Work(Reading):
                 outcome[item.vm.id] = TimedOut(sentence, task=upid or item.what)
         return outcome
 
+    def writer(self, vm: VmRef) -> Crew:
+        return self.link.writer(str(self.rows.get(vm.id, {}).get("node", "")))
+
     def fired(self, vm: VmRef, what: str, call: Callable[[], None]) -> Pending:
         """Work without a task: done when its calls have returned."""
         self.upids.pop(vm.id, None)
-        future = self.futures[vm.id] = self.link.crew.submit(call)
+        future = self.futures[vm.id] = self.writer(vm).submit(call)
 
         def poll() -> bool:
             if future.done():
@@ -90,12 +94,17 @@ class Work(Reading):
         now = [left.pop(0)()]
 
         def poll() -> bool:
-            if not now[0].poll():
+            try:
+                if not now[0].poll():
+                    return False
+                if not left:
+                    return True
+                now[0] = left.pop(0)()
                 return False
-            if not left:
-                return True
-            now[0] = left.pop(0)()
-            return False
+            except NotAllowed as exc:
+                if len(left) + 1 == len(steps):
+                    raise
+                raise exc.later() from exc
 
         def abort() -> None:
             if now[0].abort:
@@ -136,7 +145,7 @@ class Job:
         self._fire()
 
     def _fire(self, pause: float = 0.0) -> None:
-        self.future = self.work.futures[self.vm.id] = self.work.link.crew.submit(lambda: self._start(pause))
+        self.future = self.work.futures[self.vm.id] = self.work.writer(self.vm).submit(lambda: self._start(pause))
 
     def _start(self, pause: float) -> str:
         """The task's id; empty when what it is for is reached already."""

@@ -177,7 +177,7 @@ class Tasks:
                     outcome.update((item.vm.id, late(item, deadline)) for item in open_)
                     break
                 if open_ and not self.calling:
-                    self._await(ids, left, SHORTEST if leave < end else LONGEST)
+                    self._await(ids, left, leave, SHORTEST if leave < end else LONGEST)
         except VmwardError as exc:
             outcome.update((item.vm.id, exc) for item in open_)
         finally:
@@ -197,7 +197,7 @@ class Tasks:
                 self.hanging |= silent
             open_ = silent - self.hanging
 
-    def _await(self, ids: Collection[str], left: float, longest: int) -> None:
+    def _await(self, ids: Collection[str], left: float, leave: float, longest: int) -> None:
         """One wait for news of what is under way; a short one where something else decides too."""
         hanging = [job.future for job in self._of(ids) if job.future in self.hanging and not job.target]
         known = [(job.target, job.ends) for job in self.jobs]  # now: another thread's goes on meanwhile
@@ -209,7 +209,7 @@ class Tasks:
         if hanging or not targets or any(ends for target, ends in known if target):
             longest = SHORTEST
         seconds = max(int(min(left, longest)), 1)
-        if not self.turn.acquire(timeout=left):
+        if not self.turn.acquire(timeout=max(min(left, leave - time.monotonic()), 0.0)):
             return
         try:
             self._take_news(targets, left, seconds)

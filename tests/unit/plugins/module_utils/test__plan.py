@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed
+from ansible_collections.vmward.remediation.plugins.module_utils import _plan
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotAllowed, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._fake.hypervisor import FakeHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import LAST, Pending, done
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm, VmRef
@@ -98,10 +100,56 @@ def test_an_ok_that_reading_back_does_not_show_is_a_failure() -> None:
     assert told.changed
 
 
-def test_an_ok_after_which_nothing_is_otherwise_is_no_change() -> None:
+def test_an_ok_after_which_nothing_is_seen_to_be_otherwise_is_a_change() -> None:
+    """It may have written what the view does not show, as an undo note's collectors."""
     told, _hypervisor = outcome(Turn(Step("run", lambda _hypervisor: done(REF, "run"))))
     assert told.msg == "Read back on desk1: power is stopped, not running."
-    assert (told.failed, told.changed) == (True, False)
+    assert (told.failed, told.changed) == (True, True)
+
+
+@pytest.mark.parametrize(("first", "changed"), [("written", True), ("undone", False), ("failed", False)])
+def test_what_was_done_before_a_failure_is_a_change(first: str, changed: bool) -> None:
+    steps = {
+        "written": Step("write", lambda _hypervisor: done(REF, "write")),
+        "undone": PAUSE,
+        "failed": Step("write", fail),
+    }
+    told, _hypervisor = outcome(Turn(steps[first], Step("break", fail)))
+    assert told.after == told.before
+    assert (told.failed, told.changed) == (True, changed)
+
+
+def forbid(_hypervisor: object) -> Pending:
+    raise NotAllowed("Cannot write: a right is missing.", "Give it.")
+
+
+FORBIDDEN, AGAIN = Step("write", forbid, always=True), Step("cut again", becoming(PowerState.PAUSED), always=True)
+
+
+def test_who_is_not_allowed_to_begin_has_nothing_to_put_back() -> None:
+    told, hypervisor = outcome(Turn(FORBIDDEN, AGAIN))
+    assert told.msg.startswith("Cannot write: a right is missing. Nothing was touched. Give it.")
+    assert (told.changed, hypervisor.log) == (False, [])
+
+
+@pytest.mark.parametrize("first", [fail, PAUSE.submit])
+def test_a_right_that_is_missing_later_ends_nothing_that_is_always_tried(first: Any) -> None:
+    """The step before it may be in effect though it has failed: a deadline that is over stops no revert."""
+    told, hypervisor = outcome(Turn(Step("revert", first), FORBIDDEN, AGAIN))
+    assert hypervisor.log[-1] == "paused"
+    assert told.steps[-1] == "cut again"
+    assert "Cannot write: a right is missing. Give it." in told.msg, "something was touched"
+
+
+@pytest.mark.parametrize(("step", "changed"), [(FORBIDDEN, False), (Step("break", fail), True)])
+def test_a_vm_that_is_not_read_back_is_changed_unless_nothing_was_begun(step: Step, changed: bool) -> None:
+    class Blind(OneVm):
+        def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+            self.read = surprise  # type: ignore[method-assign]
+            return super().read(ids, detail)
+
+    (told,) = execute(Blind(), Turn(step), [(REF.id, "desk1")], 5, False)  # type: ignore[arg-type]
+    assert (told.failed, told.changed, told.after) == (True, changed, {"power": "unknown"})
 
 
 def test_a_failed_step_undoes_those_before_it_and_says_so() -> None:
@@ -228,6 +276,71 @@ def test_a_step_that_hangs_holds_up_no_other_vm() -> None:
     first, second, third = ([f"{vm_id} {name}" for vm_id in ("a", "b")] for name in ("first", "second", "third"))
     assert hypervisor.log == ["hung first", *first, *second, *third, "hung third"]
     assert [(outcome.name, outcome.msg) for outcome in outcomes] == [("hung", "It hung."), ("a", ""), ("b", "")]
+
+
+class Unread(Several):
+    """Once changed, one of its VMs is read only when all others have taken all of their steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others_done = threading.Event()
+
+    def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+        if self.log and "hung" in ids:
+            self.others_done.wait()
+        return super().read(ids, detail)
+
+    def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
+        if {"a third", "b third"} <= set(self.log):
+            self.others_done.set()
+        return poll_all(pending, deadline, together=together)
+
+
+class Fresh(UseCase):
+    """Three steps for each VM, of which two need it as it is then."""
+
+    def view(self, vm):  # type: ignore[no-untyped-def]
+        return {}
+
+    def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+        def submit(name, now=None):  # type: ignore[no-untyped-def]
+            assert now is None or now.ref == vm.ref
+            hypervisor.log.append(f"{vm.ref.id} {name}")
+            return done(vm.ref, name)
+
+        first = Step("first", lambda _hypervisor: submit("first"))
+        again = [
+            Step(name, lambda _hypervisor, now, name=name: submit(name, now), always=True, fresh=True)
+            for name in ("second", "third")
+        ]
+        return Plan({}, {}, (first, *again))
+
+
+def test_a_reading_that_hangs_holds_up_no_other_vms_next_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_plan, "LAST", 0.2)
+    hypervisor = Unread()
+    chosen = [(vm_id, vm_id) for vm_id in Unread.ids]
+    outcomes = execute(hypervisor, Fresh(), chosen, 20, False)  # type: ignore[arg-type]
+    assert [outcome.msg for outcome in outcomes] == ["", "", ""]
+    assert [outcome.steps for outcome in outcomes] == [["first", "second", "third"]] * 3
+    assert hypervisor.log[-2:] == ["hung second", "hung third"]
+
+
+def test_a_reading_that_never_ends_is_that_vms_own_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never(Unread):
+        def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
+            return poll_all(pending, deadline, together=together)
+
+        def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
+            return super().read([vm_id for vm_id in ids if len(self.log) < 7 or vm_id != "hung"], detail)
+
+    monkeypatch.setattr(_plan, "LAST", 0.2)
+    hypervisor = Never()
+    chosen = [(vm_id, vm_id) for vm_id in Never.ids]
+    outcomes = execute(hypervisor, Fresh(), chosen, 1, False)  # type: ignore[arg-type]
+    assert "Cannot read the VMs on hv1: no answer" in outcomes[0].msg
+    assert [outcome.msg for outcome in outcomes[1:]] == ["", ""]
+    hypervisor.others_done.set()
 
 
 def surprise(*_args: object, **_named: object) -> Any:

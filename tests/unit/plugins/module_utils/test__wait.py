@@ -71,6 +71,18 @@ def test_a_failure_ends_its_own_wait_only() -> None:
     assert (str(ended["a"]), ended["b"]) == ("No.", None)
 
 
+def test_a_surprise_ends_its_own_wait_only() -> None:
+    clock = Clock()
+
+    def surprise() -> bool:
+        raise KeyError("state")
+
+    odd = Pending(VmRef("hv1", "b", "b"), "copy", surprise)
+    ended = poll_all([job("a", clock, 0), odd, job("c", clock, 2)], 10, clock.now, clock.sleep)
+    assert (ended["a"], ended["c"]) == (None, None)
+    assert str(ended["b"]).startswith("Cannot copy: unexpected KeyError")
+
+
 def test_nothing_to_wait_for_takes_no_time() -> None:
     clock = Clock()
     assert poll_all([], 10, clock.now, clock.sleep) == {}
