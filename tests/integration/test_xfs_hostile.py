@@ -718,7 +718,7 @@ def test_a_tree_is_read_as_linux_reads_it(tmp_path: Path, options: list[str]) ->
                 place.symlink_to("x" * chance.randrange(1, 900))
             else:
                 with place.open("wb") as file:
-                    for _ in range(chance.randrange(4)):
+                    for _part in range(chance.randrange(4)):
                         file.seek(chance.randrange(1 << chance.randrange(1, 22)))
                         file.write(chance.randbytes(chance.randrange(9000)))
                     if kind == 2:

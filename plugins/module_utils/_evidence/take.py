@@ -169,7 +169,8 @@ class Taking:
         try:
             error = self.hypervisor.wait([replace(pending, poll=poll)], self.terms.left())[self.vm.ref.id]
             if error is not None:
-                raise error
+                # The store's own words where it is the store that failed, not the VM
+                raise error.__cause__ if isinstance(error.__cause__, StoreError) else error
         except BaseException as exc:  # also when the evidence host is gone, or something that nobody foresaw
             try:
                 if pending.abort:

@@ -308,11 +308,7 @@ def see_inside(engines: Sequence[Engine], emit: Emit) -> bool:
     for engine in engines:
         found: set[str] = set()
 
-        def take(kind: str, body: dict[str, Any], found: set[str] = found) -> None:
-            if kind == "finding":
-                found.add(body["path"])
-
-        judge = Judge([engine], take, WINDOW, archives=Archives())
+        judge = Judge([engine], _noting(found), WINDOW, archives=Archives())
         content = Content(len(sample), lambda at, length: sample[at : at + length], WINDOW)
         with engine.testing():
             judge.file(Where("self-test", 0), content, lambda: "a.tar")
@@ -321,6 +317,14 @@ def see_inside(engines: Sequence[Engine], emit: Emit) -> bool:
             emit("reason", {"text": told % (engine.name, ", ".join(sorted(found)) or "nothing")})
             return False
     return True
+
+
+def _noting(found: set[str]) -> Emit:
+    def take(kind: str, body: dict[str, Any]) -> None:
+        if kind == "finding":
+            found.add(body["path"])
+
+    return take
 
 
 def _archive() -> bytes:

@@ -100,7 +100,7 @@ def short_entries(inode: Inode, has_kind: bool) -> Iterator[tuple[bytes, int]]:
     raw = inode.fork[: inode.size]
     wide = len(raw) > 1 and raw[1]
     number, at = struct.Struct(">Q" if wide else ">I"), 10 if wide else 6
-    for _ in range(raw[0] if raw else 0):
+    for _entry in range(raw[0] if raw else 0):
         end = at + 3 + raw[at] if at < len(raw) else at
         name, end = raw[at + 3 : end], end + has_kind
         if not name or end + number.size > len(raw):
