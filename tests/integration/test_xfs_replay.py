@@ -217,39 +217,37 @@ def content_of(image: Path, path: str) -> bytes:
     return file.read(0, file.size)
 
 
-def test_what_the_log_removes_is_seen_as_it_lies(direct: Direct, tmp_path: Path) -> None:
+@pytest.fixture
+def emptied(tmp_path: Path) -> tuple[Path, int]:
+    """On the disk the file has its content, by the log it has none; and the number of its inode."""
+    image, copy = made(tmp_path / "d.img"), tmp_path / "copy.img"
+    with mounted(image) as root:
+        victim = root / "victim"
+        victim.write_bytes(disks.MARKER)
+        os.sync()
+        disks.run("xfs_freeze", "-f", root)
+        disks.run("xfs_freeze", "-u", root)
+        number = victim.stat().st_ino
+        os.truncate(victim, 0)
+        settle(root)
+        shutil.copy(image, copy)
+    assert content_of(copy, "/victim") == b""
+    return copy, number
+
+
+def test_what_the_log_removes_is_seen_as_it_lies(direct: Direct, emptied: tuple[Path, int]) -> None:
     """A guest may mount without recovery."""
-    image, copy = made(tmp_path / "d.img"), tmp_path / "copy.img"
-    with mounted(image) as root:
-        (root / "evil").write_bytes(disks.MARKER)
-        os.sync()
-        disks.run("xfs_freeze", "-f", root)
-        disks.run("xfs_freeze", "-u", root)
-        os.truncate(root / "evil", 0)
-        settle(root)
-        shutil.copy(image, copy)
-    assert content_of(copy, "/evil") == b""
-    tally = direct.look(copy, False)
-    assert ([finding.path for finding in tally.findings], tally.reasons) == (["/evil"], [])
+    tally = direct.look(emptied[0], False)
+    assert ([finding.path for finding in tally.findings], tally.reasons) == (["/victim"], [])
 
 
-def test_an_inode_that_says_it_is_newer_is_left_as_linux_leaves_it(tmp_path: Path) -> None:
+def test_an_inode_that_says_it_is_newer_is_left_as_linux_leaves_it(emptied: tuple[Path, int]) -> None:
     """Its content before the log's change would be hidden else: the guest goes on with it."""
-    image, copy = made(tmp_path / "d.img"), tmp_path / "copy.img"
-    with mounted(image) as root:
-        (root / "victim").write_bytes(disks.MARKER)
-        os.sync()
-        disks.run("xfs_freeze", "-f", root)
-        disks.run("xfs_freeze", "-u", root)
-        number = (root / "victim").stat().st_ino
-        os.truncate(root / "victim", 0)
-        settle(root)
-        shutil.copy(image, copy)
+    copy, number = emptied
     head = opened(copy).read(0, 512)
     group, within = divmod(number, 1 << head[123] + head[124])
     at = group * struct.unpack_from(">I", head, 84)[0] * 4096 + within * 512
     assert opened(copy).read(at, 2) == b"IN"
-    assert content_of(copy, "/victim") == b""
     disks.write_at(copy, at + 112, struct.pack(">Q", 7 << 32))
     disks.write_at(copy, at + 100, bytes(4))
     inode = opened(copy).read(at, 512)
