@@ -64,7 +64,7 @@ class Record:
         return bytes(data[: self.length])
 
     def is_unmount(self) -> bool:
-        return self.count == 1 and bool(self.data()[9:10] and self.data()[9] & _UNMOUNT)
+        return self.count == 1 and any(flags & _UNMOUNT for flags in self.data()[9:10])
 
 
 @dataclass
@@ -94,7 +94,8 @@ class Log:
     def records(self) -> list[Record]:
         """From the oldest that a mount needs to the newest; none if the file system was unmounted."""
         head, headers, is_ragged, has_gap = self._find_head()
-        if has_gap and not self._is_unmount(headers[-2]):  # where Linux goes on from
+        before = self._at(headers[-2]) if has_gap else None  # where Linux goes on from
+        if has_gap and not (before and before.is_unmount()):
             raise NotReadable("its log is damaged")
         if len(headers) > 1 and not has_gap and self._ends_behind(headers[-1], head):
             head = headers.pop()  # it was not yet written as a whole: Linux leaves it out
@@ -102,10 +103,6 @@ class Log:
         if last is None or last.is_unmount() and is_ragged:
             raise NotReadable("its log is damaged")
         return [] if last.is_unmount() else self._chain(last)
-
-    def _is_unmount(self, place: int) -> bool:
-        record = self._record(place, struct.unpack_from(">I", self._read(place, 1), 4)[0])
-        return bool(record and record.is_unmount())
 
     def _find_head(self) -> tuple[int, list[int], bool, bool]:
         """Where the next record would go; where records begin, the oldest first; whether some came too early.
@@ -149,9 +146,7 @@ class Log:
 
     def _last(self, headers: list[int], head: int) -> Record | None:
         """The newest record, if the log ends where it does."""
-        if not headers:
-            return None
-        last = self._record(headers[-1], struct.unpack_from(">I", self._read(headers[-1], 1), 4)[0])
+        last = self._at(headers[-1]) if headers else None
         return last if last and (last.place + last.sectors - head) % self._sectors == 0 else None
 
     def _chain(self, last: Record) -> list[Record]:
@@ -170,6 +165,10 @@ class Log:
             if place >= self._sectors:
                 place, cycle = place - self._sectors, cycle + 1
         raise NotReadable("its log is damaged")
+
+    def _at(self, place: int) -> Record | None:
+        """By the cycle that it says."""
+        return self._record(place, struct.unpack_from(">I", self._read(place, 1), 4)[0])
 
     def _record(self, place: int, cycle: int) -> Record | None:
         """What begins there, if it is whole and of that cycle."""

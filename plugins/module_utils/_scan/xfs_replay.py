@@ -13,6 +13,7 @@ import struct
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
+from typing import Union
 
 from .blocks import Blocks
 from .journal import Replayed
@@ -101,19 +102,13 @@ def replay(volume: Blocks) -> Patched | None:
         return None
     if not is_5:
         raise NotReadable("it is of version 4, whose log is not replayed here")
-    done = list(transactions(records))
+    done = [(sequence, _changes(items)) for sequence, items in transactions(records)]
     patched = Patched(volume)
     _Replay(patched, head, _cancelled(done)).run(done)
     after = patched.read(0, 512)
     if any(after[low:high] != head[low:high] for low, high in _FOR_GOOD):
         raise NotReadable("its log changes what Linux goes by before it replays it")
     return patched
-
-
-def _cancelled(done: Iterable[tuple[int, list[Item]]]) -> Counter[tuple[int, int]]:
-    """Buffers that were given up: what was logged of them before may lie where something else is now."""
-    buffers = (_Buffer(item) for _sequence, items in done for item in items if item.kind == _BUFFER)
-    return Counter(buffer.place for buffer in buffers if buffer.flags & _CANCEL)
 
 
 class _Buffer:
@@ -145,6 +140,26 @@ class _Buffer:
             raise NotReadable("its log is damaged: it holds less of a buffer than it says")
 
 
+_Changes = list[Union[_Buffer, Item]]
+
+
+def _changes(items: Iterable[Item]) -> _Changes:
+    """Of one transaction: inodes after the buffers that they lie in, what was given up at last."""
+    return sorted((_Buffer(item) if item.kind == _BUFFER else item for item in items), key=_rank)
+
+
+def _rank(change: _Buffer | Item) -> int:
+    if isinstance(change, Item):
+        return 0 if change.kind == _CREATED else 1
+    return 3 if change.flags & _CANCEL else 2 if change.flags & _INODE_BUFFER else 0
+
+
+def _cancelled(done: Iterable[tuple[int, _Changes]]) -> Counter[tuple[int, int]]:
+    """Buffers that were given up: what was logged of them before may lie where something else is now."""
+    buffers = (change for _sequence, changes in done for change in changes if isinstance(change, _Buffer))
+    return Counter(buffer.place for buffer in buffers if buffer.flags & _CANCEL)
+
+
 class _Replay:
     def __init__(self, patched: Patched, head: bytes, cancelled: Counter[tuple[int, int]]) -> None:
         self._patched, self._cancelled = patched, cancelled
@@ -164,11 +179,14 @@ class _Replay:
         self._written, self._seen, self._touched = set[int](), set[int](), Disjoint()  # buffers, inodes, both
         self._equal: dict[int, bytes] = {}  # inodes that were on the disk as of the very record that changes them
 
-    def run(self, done: Iterable[tuple[int, list[Item]]]) -> None:
-        for self._sequence, items in done:
+    def run(self, done: Iterable[tuple[int, _Changes]]) -> None:
+        for self._sequence, changes in done:
             self._latest = max(self._latest, self._sequence)
-            for item in sorted(items, key=_rank):
-                self._item(item)
+            for change in changes:
+                if isinstance(change, _Buffer):
+                    self._buffer(change)
+                else:
+                    self._item(change)
         for at in list(self._equal):
             self._check_equal(at)
         if any(kinds in _MAPS for kinds, _number in self._open):
@@ -176,9 +194,7 @@ class _Replay:
 
     def _item(self, item: Item) -> None:
         kind = item.kind
-        if kind == _BUFFER:
-            self._buffer(_Buffer(item))
-        elif kind == _INODE:
+        if kind == _INODE:
             self._core(item)
         elif kind == _CREATED:
             self._create(item)
@@ -336,14 +352,6 @@ class _Replay:
             raise NotReadable("its log holds an inode that is damaged")
         keys, pointers = logged[head : head + 8 * count], logged[head + 8 * there :][: 8 * count]
         return struct.pack(">HH", level, count) + keys.ljust(8 * fits, b"\0") + pointers
-
-
-def _rank(item: Item) -> int:
-    """In one transaction: inodes after the buffers that they lie in, what was given up at last."""
-    if item.kind != _BUFFER:
-        return 0 if item.kind == _CREATED else 1
-    flags = _Buffer(item).flags
-    return 3 if flags & _CANCEL else 2 if flags & _INODE_BUFFER else 0
 
 
 def _number_of(item: Item) -> int:

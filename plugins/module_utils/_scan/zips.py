@@ -43,10 +43,22 @@ class _Entry:
     at: int
 
 
+@dataclass(frozen=True)
+class _Directory:
+    """`shift`: how far all offsets are off, as something may lie before. `behind`: where what follows it begins."""
+
+    start: int
+    end: int
+    shift: int
+    count: int
+    behind: int
+
+
 def zip_members(read: Read, size: int, most: int) -> Iterator[Member]:
-    start, end, shift, count = _directory(read, size)
-    entries = sorted(_entries(read(start, end - start), shift, most), key=lambda entry: entry.at)
-    if len(entries) & 0xFFFF != count & 0xFFFF:
+    directory = _directory(read, size)
+    start, rows = directory.start, read(directory.start, directory.end - directory.start)
+    entries = sorted(_entries(rows, directory.shift, most), key=lambda entry: entry.at)
+    if len(entries) & 0xFFFF != directory.count & 0xFFFF:
         raise NotUnpacked(_DAMAGED)
     at, between, found = 0, 0, []
     for entry in entries:
@@ -63,13 +75,12 @@ def zip_members(read: Read, size: int, most: int) -> Iterator[Member]:
         raise NotUnpacked(_OVERLAP)
     _check_gap(read, at, start, between + start - at)
     yield from (member for member in found if member.length or not member.name.endswith(b"/"))
-    behind = _behind(read, size)
+    behind = directory.behind
     if any(read(behind, size - behind)):
         yield Member(b"trailing", behind, size - behind)
 
 
-def _directory(read: Read, size: int) -> tuple[int, int, int, int]:
-    """Where it starts and ends, how far all offsets are off (something may lie before), and how many entries it has."""
+def _directory(read: Read, size: int) -> _Directory:
     at = end = zip_end(read, size)
     if at < 0:
         raise NotUnpacked(_DAMAGED)
@@ -90,7 +101,8 @@ def _directory(read: Read, size: int) -> tuple[int, int, int, int]:
         raise NotUnpacked(_DISAGREE)
     if located >= 0 and located + start - offset != end:  # some tools go by it, others by where the record should lie
         raise NotUnpacked(_DISAGREE)
-    return start, end, start - offset, count
+    behind = min(size, at + ZIP_END_SIZE + zip_comment(tail))
+    return _Directory(start, end, start - offset, count, behind)
 
 
 def _wide_end(record: bytes, told: tuple[int, ...]) -> tuple[int, ...]:
@@ -105,14 +117,8 @@ def _wide_end(record: bytes, told: tuple[int, ...]) -> tuple[int, ...]:
 
 def zip_place(read: Read, size: int) -> tuple[int, int]:
     """Where a zip begins that lies in something else, and its size."""
-    begin = _directory(read, size)[2]
-    return begin, _behind(read, size) - begin
-
-
-def _behind(read: Read, size: int) -> int:
-    """Where what follows it begins."""
-    at = zip_end(read, size)
-    return min(size, at + ZIP_END_SIZE + zip_comment(read(at, ZIP_END_SIZE)))
+    directory = _directory(read, size)
+    return directory.shift, directory.behind - directory.shift
 
 
 def _entries(directory: bytes, shift: int, most: int) -> Iterator[_Entry]:
