@@ -100,13 +100,13 @@ class LongVerb(DataVerb):
 
     def _follow(self, job: dict[str, Any], before: str) -> dict[str, Any]:
         """Until the job has ended: read its progress file, print it, and now and then look at the job itself."""
-        pause, shown, asked = 0.2, time.monotonic(), time.monotonic()
+        pause, shown, asked, told = 0.2, time.monotonic(), time.monotonic(), {}
         while True:
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
-            text = self._progress_text()
+            text, had = self._progress_text(), bool(told)
             told = parsed(text)
-            ended = told.get("phase") == DONE
+            ended = told.get("phase") == DONE or (had and not told)  # the latter: another follower saw the end first
             now = time.monotonic()
             if (ended and text != before) or now - asked > ASK:
                 asked = now

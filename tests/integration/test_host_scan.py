@@ -203,7 +203,7 @@ def test_a_case_keeps_what_was_said_of_every_host(tree: Path, tmp_path: Path) ->
     assert (told["lan1"]["state"], told["lan1"]["verdict"]) == ("done", "infected")
     assert [finding["path"] for finding in told["lan1"]["findings"]] == [str(tree / "evil.com")]
     assert told["gone"]["state"] == "failed"
-    assert "Cannot reach it" in told["gone"]["msg"]
+    assert "Cannot reach gone, whose files are to be read" in told["gone"]["msg"]
     assert "gone was not scanned" in infected.stdout.replace("\n", " ")
 
     broken = playbook("-e", "vmward_hosts=lan1", *arguments, "-e", json.dumps({"scan_rules": ["/nowhere/rules.yar"]}))
@@ -211,6 +211,17 @@ def test_a_case_keeps_what_was_said_of_every_host(tree: Path, tmp_path: Path) ->
     last = entries(store, "2026-0007")[-1]["result"]
     assert last["state"] == "failed"
     assert "/nowhere/rules.yar" in last["msg"]
+
+
+def test_hosts_that_want_the_rules_in_one_place_at_once_all_get_them(tmp_path: Path) -> None:
+    """As the VMs of a batch do on their data host, in the first run of all."""
+    bait, inventory = tmp_path / "tree" / "file", tmp_path / "inventory"
+    bait.parent.mkdir()
+    bait.write_bytes(b"harmless")
+    inventory.write_text("".join(f"lan{number} ansible_connection=local\n" for number in range(8)))
+    settings = {"scan_host_paths": [str(bait.parent)], "scan_rules_directory": str(tmp_path / "new" / "rules")}
+    told = playbook("-i", str(inventory), "-f", "8", "-e", "vmward_hosts=all", "-e", json.dumps(settings))
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def in_case(tree: Path, tmp_path: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Progress:
         seconds = now - self.began
         rate = done / seconds if seconds > 0.2 and done else None
         eta = round((total - done) / rate) if rate and total >= done else None
-        self._write({
+        tell(self.path, {
             "phase": phase,
             "files": 0,
             "bytes": done,
@@ -50,14 +50,19 @@ class Progress:
             "message": message,
         })  # fmt: skip
 
-    def _write(self, told: Mapping[str, Any]) -> None:
-        if not self.path:
-            return
-        with contextlib.suppress(OSError):  # evidence is worth more than its progress bar
-            handle, name = tempfile.mkstemp(prefix=".progress-", dir=os.path.dirname(self.path))
-            with open(handle, "w", encoding="utf-8") as file:
-                json.dump(told, file)
-            os.replace(name, self.path)
+
+def tell(path: str, told: Mapping[str, Any]) -> None:
+    """Replace a progress file as a whole: a reader never sees half of it, and two jobs may share one.
+
+    Nothing is told where that fails: the work is worth more than its progress bar.
+    """
+    if not path:
+        return
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(prefix=".progress-", dir=os.path.dirname(path))
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(told, file)
+        os.replace(name, path)
 
 
 def human(size: float) -> str:

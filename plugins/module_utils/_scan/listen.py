@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .._evidence.progress import tell
 from .judge import KEY, MOST_CONTENTS
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
 
@@ -29,7 +28,7 @@ class Share:
 
 
 class Progress:
-    """The progress file, replaced as a whole at most once a second, so that a reader never sees half of it."""
+    """The progress file, written at most once a second."""
 
     def __init__(self, path: str, started: float) -> None:
         self._path = path
@@ -47,10 +46,7 @@ class Progress:
         if not self._path or (phase == "scan" and now - self._written < 1):
             return
         self._written = now
-        draft = self._path + ".new"
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(self.state(phase, message, now - self._started), file)
-        os.replace(draft, self._path)
+        tell(self._path, self.state(phase, message, now - self._started))
 
     def state(self, phase: str, message: str, seconds: float) -> dict[str, Any]:
         """The sum of all shares. How much is left is told once every share that goes on has told it."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._evidence.progr
     duration,
     human,
     line,
+    tell,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Disk, Layer
 
@@ -75,6 +77,20 @@ def test_progress_is_replaced_at_most_once_a_second_and_at_each_phase(tmp_path: 
     progress("done")
     assert json.loads(path.read_text())["phase"] == "done"
     assert [one.name for one in tmp_path.iterdir()] == ["progress"]
+
+
+def test_two_jobs_may_share_one_progress_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, replace = str(tmp_path / "progress"), os.replace
+
+    def while_another_writes(draft: str, target: str) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        tell(path, {"phase": "second"})
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", while_another_writes)
+    tell(path, {"phase": "first"})
+    assert json.loads(Path(path).read_text()) == {"phase": "first"}
+    assert os.listdir(tmp_path) == ["progress"]
 
 
 def test_a_progress_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
