@@ -23,6 +23,7 @@ from xml.parsers.expat import ExpatError
 from .._crew import within
 from .._errors import AuthFailed, NotFound, TaskFailed, Unsupported, VmwardError
 from .._model import VmRef, printable
+from .lean import HttpsConnection
 
 try:
     from pyVmomi import SoapAdapter, VmomiSupport, vim, vmodl
@@ -69,6 +70,7 @@ class Connection:
             poolSize=THREADS,
             httpConnectionTimeout=max(options["timeout"], 2),  # a wait for tasks is not shorter than a second
         )
+        self.stub.scheme = HttpsConnection
         instance = vim.ServiceInstance("ServiceInstance", self.stub)
         self.content = self.call("ask what it is", None, instance.RetrieveContent)
         if self.content is None:  # the library's answer to a page of HTML
