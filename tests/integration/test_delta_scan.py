@@ -31,6 +31,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     scan,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import replay
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import rules_of
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
@@ -111,6 +112,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     made.file("marker", b"x" * 5000 + disks.MARKER)
     made.file("harmless", b"h" * 9000)
     return made
+
+
+def test_how_much_there_is_to_read_is_told_before(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From which the time left follows: what differs, or the files in which it lies, and not the whole disk."""
+    told, take = list[int](), Listener.take
+
+    def keep(listener: Listener, kind: str, body: dict[str, Any]) -> None:
+        told.extend([int(body["bytes"])] if kind == "expect" else [])
+        take(listener, kind, body)
+
+    monkeypatch.setattr(Listener, "take", keep)
+    large = lab.file("large", os.urandom(3 * MB))
+    result = lab.look(lab.overlay(lab.raw_with(f"write {large} large")))
+    assert result["verdict"] == "clean"
+    assert 3 * MB <= sum(told) < 5 * MB
+    assert abs(sum(told) - result["bytes_read"]) < 2 * MB
 
 
 def test_an_untouched_overlay_is_clean_and_nothing_of_the_base_is_judged(lab: Lab) -> None:

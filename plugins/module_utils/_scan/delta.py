@@ -66,6 +66,12 @@ class ExtDelta:
         self.again = frozenset(self._candidates())
         pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self.again)]
         self._read_directories(pairs)
+        files = sum(
+            pair.new.size
+            for pair in pairs
+            if pair.new and pair.new.is_file and not self._new.is_own(pair.number) and not self._is_same(pair)
+        )
+        self._judge.emit("expect", {"bytes": max(files, self._changed.size)})
         for pair in pairs:
             self._judge.each("Inode %d on %s" % (pair.number, self._where), self._inode, pair)
         gone = {pair.number for pair in pairs if not (pair.new and pair.new.mode)}

@@ -25,6 +25,14 @@ class Share:
     bytes: int = 0
     total: int = 0
     over: bool = False
+    points: int = 0  # so far, where states are read one after the other until one is clean: how many, nobody knows
+    past: tuple[int, int] = (0, 0)  # files and bytes of those before this one
+
+    def count(self, files: int, size: int) -> None:
+        self.files, self.bytes = self.past[0] + files, self.past[1] + size
+
+    def begin_point(self) -> None:
+        self.points, self.past = self.points + 1, (self.files, self.bytes)
 
 
 class Progress:
@@ -53,11 +61,13 @@ class Progress:
         shares = self._shares
         files, read = sum(one.files for one in shares), sum(one.bytes for one in shares)
         rate = read / max(seconds, 0.001)
-        is_known = all(one.over or one.total for one in shares)
+        is_known = all(one.over or (one.total and not one.points) for one in shares)
         total = sum(one.bytes if one.over else max(one.bytes, one.total) for one in shares) if is_known else 0
         amount = "%d files, %d MB read" % (files, read // 1000000)
         if len(shares) > 1:
             amount = "%d of %d disks done" % (sum(one.over for one in shares), len(shares))
+        elif points := sum(one.points for one in shares):
+            amount = "point %d, %s" % (points, amount)
         return {
             "phase": phase,
             "files": files,
@@ -128,8 +138,8 @@ class Listener:
         self.share.total += int(body["bytes"])
 
     def _progress(self, body: dict[str, Any]) -> None:
-        self.tally.files = self.share.files = int(body["files"])
-        self.tally.bytes_read = self.share.bytes = int(body["bytes"])
+        self.tally.files, self.tally.bytes_read = int(body["files"]), int(body["bytes"])
+        self.share.count(self.tally.files, self.tally.bytes_read)
         self.tally.bytes_from_disk = int(body["read"])
 
     def _change(self, body: dict[str, Any]) -> None:
@@ -182,6 +192,7 @@ class Listener:
         if len(self.points) >= self._most_points:
             raise ValueError("more points than asked for")
         self.points.append((str(body["id"]), self.tally))
+        self.share.begin_point()
 
     def _unopened(self, body: dict[str, Any]) -> None:
         self.tally.unopened += max(0, int(body["count"]))

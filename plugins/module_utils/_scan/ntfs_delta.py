@@ -44,6 +44,7 @@ class NtfsDelta:
     def run(self) -> None:
         judge, where = self._judge, self._where
         self._files.doubts()
+        judge.emit("expect", {"bytes": self._base.changed.size})
         candidates = self._candidates()
         for number in sorted(candidates):
             judge.each("Record %d on %s" % (number, where), self._record, number)

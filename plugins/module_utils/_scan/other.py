@@ -85,7 +85,7 @@ class Other:
         judge, told = self._judge, str(self._where).capitalize()
         for doubt in self._fs.doubts():
             judge.reason("%s may look different to the guest: %s." % (told, doubt))
-        judge.emit("expect", {"bytes": self._volume.size})
+        judge.emit("expect", {"bytes": self._base.changed.size if self._base is not None else self._volume.size})
         for file in chain(self._fs.files(see=self._see), self._fs.unnamed()):
             self._file(file)
         for number, read in self._fs.attributes():

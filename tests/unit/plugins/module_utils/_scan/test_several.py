@@ -176,3 +176,17 @@ def test_what_all_say_counts_once_and_what_was_cut_counts() -> None:
     whole = merged([first, second])
     assert whole.reasons_count == MAX_REASONS + 6
     assert len(whole.reasons) == MAX_REASONS
+
+
+def test_of_points_nobody_knows_how_many_will_be_read() -> None:
+    """One after the other, until one is clean; what was read of each is counted."""
+    progress = Progress("", 0)
+    listener = Listener(progress)
+    for number in range(2):
+        listener.take("point", {"id": str(number)})
+        listener.take("expect", {"bytes": 2_000_000})
+        listener.take("progress", {"files": 3, "bytes": 1_000_000, "read": 8})
+    told = progress.state("scan", "", 1.0)
+    assert (told["files"], told["bytes"], told["total_bytes"], told["eta"]) == (6, 2_000_000, 0, None)
+    assert told["message"] == "point 2, 6 files, 2 MB read"
+    assert [tally.files for tally in listener.tallies()] == [3, 3]
