@@ -100,7 +100,8 @@ class LongVerb(DataVerb):
 
     def _follow(self, job: dict[str, Any], before: str) -> dict[str, Any]:
         """Until the job has ended: read its progress file, print it, and now and then look at the job itself."""
-        pause, shown, asked, told = 0.2, time.monotonic(), time.monotonic(), {}
+        pause, shown, asked = 0.2, time.monotonic(), time.monotonic()
+        told: dict[str, Any] = {}
         while True:
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
