@@ -28,10 +28,11 @@ from ansible_collections.vmward.remediation.plugins.module_utils._model import I
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox.connection import AT_ONCE
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play, task
 from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
-from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, take
+from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, WAIVED, take
 
 # In the middle of a batch
 
@@ -293,6 +294,30 @@ def test_a_node_that_does_not_tell_its_bridges_holds_up_no_other_nodes_vm(bench:
     bench.pve.hang.clear()
     assert [outcome.msg for outcome in verb.result()] == ["", ""]
     assert bench.vm(far).isolation is Isolation.FORENSIC
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["before the task began", "while it runs"])
+def test_a_node_that_does_not_tell_its_tasks_holds_up_no_other_nodes_vm(bench: ProxmoxBench, is_begun: bool) -> None:
+    """Two steps each: pve2's list of tasks stays out for more than the whole run, pve1's VM is through meanwhile."""
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmstop": 0.3}
+    far, near = [bench.create(f"far{number}", node="pve2") for number in range(3)], bench.create("near")
+    tasks = "GET /api2/json/nodes/pve2/tasks"
+
+    def hang() -> None:
+        bench.pve.hang[tasks] = HELD
+
+    if is_begun:
+        bench.pve.meanwhile[f"/qemu/{far[2]}/status/stop"] = hang
+    else:
+        hang()
+    again = SetPower("restarted", True, 0, dict.fromkeys((*far, near), WAIVED))
+    verb = apart(partial(bench.do, again, *far, near, deadline=60))
+    while not verb.done() and not any(f"/{near}/status/start" in path for _method, path, _body in bench.pve.requests):
+        time.sleep(0.05)
+    assert not verb.done()
+    assert tasks in bench.pve.hang
+    bench.pve.hang.clear()
+    assert [outcome.msg for outcome in verb.result()] == ["", "", "", ""]
 
 
 @pytest.mark.parametrize("path", ["firewall/ipset", "config"])

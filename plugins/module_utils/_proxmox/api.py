@@ -198,7 +198,10 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         def roll_back() -> Pending:
             """A second rollback to the same snapshot reads back as the first: whether it began its task tells."""
             path, node = f"/snapshot/{snapshot_id}/rollback", self.node(vm.ref.id)
-            known = self.one_time(f"now rollbacks of {node}", lambda: self.tasks.of_kind(node, "qmrollback"))
+
+            def known() -> Mapping[str, str]:
+                return self.one_time(f"now rollbacks of {node}", lambda: self.tasks.of_kind(node, "qmrollback"))
+
             return self.task(vm.ref, what, "qmrollback", "post", path, lambda: False, known, start=0)
 
         def cut_links() -> Pending:

@@ -11,6 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .._errors import TaskFailed
@@ -23,14 +26,24 @@ LIMIT = 5000
 LAST_LINES = 5
 
 
+@dataclass
+class Node:
+    """What is known of one node. A node that does not answer holds up no look at another."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)  # one list of what runs there, for all who ask
+    active: tuple[float, list[dict[str, Any]]] = (0.0, [])  # that list, and when it was read
+    look: Future[None] | None = None  # at our tasks there, the latest
+    looked: float = 0.0  # when that had ended
+
+
 class Tasks:
     """What is known of tasks. A list may lag behind, so that the oldest running one is asked itself."""
 
     def __init__(self, link: Connection) -> None:
         self.link = link
         self.ends: dict[str, str | None] = {}  # how each task of ours ended; None while it runs
-        self.read_at: dict[str, float] = {}
-        self.active: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+        self.lost: dict[str, Exception] = {}  # why nothing is known of a task
+        self.nodes: dict[str, Node] = {}
         self.lock = threading.Lock()
 
     def watch(self, upid: str) -> str:
@@ -38,12 +51,19 @@ class Tasks:
             self.ends.setdefault(upid, None)
         return upid
 
+    def looks(self) -> list[Future[None]]:
+        """Those that go on."""
+        return [node.look for node in self.nodes.values() if node.look and not node.look.done()]
+
     def ended(self, upid: str, vm: VmRef, what: str) -> str:
-        """Empty while it runs, "OK", or the words of a warning. Raises ``TaskFailed`` with the log's end."""
-        node = node_of(upid)
-        if self.ends[upid] is None and time.monotonic() - self.read_at.get(node, 0.0) >= FRESH:
-            self._refresh(node)
-            self.read_at[node] = time.monotonic()
+        """Empty while it runs, "OK", or the words of a warning. Raises ``TaskFailed`` with the log's end.
+
+        It does not wait: where nothing fresh is known, a look begins, whose answer is told the next time.
+        """
+        if self.ends[upid] is None:
+            if error := self.lost.pop(upid, None):
+                raise error
+            self._begin_look(node_of(upid))
         end = self.ends[upid]
         if end is None or end == "OK":
             return end or ""
@@ -54,9 +74,29 @@ class Tasks:
             f"The end of the log of task {upid}: {self.log(upid, vm)}"
         )
 
+    def _begin_look(self, name: str) -> None:
+        node = self._node(name)
+        if (node.look is None or node.look.done()) and time.monotonic() - node.looked >= FRESH:
+            node.look = self.link.reader(name).submit(partial(self._look, name, node))
+
+    def _look(self, name: str, node: Node) -> None:
+        try:
+            self._refresh(name)
+        except Exception as exc:  # noqa: BLE001  carried to all who wait for a task there
+            with self.lock:
+                self.lost.update(dict.fromkeys(self._open(name), exc))
+        node.looked = time.monotonic()
+
+    def _node(self, name: str) -> Node:
+        with self.lock:
+            return self.nodes.setdefault(name, Node())
+
+    def _open(self, name: str) -> list[str]:
+        return [upid for upid, end in self.ends.items() if end is None and node_of(upid) == name]
+
     def _refresh(self, node: str) -> None:
         with self.lock:
-            open_ = [upid for upid, end in self.ends.items() if end is None and node_of(upid) == node]
+            open_ = self._open(node)
         if len(open_) > FEW:
             since = min(int(upid.split(":")[4], 16) for upid in open_)
             rows = self._list(node, source="all", since=since)
@@ -88,11 +128,12 @@ class Tasks:
 
     def running(self, node: str, vm: VmRef, kind: str, fresh: bool = False) -> str:
         """The task of this kind that works on the VM now, whoever started it; empty if none does."""
-        with self.lock:
-            read_at, rows = self.active.get(node, (0.0, []))
+        place = self._node(node)
+        with place.lock:
+            read_at, rows = place.active
             if fresh or time.monotonic() - read_at >= 1.0:
                 rows = [row for row in self._list(node, source="active") if not row.get("endtime")]
-                self.active[node] = (time.monotonic(), rows)
+                place.active = (time.monotonic(), rows)
         known = (row["upid"] for row in rows if row["id"] == vm.id and row["type"] == kind)
         return next((upid for upid in known if self.ends.get(upid) is None), "")  # the list may be older than the end
 

@@ -48,7 +48,7 @@ class Work(Reading):
 
         def nap(seconds: float) -> None:
             calls = [self.futures[item.vm.id] for item in pending if item.vm.id in self.futures]
-            open_ = [call for call in calls if not call.done()]
+            open_ = [call for call in calls if not call.done()] + self.tasks.looks()
             if open_:
                 wait_for(open_, timeout=min(seconds, NAP))
             else:
@@ -79,11 +79,11 @@ class Work(Reading):
 
     def task(
         self, vm: VmRef, what: str, kind: str, method: str, path: str, reached: Reached,
-        known: Mapping[str, str] | None = None, **values: Any,
+        known: Callable[[], Mapping[str, str]] | None = None, **values: Any,
     ) -> Pending:  # fmt: skip
         """Work that PVE does in a task. One of this kind that runs already is taken up instead of starting another.
 
-        ``known`` are the tasks of this kind from before, where only a new one tells whether a call was taken.
+        ``known`` tells the tasks of this kind from before, where only a new one tells whether a call was taken.
         """
         job = Job(self, vm, what, kind, reached, lambda: str(self.at(vm, what, method, path, **values)), known)
         return Pending(vm, what, job.poll)
@@ -135,12 +135,14 @@ class Job:
 
     def __init__(
         self, work: Work, vm: VmRef, what: str, kind: str, reached: Reached, start: Callable[[], str],
-        known: Mapping[str, str] | None = None,
+        known: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:  # fmt: skip
         self.work, self.vm, self.what, self.kind = work, vm, what, kind
         self.reached, self.start, self.known = reached, start, known
+        self.before: Mapping[str, str] | None = None  # the tasks that were known before the first try
         self.end = time.monotonic() + work.patience
         self.looked, self.taken_up = 0.0, False
+        self.seeing: Future[bool] | None = None  # a look at the state itself
         work.upids.pop(vm.id, None)
         self._fire()
 
@@ -156,6 +158,8 @@ class Job:
                 return ""
         upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind)
         self.taken_up = bool(upid)
+        if self.known and self.before is None:
+            self.before = self.known()
         while not upid:
             try:
                 upid = self.start()
@@ -173,10 +177,10 @@ class Job:
 
     def _begun(self) -> str:
         """The task that a call began whose answer was lost, also when it has ended."""
-        if self.known is None:
+        if self.before is None:
             return ""
         found = self.work.tasks.of_kind(self.work.node(self.vm.id), self.kind)
-        return next((upid for upid, vm_id in found.items() if vm_id == self.vm.id and upid not in self.known), "")
+        return next((upid for upid, vm_id in found.items() if vm_id == self.vm.id and upid not in self.before), "")
 
     def poll(self) -> bool:
         if not self.future.done():
@@ -201,9 +205,10 @@ class Job:
         return bool(told)
 
     def seen_slowly(self) -> bool:
-        """Look at the state itself, not more often than once a second."""
-        now = time.monotonic()
-        if now - self.looked < SLOWLY:
-            return False
-        self.looked = now
-        return self.reached()
+        """Look at the state itself, not more often than once a second, and wait for no answer."""
+        if self.seeing and self.seeing.done():
+            seeing, self.seeing, self.looked = self.seeing, None, time.monotonic()
+            return seeing.result()
+        if not self.seeing and time.monotonic() - self.looked >= SLOWLY:
+            self.seeing = self.work.writer(self.vm).submit(self.reached)
+        return False
