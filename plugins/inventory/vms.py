@@ -71,6 +71,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ansible.errors import AnsibleParserError
@@ -78,6 +79,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.unsafe_proxy import wrap_var
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect, warnings_of
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unsupported, VmwardError
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Vm, printable
@@ -117,11 +119,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 "No hypervisor is configured. Set hypervisors, as vmward_hypervisors for the modules."
             )
         machines: list[dict[str, Any]] = []
+        tags = self.get_option("tags")
+        reading = {name: apart(partial(listed, name, entry, tags)) for name, entry in hypervisors.items()}
         for name, entry in hypervisors.items():
             try:
                 for warning in warnings_of({name: entry}):
                     self.display.warning(warning)
-                machines += listed(name, entry, self.get_option("tags"))
+                machines += reading[name].result()
             except VmwardError as exc:
                 if self.get_option("strict_hypervisors"):
                     raise AnsibleParserError(

@@ -107,9 +107,9 @@ class LongVerb(DataVerb):
             pause = min(pause * 1.5, 1.0)
             text, had = self._progress_text(), bool(told)
             told = parsed(text)
-            ended = told.get("phase") == DONE or (had and not told)  # the latter: another follower saw the end first
+            ended, is_gone = told.get("phase") == DONE, had and not told  # gone: another follower saw the end first
             now = time.monotonic()
-            if (ended and text != before) or now - asked > ASK:
+            if is_gone or (ended and text != before) or now - asked > ASK:
                 asked = now
                 status = self._status(job, "status")
                 if status.get("finished") or status.get("failed"):

@@ -96,8 +96,8 @@ class Bench(ABC):
         """Break the connection; it can be made again."""
 
     @abstractmethod
-    def slow(self, vm_id: str, seconds: int) -> None:
-        """Let the VM take that long to pause."""
+    def slow(self, vm_id: str, seconds: int) -> bool:
+        """Let the VM take that long to pause. Whether it alone does."""
 
     @abstractmethod
     def hurt(self, vm_id: str) -> None:
@@ -234,8 +234,9 @@ class FakeBench(Bench):
     def lose(self) -> None:
         self.fail(verb="submit_pause", error="TaskFailed", message="The connection was lost.")
 
-    def slow(self, vm_id: str, seconds: int) -> None:
+    def slow(self, vm_id: str, seconds: int) -> bool:
         self.fail(verb="submit_pause", vm=self.name(vm_id), seconds=seconds)
+        return True
 
     def hurt(self, vm_id: str) -> None:
         self.fail(verb="submit_isolate", vm=self.name(vm_id), error="TaskFailed", message="The lock is held.", times=9)
@@ -369,10 +370,11 @@ class LibvirtBench(Bench):
     def lose(self) -> None:
         self.world.kill_libvirtd()
 
-    def slow(self, vm_id: str, seconds: int) -> None:
+    def slow(self, vm_id: str, seconds: int) -> bool:
         """QEMU stands still, and answers nobody."""
         self._signal("STOP", self.domain(vm_id).name())
         threading.Timer(seconds, self._signal, ["CONT", self.domain(vm_id).name()]).start()
+        return True
 
     def _signal(self, name: str, vm: str) -> None:
         self.world.run("sh", "-c", 'kill -"$1" "$(cat "/run/libvirt/qemu/$2.pid")"', "sh", name, vm)

@@ -29,6 +29,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolat
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere import convert
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.note import KEY as NOTE
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     FORENSIC,
     FREE,
@@ -323,3 +324,36 @@ def test_a_guest_without_tools_is_told_and_forced_only_if_asked_for(vsphere: Vsp
     assert "VMware Tools do not run in it. Use force: true to take its power away" in outcome.msg
     assert vsphere.vm(vm_id).power is PowerState.RUNNING
     assert vsphere.one(SetPower("stopped", True, 5, {}), vm_id).after == {"power": "stopped"}
+
+
+# The custom attribute of the undo notes
+
+
+def without_attribute(vsphere: VsphereBench) -> vim.CustomFieldsManager:
+    attributes = vsphere.inventory.customFieldsManager
+    for one in attributes.field:
+        if one.name == NOTE:
+            attributes.RemoveCustomFieldDef(one.key)
+    return attributes
+
+
+def test_the_first_cut_of_all_survives_that_the_attribute_s_answer_is_lost(vsphere: VsphereBench) -> None:
+    attributes = without_attribute(vsphere)
+    ids = [vsphere.create(f"desk{number}") for number in range(3)]
+    vsphere.server.faults({"method": "AddCustomFieldDef", "half": True})
+    assert [outcome.msg for outcome in vsphere.do(SEAL, *ids)] == [""] * 3
+    assert [one.name for one in attributes.field].count(NOTE) == 1
+
+
+def test_another_run_that_defines_the_attribute_first_is_no_failure(vsphere: VsphereBench) -> None:
+    attributes = without_attribute(vsphere)
+    ids = [vsphere.create(f"desk{number}") for number in range(2)]
+
+    class Late(SetIsolation):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            if vm.ref.id == ids[0]:
+                attributes.AddFieldDefinition(NOTE, vim.VirtualMachine, None, None)
+            return super().plan(hypervisor, vm)
+
+    outcomes = vsphere.do(Late(Isolation.SEALED, "2026-1"), *ids)
+    assert [(outcome.msg, outcome.after["isolation"]) for outcome in outcomes] == [("", "sealed")] * 2

@@ -242,8 +242,9 @@ class VsphereBench(Bench):
     def lose(self) -> None:
         self.fail(*({"method": method, "drop": True} for method in ("SuspendVM_Task", "RetrievePropertiesEx")))
 
-    def slow(self, vm_id: str, seconds: int) -> None:
+    def slow(self, vm_id: str, seconds: int) -> bool:
         self.server.delays(tasks={"Suspend": seconds * 1000})
+        return False
 
     def hurt(self, vm_id: str) -> None:
         struck = {"method": "ReconfigVM_Task", "vm": self.machine(vm_id).name}

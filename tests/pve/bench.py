@@ -116,8 +116,9 @@ class ProxmoxBench(Bench):
     def lose(self) -> None:
         self.cluster.restart()
 
-    def slow(self, vm_id: str, seconds: int) -> None:
-        self.pve.time_scale, self.pve.delays = 1.0, {"qmpause": float(seconds)}
+    def slow(self, vm_id: str, seconds: int) -> bool:
+        self.pve.time_scale, self.pve.delays = 1.0, {f"qmpause {vm_id}": float(seconds)}
+        return True
 
     def hurt(self, vm_id: str) -> None:
         self.pve.fail("PUT", f"/qemu/{vm_id}/config", 500, "The lock is held")

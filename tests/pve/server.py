@@ -31,8 +31,8 @@ RUNNING = {"runningmachine": "pc-i440fx-7.2", "runningcpu": "qemu64", "running-n
 
 
 class Pve(FakePve):
-    """One cluster. ``delays`` and ``warnings`` go by type of task, ``truncate`` and ``hang`` by the end of a path
-    (``hang`` also by "METHOD path", whole)."""
+    """One cluster. ``delays`` and ``warnings`` go by type of task (``delays`` also by "type vmid"), ``truncate`` and
+    ``hang`` by the end of a path (``hang`` also by "METHOD path", whole)."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -85,7 +85,7 @@ class Pve(FakePve):
 
     async def task(self, node: str, ttype: str, tid: Any, user: str, body: Any, vm: Any = None, **more: Any) -> str:
         """Every task may last, and may end with warnings."""
-        seconds = self.delays.get(ttype, 0.0)
+        seconds = self.delays.get(f"{ttype} {tid}", self.delays.get(ttype, 0.0))
 
         async def longer() -> Any:
             if seconds:

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import json
+import time
+from functools import partial
 
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
-from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, WAIVED, take
 
 FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
@@ -183,6 +186,56 @@ def test_nothing_hangs_past_its_deadline(bench: ProxmoxBench) -> None:
     outcomes = bench.do(OFF, *ids, deadline=1)
     assert [outcome.failed for outcome in outcomes] == [False, True, False]
     assert "it still runs after 1 s" in outcomes[1].msg
+
+
+def test_a_look_that_is_lost_is_taken_again(bench: ProxmoxBench) -> None:
+    """Whoever reloads pveproxy meanwhile: the tasks go on, and are followed."""
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmstop": 1.0}
+    ids = [bench.create(f"desk{number}") for number in range(5)]
+
+    def lose() -> None:
+        bench.pve.fail("GET", "/nodes/pve1/tasks", 502, "Bad Gateway", times=2)
+        bench.pve.truncate["/nodes/pve1/tasks"] = 1
+
+    bench.pve.meanwhile[f"/qemu/{ids[4]}/status/stop"] = lose
+    assert [outcome.msg for outcome in bench.do(OFF, *ids)] == [""] * 5
+    assert (bench.pve.failures, bench.pve.truncate) == ({}, {"/nodes/pve1/tasks": 0}), "the looks were lost"
+
+
+def test_tasks_that_may_not_be_looked_at_are_told_at_once(bench: ProxmoxBench) -> None:
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmstop": 1.0}
+    ids = [bench.create(f"desk{number}") for number in range(5)]
+    forbid = partial(bench.pve.fail, "GET", "/nodes/pve1/tasks", 403, "Permission check failed", times=99)
+    bench.pve.meanwhile[f"/qemu/{ids[4]}/status/stop"] = forbid
+    outcomes = bench.do(OFF, *ids, deadline=30)
+    assert {"Permission check failed" in outcome.msg for outcome in outcomes if outcome.failed} == {True}
+    assert max(outcome.seconds for outcome in outcomes) < 20
+
+
+def test_a_log_that_hangs_holds_up_nobody(bench: ProxmoxBench) -> None:
+    far, near = bench.create("far", running=False, node="pve2"), bench.create("near")
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmstop": 0.5}
+    bench.pve.vm(int(far)).start_error = "volume 'local:1' does not exist"
+    bench.pve.hang["/log"] = HELD
+    again = SetPower("restarted", True, 0, {near: WAIVED})
+    verb = apart(partial(bench.do, again, far, near, deadline=60))
+    while not verb.done() and not any(f"/{near}/status/start" in path for _method, path, _body in bench.pve.requests):
+        time.sleep(0.05)
+    assert not verb.done()
+    bench.pve.hang.clear()
+    outcomes = verb.result()
+    assert [outcome.failed for outcome in outcomes] == [True, False]
+    assert "TASK ERROR: volume 'local:1' does not exist" in outcomes[0].msg
+
+
+def test_a_log_that_does_not_come_is_not_waited_for(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1", running=False)
+    bench.pve.vm(int(vm_id)).start_error = "volume 'local:1' does not exist"
+    bench.pve.hang["/log"] = HELD
+    (outcome,) = bench.do(SetPower("running", False, 0, {}), vm_id)
+    bench.pve.hang.clear()
+    assert "volume 'local:1' does not exist. The end of the log" in outcome.msg
+    assert "(not told within 5 s)" in outcome.msg
 
 
 def test_a_call_that_hangs_keeps_no_other_vm_from_its_next_step(bench: ProxmoxBench) -> None:

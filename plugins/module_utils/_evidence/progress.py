@@ -58,11 +58,15 @@ def tell(path: str, told: Mapping[str, Any]) -> None:
     """
     if not path:
         return
-    with contextlib.suppress(OSError):
+    name = ""
+    try:
         handle, name = tempfile.mkstemp(prefix=".progress-", dir=os.path.dirname(path))
         with open(handle, "w", encoding="utf-8") as file:
             json.dump(told, file)
         os.replace(name, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
 
 
 def human(size: float) -> str:

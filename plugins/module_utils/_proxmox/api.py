@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from .._errors import NotFound, NotVerified, Refused, TaskFailed, Unsupported
+from .._errors import NotFound, NotVerified, Refused, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
 from .._model import IsolationNote, Vm, printable
 from . import convert, rights
@@ -108,12 +108,9 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         )  # fmt: skip
 
         def poll() -> bool:
-            try:
-                return job.poll()
-            except TaskFailed:
-                if "got timeout" not in str(self.tasks.ends.get(self.upids.get(vm.ref.id, ""))):
-                    raise
+            if "got timeout" in str(self.tasks.ends.get(self.upids.get(vm.ref.id, ""))):
                 return job.seen_slowly()
+            return job.poll()
 
         return Pending(vm.ref, "shut down", poll)
 

@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from .._errors import TaskFailed
+from .._errors import TaskFailed, VmwardError
 from .._model import VmRef, printable
-from .connection import Connection
+from .connection import Connection, NoAnswer, Rejected
 
 FRESH = 0.2  # seconds for which a list that was read serves all who ask
 FEW = 2  # so many are asked one by one: the list of a busy node is long
 LIMIT = 5000
 LAST_LINES = 5
+LOG_WITHIN = 5.0  # seconds for the log of a task that did not end well
+PATIENCE = 60.0  # seconds without an answer, after which nothing is known of a node's tasks
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Node:
     active: tuple[float, list[dict[str, Any]]] = (0.0, [])  # that list, and when it was read
     look: Future[None] | None = None  # at our tasks there, the latest
     looked: float = 0.0  # when that had ended
+    mute: float = 0.0  # since when no look has been answered
 
 
 class Tasks:
@@ -42,6 +45,7 @@ class Tasks:
     def __init__(self, link: Connection) -> None:
         self.link = link
         self.ends: dict[str, str | None] = {}  # how each task of ours ended; None while it runs
+        self.logs: dict[str, tuple[float, Future[str]]] = {}  # of those that did not end well: asked for when, its end
         self.lost: dict[str, Exception] = {}  # why nothing is known of a task
         self.nodes: dict[str, Node] = {}
         self.lock = threading.Lock()
@@ -51,9 +55,11 @@ class Tasks:
             self.ends.setdefault(upid, None)
         return upid
 
-    def looks(self) -> list[Future[None]]:
+    def looks(self) -> list[Future[Any]]:
         """Those that go on."""
-        return [node.look for node in self.nodes.values() if node.look and not node.look.done()]
+        begun: list[Future[Any] | None] = [node.look for node in list(self.nodes.values())]
+        begun += [log for _asked, log in list(self.logs.values())]
+        return [look for look in begun if look and not look.done()]
 
     def ended(self, upid: str, vm: VmRef, what: str) -> str:
         """Empty while it runs, "OK", or the words of a warning. Raises ``TaskFailed`` with the log's end.
@@ -67,11 +73,15 @@ class Tasks:
         end = self.ends[upid]
         if end is None or end == "OK":
             return end or ""
+        asked, log = self.logs[upid]
+        if not log.done() and time.monotonic() - asked < LOG_WITHIN:
+            return ""
+        lines = log.result() if log.done() else f"(not told within {LOG_WITHIN:g} s)"
         if end.startswith("WARNINGS"):
-            return f"{what} ended with warnings: {self.log(upid, vm)}"
+            return f"{what} ended with warnings: {lines}"
         raise TaskFailed(
             f"Cannot {what} {printable(vm.name)} ({vm.id}) on {self.link.name}: {printable(end, 300).rstrip('.')}. "
-            f"The end of the log of task {upid}: {self.log(upid, vm)}"
+            f"The end of the log of task {upid}: {lines}"
         )
 
     def _begin_look(self, name: str) -> None:
@@ -80,11 +90,20 @@ class Tasks:
             node.look = self.link.reader(name).submit(partial(self._look, name, node))
 
     def _look(self, name: str, node: Node) -> None:
+        """It only reads: where no answer comes, it is taken again, for a while."""
+        began = time.monotonic()
+        with self.lock:
+            asked = self._open(name)
         try:
-            self._refresh(name)
-        except Exception as exc:  # noqa: BLE001  carried to all who wait for a task there
-            with self.lock:
-                self.lost.update(dict.fromkeys(self._open(name), exc))
+            self._refresh(name, asked)
+        except Exception as exc:  # noqa: BLE001  carried to all who wait for these tasks
+            node.mute = node.mute or began
+            passes = isinstance(exc, NoAnswer) or (isinstance(exc, Rejected) and exc.status >= 500)
+            if not passes or time.monotonic() - node.mute >= PATIENCE:
+                with self.lock:
+                    self.lost.update(dict.fromkeys(asked, exc))
+        else:
+            node.mute = 0.0
         node.looked = time.monotonic()
 
     def _node(self, name: str) -> Node:
@@ -94,9 +113,7 @@ class Tasks:
     def _open(self, name: str) -> list[str]:
         return [upid for upid, end in self.ends.items() if end is None and node_of(upid) == name]
 
-    def _refresh(self, node: str) -> None:
-        with self.lock:
-            open_ = self._open(node)
+    def _refresh(self, node: str, open_: Sequence[str]) -> None:
         if len(open_) > FEW:
             since = min(int(upid.split(":")[4], 16) for upid in open_)
             rows = self._list(node, source="all", since=since)
@@ -117,6 +134,8 @@ class Tasks:
         return True
 
     def _note(self, ends: dict[str, str]) -> None:
+        for upid in [upid for upid, end in ends.items() if end != "OK"]:
+            self.logs[upid] = time.monotonic(), self.link.reader(node_of(upid)).submit(partial(self._last_lines, upid))
         with self.lock:
             self.ends.update(ends)
 
@@ -142,15 +161,15 @@ class Tasks:
         rows = self._list(node, source="all", typefilter=kind)
         return {row["upid"]: row["id"] for row in rows if row["type"] == kind}
 
-    def log(self, upid: str, vm: VmRef) -> str:
-        """Its last lines; a log that cannot be read says so."""
+    def _last_lines(self, upid: str) -> str:
+        """Of its log; a log that cannot be read says so."""
         try:
-            lines = self.lines(upid, vm)
-        except TaskFailed as exc:
+            lines = self.lines(upid, None)
+        except VmwardError as exc:
             return f"(not readable: {exc})"
         return " | ".join(printable(line, 200) for line in lines[-LAST_LINES:]) or "(empty)"
 
-    def lines(self, upid: str, vm: VmRef) -> list[str]:
+    def lines(self, upid: str, vm: VmRef | None) -> list[str]:
         rows = self.link.call("read a task's log", vm, "get", f"nodes/{node_of(upid)}/tasks/{upid}/log", limit=500)
         return [str(row["t"]) for row in rows if row.get("t")]
 

@@ -195,9 +195,12 @@ class Job:
                 raise
             self._fire(min(AGAIN, self.work.patience / 10))
             return False
-        if told and self.taken_up and self.kind in UNNAMED and not self.reached():
-            self._fire()  # it was another's, on another snapshot
-            return False
+        if told and self.taken_up and self.kind in UNNAMED:
+            is_ours = self._seen()
+            if is_ours is False:
+                self._fire()  # it was another's, on another snapshot
+            if not is_ours:
+                return False
         if told not in ("", "OK"):
             self.work.tell(self.vm, told)
         if told and upid.split(":")[5].startswith("ha"):  # the task only asks the HA manager
@@ -205,10 +208,16 @@ class Job:
         return bool(told)
 
     def seen_slowly(self) -> bool:
-        """Look at the state itself, not more often than once a second, and wait for no answer."""
-        if self.seeing and self.seeing.done():
-            seeing, self.seeing, self.looked = self.seeing, None, time.monotonic()
-            return seeing.result()
-        if not self.seeing and time.monotonic() - self.looked >= SLOWLY:
+        """Look at the state itself, not more often than once a second."""
+        if self.seeing is None and time.monotonic() - self.looked < SLOWLY:
+            return False
+        return bool(self._seen())
+
+    def _seen(self) -> bool | None:
+        """Whether it is reached; None while nobody has answered, for which nobody waits."""
+        if self.seeing is None:
             self.seeing = self.work.writer(self.vm).submit(self.reached)
-        return False
+        if not self.seeing.done():
+            return None
+        seeing, self.seeing, self.looked = self.seeing, None, time.monotonic()
+        return seeing.result()

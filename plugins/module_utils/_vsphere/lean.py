@@ -17,6 +17,7 @@ import http.client
 import io
 import re
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from . import note
@@ -36,17 +37,35 @@ DEVICES = (
     "VirtualSoundBlaster16",
     "VirtualTPM",
 )
-UNREAD = re.compile(
-    rb'<VirtualDevice [\w-]+:type="(?:%s)">.*?</VirtualDevice>'
-    rb'|<OptionValue(?: [\w-]+:type="OptionValue")?><key>(?!%s<).*?</OptionValue>'
-    % ("|".join(DEVICES).encode(), re.escape(note.KEY).encode()),
-    re.DOTALL,
-)
+NAME = rb"[\w-]+:type="
+UNREAD = {
+    b"VirtualDevice": re.compile(rb'<VirtualDevice %s"(?:%s)">' % (NAME, "|".join(DEVICES).encode())),
+    b"OptionValue": re.compile(
+        rb'<OptionValue(?: %s"OptionValue")?><key>(?!%s<)' % (NAME, re.escape(note.KEY).encode())
+    ),
+}
 
 
 def leaned(answer: bytes) -> bytes:
     """An XML answer without these elements. A text of the guest's cannot end one: vSphere escapes its C(<)."""
-    return answer if b"<![CDATA[" in answer else UNREAD.sub(b"", answer)
+    if b"<![CDATA[" in answer:
+        return answer
+    for tag, unread in UNREAD.items():
+        answer = b"".join(kept(answer, tag, unread))
+    return answer
+
+
+def kept(answer: bytes, tag: bytes, unread: re.Pattern[bytes]) -> Iterator[bytes]:
+    """Neither kind of element holds another of its kind, so that each ends at the first end of its name."""
+    *parts, rest = answer.split(b"</%s>" % tag)
+    for part in parts:
+        start = part.rfind(b"<" + tag)
+        if start >= 0 and unread.match(part, start):
+            yield part[:start]
+        else:
+            yield part
+            yield b"</%s>" % tag
+    yield rest
 
 
 class Response(http.client.HTTPResponse):

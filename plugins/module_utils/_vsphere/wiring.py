@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._errors import Refused, Unsupported
+from .._errors import Refused, Unsupported, VmwardError
 from .._hypervisor import Pending, done
 from .._model import Collector, Isolation, IsolationNote, PowerState, Vm, VmRef, Wiring
 from . import convert
@@ -58,12 +58,19 @@ class WiringVerbs:
         for key, name in self.fields.items():
             if name == notes.KEY:
                 return key
-        made = self.link.call(
-            f"define the custom attribute {notes.KEY}",
-            None,
-            lambda: attributes.AddFieldDefinition(notes.KEY, vim.VirtualMachine, None, None),
-            repeat=False,
-        )
+        what = f"define the custom attribute {notes.KEY}"
+        try:
+            made = self.link.call(
+                what,
+                None,
+                lambda: attributes.AddFieldDefinition(notes.KEY, vim.VirtualMachine, None, None),
+                repeat=False,
+            )
+        except VmwardError:  # its answer was lost, or another run has made it meanwhile
+            there = self.link.call(what, None, lambda: [one for one in attributes.field if one.name == notes.KEY])
+            if not there:
+                raise
+            made = there[0]
         self.fields[made.key] = notes.KEY
         return int(made.key)
 

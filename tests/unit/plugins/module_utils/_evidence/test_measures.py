@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -91,6 +93,16 @@ def test_two_jobs_may_share_one_progress_file(tmp_path: Path, monkeypatch: pytes
     tell(path, {"phase": "first"})
     assert json.loads(Path(path).read_text()) == {"phase": "first"}
     assert os.listdir(tmp_path) == ["progress"]
+
+
+def test_a_full_disk_keeps_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_told: object, file: IO[str]) -> None:
+        file.write("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    tell(str(tmp_path / "progress"), {"phase": "scan"})
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_progress_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def test_a_text_of_the_guest_ends_no_element() -> None:
     assert lean(f"<a>{hostile}</a>") == "<a></a>"
 
 
+def test_what_has_no_end_or_no_beginning_is_left_as_it_is() -> None:
+    for part in (device("VirtualCdrom")[:-3], "</VirtualDevice>", option("svga.vram")[:-3], "</OptionValue>"):
+        assert lean(part) == part
+    assert lean(device("VirtualCdrom")[:-3] + device("VirtualFloppy")) == device("VirtualCdrom")[:-3]
+
+
 def test_an_answer_in_another_form_is_left_as_it_is() -> None:
     quoted = f"<![CDATA[</VirtualDevice>]]>{device('VirtualCdrom')}"
     other = device("VirtualCdrom").replace("VirtualDevice", "v:VirtualDevice")
