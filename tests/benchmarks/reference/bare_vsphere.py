@@ -1,13 +1,18 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The yardstick: a verb on many VMs in one short pyvmomi script with one session. bare_vsphere.py VERB < JSON."""
+"""The yardstick: a verb on many VMs in one short pyvmomi script with one session. bare_vsphere.py VERB < JSON.
+
+Calls go out from as many threads at once as ours do.
+"""
 
 from __future__ import annotations
 
 import json
 import ssl
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyVim.connect import Disconnect, SmartConnect
@@ -15,6 +20,7 @@ from pyVmomi import vim, vmodl
 
 Collector = vmodl.query.PropertyCollector
 NOTE = "vmward.isolation"
+AT_ONCE = 32
 
 
 def retrieve(content: Any, paths: list[str]) -> list[tuple[Any, dict[str, Any]]]:
@@ -29,6 +35,11 @@ def retrieve(content: Any, paths: list[str]) -> list[tuple[Any, dict[str, Any]]]
         page = content.propertyCollector.ContinueRetrievePropertiesEx(page.token)
         found += page.objects
     return [(one.obj, {change.name: change.val for change in one.propSet}) for one in found]
+
+
+def every(call: Callable[[Any], Any], those: Iterable[Any]) -> list[Any]:
+    with ThreadPoolExecutor(AT_ONCE) as crew:
+        return list(crew.map(call, those))
 
 
 def finish(content: Any, tasks: list[Any]) -> None:
@@ -79,17 +90,16 @@ def main() -> None:
         key = next((one.key for one in fields.field if one.name == NOTE), None)
         if key is None:
             key = fields.AddFieldDefinition(NOTE, vim.VirtualMachine, None, None).key
-        for machine, _props in chosen:
-            fields.SetField(machine, key, "")
-        finish(content, [seal(machine, props) for machine, props in chosen])
+        every(lambda one: fields.SetField(one[0], key, ""), chosen)
+        finish(content, every(lambda one: seal(*one), chosen))
     elif verb == "snapshot":
-        finish(content, [machine.CreateSnapshot_Task("bench", "", False, False) for machine, _props in chosen])
+        finish(content, every(lambda one: one[0].CreateSnapshot_Task("bench", "", False, False), chosen))
     elif verb == "revert":
-        finish(content, [machine.PowerOffVM_Task() for machine, _props in chosen])
+        finish(content, every(lambda one: one[0].PowerOffVM_Task(), chosen))
         trees = [props["snapshot"].rootSnapshotList[0].snapshot for _machine, props in chosen]
-        finish(content, [snapshot.RevertToSnapshot_Task(None, True) for snapshot in trees])
+        finish(content, every(lambda snapshot: snapshot.RevertToSnapshot_Task(None, True), trees))
     elif verb == "power_off":
-        finish(content, [machine.PowerOffVM_Task() for machine, _props in chosen])
+        finish(content, every(lambda one: one[0].PowerOffVM_Task(), chosen))
     if verb != "list":
         retrieve(content, paths)
     Disconnect(session)

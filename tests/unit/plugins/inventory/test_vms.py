@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 
+from ansible_collections.vmward.remediation.plugins.inventory import vms
 from ansible_collections.vmward.remediation.plugins.inventory.vms import host_names
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous
 from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
@@ -54,3 +58,20 @@ def test_a_long_name_is_taken_only_where_it_is_nobodys_own_and_means_one_vm() ->
     assert isinstance(told["desk1"], Ambiguous)
     same = [VmRef("c", "1", "a_b"), VmRef("b_c", "2", "a")]
     assert isinstance(resolve([], same, ["a_b_c"])["a_b_c"], Ambiguous)
+
+
+def test_hypervisors_are_asked_side_by_side_and_listed_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answers only when both have been asked."""
+    both = threading.Barrier(2, timeout=20)
+
+    def listed(name: str, _entry: object, _tags: bool) -> list[dict[str, str]]:
+        both.wait()
+        return [{"vmward_name": f"desk on {name}"}]
+
+    options = {"hypervisors": {"vc1": {}, "kvm1": {}}, "tags": True, "strict_hypervisors": True}
+    monkeypatch.setattr(vms, "listed", listed)
+    monkeypatch.setattr(vms, "warnings_of", lambda _entries: [])
+    plugin = vms.InventoryModule()
+    plugin._vars, plugin.templar = {}, Templar(loader=DataLoader())
+    monkeypatch.setattr(plugin, "get_option", options.__getitem__)
+    assert [one["vmward_name"] for one in plugin._machines()] == ["desk on vc1", "desk on kvm1"]
