@@ -122,6 +122,10 @@ class Vms(ABC):
         One VM that cannot be judged never hides another.
         """
 
+    def powers(self, vms: Sequence[Vm]) -> dict[str, Vm | VmwardError]:
+        """These VMs, by id, with the power that they have now; all else may be as it was. As ``read``, but cheaper."""
+        return self.read([vm.ref.id for vm in vms])
+
     @abstractmethod
     def wait(
         self, pending: Sequence[Pending], deadline: float, together: float = math.inf

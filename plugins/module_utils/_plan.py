@@ -56,6 +56,7 @@ class UseCase(ABC):
 
     detail: frozenset[Detail] = frozenset()
     cuts = False  # whether it only cuts off, and so goes on where something of the VM cannot be judged
+    only_power = False  # whether its view holds nothing but the power, so that nothing else is read back
     needs_all = True  # whether it refuses to act while one of the hypervisors cannot be asked for a VM of the same name
 
     @abstractmethod
@@ -107,6 +108,7 @@ class Run:
         self.end = time.monotonic() + deadline
         self.outcomes: dict[str, Outcome] = {}
         self.plans: dict[str, Plan] = {}
+        self.vms: dict[str, Vm] = {}  # as they were when it was planned
         self.left_steps: dict[str, Iterator[Step]] = {}  # of each VM
         self.latest: dict[str, Step] = {}
         self.done: dict[str, list[Step]] = {}
@@ -122,8 +124,10 @@ class Run:
 
     def read(self, vm_ids: Sequence[str], detail: frozenset[Detail], least: float) -> Vms:
         """The VMs as they are; a read that is not answered in time is given up."""
-        what = f"read the VMs on {self.hypervisor.name}"
-        found: Vms = within(self.left(least), what, lambda: self.hypervisor.read(vm_ids, detail))
+        return self._read(partial(self.hypervisor.read, vm_ids, detail), least)
+
+    def _read(self, call: Callable[[], Vms], least: float) -> Vms:
+        found: Vms = within(self.left(least), f"read the VMs on {self.hypervisor.name}", call)
         return found
 
     def plan(self, names: dict[str, str]) -> None:
@@ -142,6 +146,7 @@ class Run:
                 outcome.fail(exc)
                 continue
             self.plans[vm_id], self.left_steps[vm_id], self.done[vm_id] = plan, iter(plan.steps), []
+            self.vms[vm_id] = vm
             outcome.changed, outcome.steps = plan.changed, [step.text for step in plan.steps]
             outcome.before, outcome.after = plan.before, plan.after
             outcome.warnings += plan.warnings
@@ -242,8 +247,11 @@ class Run:
 
     def _as_they_are(self, vm_ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> Vms:
         """What has been changed may be wired as it must not be: it is read though the deadline has passed."""
+        return self._late(vm_ids, partial(self.hypervisor.read, vm_ids, detail))
+
+    def _late(self, vm_ids: Sequence[str], call: Callable[[], Vms]) -> Vms:
         try:
-            found: Vms = attempt("read", self.read, vm_ids, detail, LAST) if vm_ids else {}
+            found: Vms = attempt("read", self._read, call, LAST) if vm_ids else {}
         except VmwardError as exc:
             return dict.fromkeys(vm_ids, exc)
         return found
@@ -278,7 +286,10 @@ class Run:
     def read_back(self) -> None:
         """Compare what is with what was promised; a difference is a failure, whatever the hypervisor had answered."""
         touched = [vm_id for vm_id, plan in self.plans.items() if plan.changed]
-        found = self._as_they_are(touched, self.usecase.detail)
+        if self.usecase.only_power:
+            found = self._late(touched, partial(self.hypervisor.powers, [self.vms[vm_id] for vm_id in touched]))
+        else:
+            found = self._as_they_are(touched, self.usecase.detail)
         for vm_id, plan in self.plans.items():
             outcome = self.outcomes[vm_id]
             outcome.steps = [step.text for step in self.done[vm_id]]

@@ -9,8 +9,9 @@ import itertools
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
-from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
@@ -33,6 +34,23 @@ def test_every_state_leads_to_every_state_and_twice_is_once(bench: Bench) -> Non
         assert (predicted.changed, predicted.before, predicted.after) == (True, done.before, done.after)
         assert done.after == {"power": end}
         assert not bench.one(SetPower(end, True, 0, {}), vm_id).changed
+
+
+def test_the_power_alone_reads_as_the_whole_vm_does(bench: Bench) -> None:
+    """Of many as of one, and a VM that is gone is gone."""
+    ids = [bench.create(f"desk{number}", running=False) for number in range(3)]
+    bench.one(SetPower("running", True, 0, {}), ids[1])
+    bench.one(SetPower("running", True, 0, {}), ids[2])
+    bench.one(SetPower("paused", True, 0, {}), ids[2])
+    whole = [bench.vm(vm_id) for vm_id in ids]
+    told = [bench.hypervisor.powers([vm])[vm.ref.id] for vm in whole] + list(bench.hypervisor.powers(whole).values())
+    expected = [PowerState.STOPPED, PowerState.RUNNING, PowerState.PAUSED] * 2
+    assert [vm.power for vm in told if isinstance(vm, Vm)] == expected == [vm.power for vm in whole] * 2
+    bench.vanish(ids[1])
+    first, gone, last = bench.hypervisor.powers(whole).values()
+    assert isinstance(gone, NotFound)
+    assert isinstance(first, Vm)
+    assert isinstance(last, Vm)
 
 
 def test_a_guest_that_never_obeys_is_forced_only_when_asked(bench: Bench) -> None:

@@ -52,13 +52,26 @@ class Reading(Places):
         end = time.monotonic() + at_most
         if any(vm_id not in self.rows for vm_id in ids):
             self.locate()
-        with self.lock:
-            self.silent.clear()
-            for key in [key for key in self.once if key.startswith("now ")]:
-                del self.once[key]
-        statuses = {node: self.link.reader(node).submit(listed) for node, listed in self._listings(ids).items()}
+        statuses = self._statuses(ids)
         parts = {vm_id: self._parts(vm_id, statuses) for vm_id in ids}
         jobs = {vm_id: self._reader(vm_id).submit(partial(self._read, vm_id, detail, parts[vm_id])) for vm_id in ids}
+        return self._answers(jobs, end, at_most)
+
+    def powers(self, vms: Sequence[Vm]) -> dict[str, Vm | VmwardError]:
+        """One list of each node; of a VM that is alone there or has left it, its own state."""
+        at_most = self.patience_to_read()
+        end = time.monotonic() + at_most
+        statuses = self._statuses([vm.ref.id for vm in vms])
+        jobs = {vm.ref.id: self._reader(vm.ref.id).submit(partial(self._with_power, vm, statuses)) for vm in vms}
+        return self._answers(jobs, end, at_most)
+
+    def _with_power(self, vm: Vm, statuses: Mapping[str, Future[Any]]) -> Vm:
+        listed = statuses.get(self.reachable(vm.ref))
+        status = listed.result().get(vm.ref.id) if listed else None
+        status = status or self.at(vm.ref, "read", "get", STATUS)
+        return replace(vm, power=convert.power_of(vm.ref, status, str(status.get("lock", ""))))
+
+    def _answers(self, jobs: Mapping[str, Future[Vm]], end: float, at_most: float) -> dict[str, Vm | VmwardError]:
         answer: dict[str, Vm | VmwardError] = {}
         for vm_id, job in jobs.items():
             try:
@@ -83,6 +96,14 @@ class Reading(Places):
                 f"Cannot read {vm_id} on {self.name}: no whole answer in {at_most:.0f} s. Look at its node "
                 f"{self.rows.get(vm_id, {}).get('node', '')}, block its switch port if it must be cut, and run again."
             ) from exc
+
+    def _statuses(self, ids: Sequence[str]) -> dict[str, Future[Any]]:
+        """Of all VMs, by node; whatever holds for one reading only is forgotten."""
+        with self.lock:
+            self.silent.clear()
+            for key in [key for key in self.once if key.startswith("now ")]:
+                del self.once[key]
+        return {node: self.link.reader(node).submit(listed) for node, listed in self._listings(ids).items()}
 
     def _listings(self, ids: Sequence[str]) -> dict[str, Callable[[], dict[str, Any]]]:
         """One list for each node that holds several of the VMs: it tells every VM's state at once."""

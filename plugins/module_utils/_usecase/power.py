@@ -19,6 +19,8 @@ from . import volatility
 class SetPower(UseCase):
     """Bring VMs into one power state."""
 
+    only_power = True
+
     def __init__(self, state: str, force: bool, grace: int, gate: Mapping[str, Any]) -> None:
         self.state, self.force, self.grace, self.gate = state, force, grace, gate
         self.told: dict[tuple[str, str], str] = {}  # why a guest could not be asked, by hypervisor and VM
