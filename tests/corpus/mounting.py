@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -30,6 +32,14 @@ def mounted(image: Path) -> Iterator[Path]:
         yield point
     finally:
         disks.run("umount", point)
+
+
+def powerless(image: Path, copy: Path) -> Path:
+    """A copy of a mounted image, all of one moment as if the power had gone: nothing was written while it was taken."""
+    shutil.copy(image, copy)
+    while not filecmp.cmp(image, copy, shallow=False):
+        shutil.copy(image, copy)
+    return copy
 
 
 @contextmanager

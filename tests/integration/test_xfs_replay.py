@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 import stat
 import struct
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_repla
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_walk import XfsWalk
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
-from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted
+from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted, powerless
 
 Tree = dict[str, tuple[int, int, int, int, str]]  # mode, owner, links, time of change; of a file the hash
 UNLIKE = {  # what makes a log look otherwise
@@ -131,7 +130,7 @@ def test_what_linux_makes_of_a_log_we_see(tmp_path: Path, options: tuple[str, ..
         os.fsync(open_one.fileno())
         (root / "open").unlink()
         settle(root)
-        shutil.copy(image, copy)
+        powerless(image, copy)
         open_one.close()
     view = replay(opened(copy))
     assert view is not None
@@ -160,7 +159,7 @@ def test_a_log_that_goes_round_is_replayed(tmp_path: Path) -> None:
             os.sync()
         use(root, chance, 50)
         settle(root)
-        shutil.copy(image, copy)
+        powerless(image, copy)
     view = replay(opened(copy))
     assert view is not None
     assert as_we_see_it(view)[0] == as_linux_sees_it(copy)
@@ -183,7 +182,7 @@ def crashed(tmp_path: Path) -> Path:
         settle(root)
         disks.run("sync", "-d", root / "evil")
         settle(root)
-        shutil.copy(image, copy)
+        powerless(image, copy)
     return copy
 
 
@@ -230,7 +229,7 @@ def emptied(tmp_path: Path) -> tuple[Path, int]:
         number = victim.stat().st_ino
         os.truncate(victim, 0)
         settle(root)
-        shutil.copy(image, copy)
+        powerless(image, copy)
     assert content_of(copy, "/victim") == b""
     return copy, number
 
@@ -263,7 +262,7 @@ def test_a_log_that_is_damaged_in_its_middle_is_told(direct: Direct, tmp_path: P
         for number in range(30):
             (root / f"f{number}").write_bytes(b"x")
             settle(root)
-        shutil.copy(image, copy)
+        powerless(image, copy)
     disks.write_at(copy, records_of(copy)[-3] + 512 + 20, b"torn")
     assert "its log is damaged" in " ".join(direct.look(copy, False).reasons)
 
@@ -297,7 +296,7 @@ def test_snapshots_of_a_running_guest_are_compared_as_their_logs_make_them(tmp_p
     with mounted(image) as root:
         use(root, chance, 200)
         settle(root)
-        shutil.copy(image, base)
+        powerless(image, base)
         golden = Golden(base)
         for number in range(3):
             use(root, chance, 60)
@@ -310,7 +309,7 @@ def test_snapshots_of_a_running_guest_are_compared_as_their_logs_make_them(tmp_p
             disks.run("sync", "-f", root)
             use(root, chance, 20)
             settle(root)
-            shutil.copy(image, tmp_path / f"top{number}.img")
+            powerless(image, tmp_path / f"top{number}.img")
     for number in range(3):
         whole, delta = golden.both(tmp_path / f"top{number}.img")
         assert (whole.reasons, delta.reasons, delta.volumes[0].method) == ([], [], "delta")
