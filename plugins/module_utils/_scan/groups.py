@@ -12,8 +12,8 @@ from typing import Any
 
 from .blocks import Slice
 from .chain import open_chain
-from .foreign import marks
 from .judge import Emit
+from .marks import marks
 from .partitions import Extent, find_partitions
 from .sandbox import Job, Limits, run_all
 from .scanner import DiskSpec
