@@ -70,7 +70,7 @@ def merged(tallies: Sequence[Tally]) -> Tally:
         whole.bases += one.bases
         whole.engines += [engine for engine in one.engines if engine not in whole.engines]
         whole.notes += [note for note in one.notes if note not in whole.notes]
-        whole.unopened += one.unopened
+        whole.add_unopened(one.unopened, one.unopened_names)
         whole.files += one.files
         whole.bytes_read += one.bytes_read
         whole.bytes_from_disk += one.bytes_from_disk
