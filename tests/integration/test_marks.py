@@ -240,6 +240,17 @@ def test_a_decoy_before_the_data_of_an_array_is_never_clean(tmp_path: Path) -> N
     assert "several file systems (ext, raid): the guest may mount another" in result["incomplete_reasons"][0]
 
 
+@pytest.mark.parametrize("mark", [b"Intel Raid ISM Cfg Sig. ", b""], ids=["of firmware", "none"])
+def test_an_array_of_whole_disks_is_told(tmp_path: Path, mark: bytes) -> None:
+    """The guest assembles it, and looks for partitions in it only."""
+    image = disks.partitioned(tmp_path / "d.img", "dos", [disks.ext4(tmp_path / "p.img", disks.harmless(3), 16 * MB)])
+    disks.write_at(image, image.stat().st_size - 1024, mark)
+    result = look(image)
+    assert result["verdict"] == ("incomplete" if mark else "clean")
+    told = "Disk vda holds a partition table and a file system (isw_raid) in one place."
+    assert result["incomplete_reasons"] == ([told] if mark else [])
+
+
 def test_a_decoy_before_a_compressed_file_system_is_never_clean(tmp_path: Path) -> None:
     image = disks.ext4(tmp_path / "decoy.img", disks.harmless(8), 32 * MB)
     disks.run("mkfs.cramfs", disks.tree(tmp_path / "tree", {"evil": disks.EICAR}), tmp_path / "c.img")
