@@ -143,7 +143,8 @@ def test_archives_that_no_engine_opened_are_told_once(vm: Vm, tmp_path: Path) ->
     result = vm.ask(points, disks=[now], all_points=True)
     assert verdicts(result) == ["clean", "clean"]
     assert ([one["archives_unopened"] for one in result["points"]], result["archives_unopened"]) == ([2, 0], 2)
-    assert "2 archives or packed files were matched as they are" in " ".join(result["coverage_notes"])
+    (told,) = [note for note in result["coverage_notes"] if "2 archives or packed files were matched" in note]
+    assert "The first of them: /a.7z on volume 1 of disk vda; /b.7z on volume 1 of disk vda." in told
     assert result["msg"].endswith("; 2 archives unopened")
 
 

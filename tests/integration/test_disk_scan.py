@@ -764,8 +764,21 @@ def test_archives_that_no_engine_opens_are_told(tmp_path: Path) -> None:
     for _round in range(2):
         result = look((image, "raw"), directory=known, archives=Archives(depth=0))
         assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
-        assert "2 archives or packed files were matched as they are" in " ".join(result["coverage_notes"])
+        told = " ".join(result["coverage_notes"])
+        assert "2 archives or packed files were matched as they are" in told
+        assert told.endswith("The first of them: /a.zip on volume 1 of disk vda; /b.gz on volume 1 of disk vda.")
         assert ", 2 archives unopened" in in_one_line(result)
+
+
+def test_of_many_archives_that_no_engine_opens_the_first_are_named(tmp_path: Path) -> None:
+    """What a guest calls them stays one line."""
+    many = {f"{number:02}\n\x1b[2J{'x' * 220}.7z": b"7z\xbc\xaf\x27\x1c" + bytes([number]) * 99 for number in range(30)}
+    result = look((disks.ext4(tmp_path / "d.img", many), "raw"))
+    (told,) = [note for note in result["coverage_notes"] if "The first of them" in note]
+    assert (result["verdict"], result["archives_unopened"], told.isprintable()) == ("clean", 30, True)
+    names = told.partition("The first of them: ")[2].split("; ")
+    assert [name[:3] for name in names] == [f"/{number:02}" for number in range(20)]
+    assert max(map(len, names)) < 240
 
 
 def test_archives_are_opened_by_clamd_unless_it_is_told_not_to(tmp_path: Path, clamd: str) -> None:

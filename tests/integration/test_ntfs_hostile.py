@@ -17,8 +17,9 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.archive import Archive
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.collect import Collector
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify, marks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import identify
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators, parse
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.marks import marks
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally

@@ -15,10 +15,11 @@ from .archive import Archive, CannotWrite, Read
 from .blocks import Blocks
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
-from .foreign import READABLE, identify, marks, open_volume
+from .foreign import READABLE, identify, open_volume
 from .journal import replay
 from .judge import Emit
 from .lvm import read_groups
+from .marks import marks
 from .partitions import Extent, read_table
 from .patterns import Patterns
 from .verdict import printable

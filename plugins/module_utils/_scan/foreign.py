@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Callable
@@ -14,33 +13,15 @@ from typing import Any, Callable
 from . import btrfs
 from .blocks import Blocks, BootCode, Stream
 from .exfat import Exfat
-from .fat import MAX_DEPTH, SECTORS, Fat
+from .fat import MAX_DEPTH, Fat
 from .layout import ForeignFile, NotReadable
+from .marks import marks
 from .partitions import Extent
 from .verdict import printable
 from .xfs_walk import XfsWalk
 
 _NTFS_DATA = 0x80
 _MOST_ODD = 20
-_MAGICS = (
-    (1080, b"\x53\xef", "ext"),
-    (0, b"XFSB", "xfs"),
-    (65600, b"_BHRfS_M", "btrfs"),
-    (3, b"NTFS    ", "ntfs"),
-    (3, b"EXFAT   ", "exfat"),
-    (4086, b"SWAPSPACE2", "swap"),
-    (0, b"LUKS\xba\xbe", "luks"),
-    (3, b"-FVE-FS-", "bitlocker"),
-    (424, bytes.fromhex("3bd66749292ed84a8399f6a339e3d001"), "bitlocker"),  # To Go, which looks like FAT
-    (0, b"hsqs", "squashfs"),
-    (4096, b"\xfc\x4e\x2b\xa9", "raid"),
-    (32769, b"CD001", "iso9660"),
-    (32769, b"BEA01", "udf"),
-    (1024, b"\x10\x20\xf5\xf2", "f2fs"),
-    (1024, b"\xe2\xe1\xf5\xe0", "erofs"),
-    (32768, b"JFS1", "jfs"),
-    (65588, b"ReIsEr", "reiserfs"),
-)
 _OPENERS = {
     "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
     "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
@@ -51,25 +32,9 @@ _OURS: dict[str, Callable[[Blocks], Fat | XfsWalk]] = {"fat": Fat, "exfat": Exfa
 READABLE = frozenset((*_OPENERS, *_OURS))
 
 
-def marks(volume: Blocks) -> list[str]:
-    """All kinds whose magic numbers a volume bears. Of two, nobody knows which one the guest will mount."""
-    head = volume.read(0, 69632)
-    found = [kind for at, magic, kind in _MAGICS if head[at : at + len(magic)] == magic]
-    if any(head[at : at + 8] == b"LABELONE" for at in (0, 512, 1024, 1536)):
-        found.append("lvm")
-    return [*found, "fat"] if _is_fat(head) else found
-
-
 def identify(volume: Blocks) -> str:
     """What a volume holds, by its magic numbers alone; without one that we know it is `boot` code, or `unknown`."""
     return next(iter(marks(volume)), "boot" if isinstance(volume, BootCode) else "unknown")
-
-
-def _is_fat(head: bytes) -> bool:
-    """FAT has no magic number. As Linux sees it, which asks for neither the jump nor the mark at the sector's end."""
-    sector, per_cluster, reserved, tables, media = struct.unpack_from("<HBHB4xB", head.ljust(22, b"\0"), 11)
-    sane = sector in SECTORS and per_cluster and not per_cluster & (per_cluster - 1)
-    return bool(sane and reserved and tables and media >= 0xF0)
 
 
 def preload() -> str:

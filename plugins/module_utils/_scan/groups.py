@@ -12,8 +12,8 @@ from typing import Any
 
 from .blocks import Slice
 from .chain import open_chain
-from .foreign import marks
 from .judge import Emit
+from .marks import marks
 from .partitions import Extent, find_partitions
 from .sandbox import Job, Limits, run_all
 from .scanner import DiskSpec
@@ -70,7 +70,7 @@ def merged(tallies: Sequence[Tally]) -> Tally:
         whole.bases += one.bases
         whole.engines += [engine for engine in one.engines if engine not in whole.engines]
         whole.notes += [note for note in one.notes if note not in whole.notes]
-        whole.unopened += one.unopened
+        whole.add_unopened(one.unopened, one.unopened_names)
         whole.files += one.files
         whole.bytes_read += one.bytes_read
         whole.bytes_from_disk += one.bytes_from_disk

@@ -26,7 +26,7 @@ from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
 from .packed import CLAMAV, OTHER, UNPACKED, kinds_of
 from .partitions import BadPartitionTable, Extent
-from .verdict import Finding, printable
+from .verdict import MAX_UNOPENED, Finding, printable
 
 Emit = Callable[[str, dict[str, Any]], None]
 NEVER = Archives(depth=0)
@@ -94,6 +94,7 @@ class Judge:
         self._left = frozenset([OTHER, CLAMAV] if self._leaves_packed else [OTHER])
         self._archives = archives
         self._unopened = self._opened = self._members = 0
+        self._closed: list[str] = []  # the first of the unopened
         self.emit = Brief(emit)
         self._whole_limit = whole_limit
         self._max_file_size = max_file_size
@@ -191,7 +192,10 @@ class Judge:
             return
         judgement = self._remembered.get(key) if key is not None else None
         if judgement is None:
+            unopened = self._unopened
             judgement = self._judge(content)
+            if self._unopened > unopened and len(self._closed) < MAX_UNOPENED:
+                self._closed.append("%s on %s" % (printable(path(), 200), where))
             if key is not None:
                 self._remembered[key] = _CLEAN if judgement.is_clean else judgement
         for below, found in ((b"", judgement), *judgement.inside):
@@ -369,8 +373,8 @@ class Judge:
         """Tell what was only counted so far, and which contents were found clean."""
         self.emit.flush()
         if self._unopened:
-            self.emit("unopened", {"count": self._unopened})
-            self._unopened = 0
+            self.emit("unopened", {"count": self._unopened, "names": self._closed})
+            self._unopened, self._closed = 0, []
         if self._opened:
             told = "%d archives or packed files were unpacked, and what lies in them was judged (%d files)."
             self.note(told % (self._opened, self._members))

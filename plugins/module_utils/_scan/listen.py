@@ -195,7 +195,7 @@ class Listener:
         self.share.begin_point()
 
     def _unopened(self, body: dict[str, Any]) -> None:
-        self.tally.unopened += max(0, int(body["count"]))
+        self.tally.add_unopened(max(0, int(body["count"])), [printable(str(name), 300) for name in body["names"]])
 
     def _since(self, body: dict[str, Any]) -> None:
         self.tally.bytes_since = int(body["bytes"])

@@ -158,7 +158,8 @@ class _Bases:
         own.take("finished", {})
         if own.tally.verdict() is not Verdict.CLEAN:
             return None
-        emit("unopened", {"count": own.tally.unopened})  # no point on top of it sees them
+        seen = {"count": own.tally.unopened, "names": own.tally.unopened_names}
+        emit("unopened", seen)  # no point on top of it sees them
         return scanner.index
 
 
@@ -232,7 +233,10 @@ def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
     last, tallies = listener.tally, listener.tallies()
     unknown = [note for tally in tallies for note in tally.notes if note.startswith(_NOT_KNOWN)]
     notes = list(dict.fromkeys([*listener.common.notes, *unknown]))
-    beside = Tally(notes=notes, unopened=sum(tally.unopened for tally in tallies)).as_result()
+    whole = Tally(notes=notes)
+    for tally in tallies:
+        whole.add_unopened(tally.unopened, tally.unopened_names)
+    beside = whole.as_result()
     return {
         **{key: beside[key] for key in ("coverage_notes", "archives_unopened")},
         "incomplete_reasons": [] if listener.points else outcome(last, ended)["incomplete_reasons"],

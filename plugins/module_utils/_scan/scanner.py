@@ -17,11 +17,12 @@ from .delta import Base, ExtDelta, match_rest
 from .ext4 import Ext4
 from .ext4_judge import judge_files
 from .ext4_records import BadFilesystem
-from .foreign import COMPARABLE, READABLE, identify, marks
+from .foreign import COMPARABLE, READABLE, identify
 from .former import Below, kind_of, remember, unmatched, volume_key
 from .journal import Replayed, replay
 from .judge import Judge, Where
 from .lvm import read_groups
+from .marks import SEVERAL, marks
 from .ntfs_delta import NtfsDelta
 from .ntfs_index import build as build_ntfs
 from .ntfs_judge import NtfsScan
@@ -227,8 +228,7 @@ class Scanner:
         """Of two file systems in one place the first is read, but the guest may mount the other."""
         kinds = marks(volume)
         if len(kinds) > 1:
-            text = "%s bears the marks of several file systems (%s): the guest may mount another than was read."
-            self._judge.reason(text % (str(where).capitalize(), ", ".join(kinds)))
+            self._judge.reason(SEVERAL % (str(where).capitalize(), ", ".join(kinds)))
         return kinds[0] if kinds else identify(volume)
 
     def _record(self, disk: str, key: str, kind: str, volume: Blocks) -> None:

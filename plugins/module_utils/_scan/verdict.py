@@ -14,12 +14,13 @@ from typing import Any
 MAX_FINDINGS = 1000
 MAX_REASONS = 200
 MAX_CHANGES = 2000
+MAX_UNOPENED = 20
 MAX_TEXT = 512
 LEFT_OUT = "Indicators of compromise: "  # so begins a note about one that can't be looked for
 OLD = 7  # days of signatures
 _UNOPENED = (
     "%d archives or packed files were matched as they are: they are not unpacked here, and no engine took part "
-    "that is known to open them."
+    "that is known to open them. The first of them: %s."
 )
 
 
@@ -97,6 +98,7 @@ class Tally:
     engines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unopened: int = 0
+    unopened_names: list[str] = field(default_factory=list)
     files: int = 0
     bytes_read: int = 0
     bytes_from_disk: int = 0
@@ -129,6 +131,10 @@ class Tally:
         elif name in self.changes_count or len(self.changes_count) < 100:
             self.changes_count[name] = self.changes_count.get(name, 0) + count
 
+    def add_unopened(self, count: int, names: Iterable[str]) -> None:
+        self.unopened += count
+        self.unopened_names = [*self.unopened_names, *names][:MAX_UNOPENED]
+
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
         if len(self.reasons) < MAX_REASONS:
@@ -149,6 +155,7 @@ class Tally:
             reasons.append(what % self.indicators_count)
         if not self.volumes:
             reasons.append("No volume was found.")
+        unopened = [_UNOPENED % (self.unopened, "; ".join(self.unopened_names))] if self.unopened else []
         return {
             "verdict": self.verdict().value,
             "findings": [asdict(finding) for finding in self.findings],
@@ -162,7 +169,7 @@ class Tally:
             "changes_count": self.changes_count,
             "bases": [asdict(base) for base in self.bases],
             "engines": self.engines,
-            "coverage_notes": self.notes + ([_UNOPENED % self.unopened] if self.unopened else []),
+            "coverage_notes": self.notes + unopened,
             "archives_unopened": self.unopened,
             "files": self.files,
             "bytes_read": self.bytes_read,
