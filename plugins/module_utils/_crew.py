@@ -49,6 +49,7 @@ class Crew:
                 return
             if self.dismissed:
                 item[0].cancel()
+                item[0].set_running_or_notify_cancel()  # else who waits for it would not learn of it
             else:
                 carry(*item)
 

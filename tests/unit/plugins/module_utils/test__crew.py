@@ -28,7 +28,7 @@ def test_what_has_not_begun_when_a_crew_is_dismissed_never_does() -> None:
     assert begun.wait(30)
     crew.dismiss()
     gate.set()
-    wait([one, other], 30)
+    assert not wait([one, other], 30).not_done
     assert one.result() == "done"
     assert other.cancelled()
 
