@@ -356,6 +356,25 @@ def test_fast_commits_are_seen_where_linux_looks_for_them(pair: Pair, tmp_path: 
     assert as_linux_sees_it(made, "run") == EVIL
 
 
+@pytest.mark.parametrize("at", [43, 80, 67], ids=["both checksums", "another checksum", "users"])
+def test_a_journal_that_linux_mounts_not_but_e2fsck_changes_is_refused(tmp_path: Path, at: int) -> None:
+    """It throws the whole journal away, or its features, so that what the log holds means something else."""
+    before = disks.ext4(tmp_path / "b.img", {"run": FINE}, 24 * MB, "-b", "4096", "-J", "size=4")
+    after = Path(shutil.copy(before, tmp_path / "a.img"))
+    disks.debugfs(after, "sif run mode 0100755")
+    image = disks.journaled(tmp_path / "d.img", before, after)
+    direct = Direct(before)
+    assert direct.look(image, False).verdict().value == "clean"
+    own = int(disks.run("debugfs", "-R", "bmap <8> 0", image).split()[-1]) * BLOCK
+    head = bytearray(image.read_bytes()[own : own + 1024])
+    head[at] ^= 8
+    head[252:256] = bytes(4)
+    head[252:256] = struct.pack(">I", crc32c(0xFFFFFFFF, bytes(head)))
+    disks.write_at(image, own, bytes(head))
+    for on_top in (False, True):
+        assert "its journal holds absurd values" in " ".join(direct.look(image, on_top).reasons)
+
+
 def inode(image: Path, name: str) -> int:
     """Where it lies."""
     told = disks.run("debugfs", "-R", f"imap {name}", image)

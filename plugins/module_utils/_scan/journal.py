@@ -21,7 +21,7 @@ _DESCRIPTOR, _COMMIT, _REVOKE = 1, 2, 5
 _ESCAPED, _SAME_UUID, _LAST = 1, 2, 8
 _64BIT, _CSUM_V2, _CSUM_V3, _FAST_COMMIT = 0x2, 0x8, 0x10, 0x20
 _KNOWN = 0x1 | _64BIT | 0x4 | _CSUM_V2 | _CSUM_V3 | _FAST_COMMIT
-_SHORTEST = 1024  # blocks of a journal
+_SHORTEST, _CRC32C = 1024, 4  # blocks of a journal; the kind of checksums that it has
 _HAS_JOURNAL, _ENCRYPTED = 0x4, 0x800
 # Of the superblock: numbers, sizes, the journal's place; and features (64bit, meta_bg, bigalloc)
 _FOR_GOOD = (0, 8), (20, 44), (56, 58), (76, 80), (84, 90), (208, 232), (254, 256), (260, 264), (336, 340)
@@ -165,13 +165,19 @@ class _Journal:
             raise BadFilesystem("its journal uses features that this reader does not know")
         self._has_fast = bool(self._features & _FAST_COMMIT)
         self._end = length - (_be32(head, 84) or 256 if self._has_fast else 0)
-        if self._has_fast and self._end < _SHORTEST:
-            raise BadFilesystem("its journal holds absurd values")
-        sane = size == fs.block_size and 0 < self._first < self._end and length * size <= self._inode.size
+        checksums = self._features & (_CSUM_V2 | _CSUM_V3)
+        sane = (
+            size == fs.block_size
+            and 0 < self._first < self._end
+            and length * size <= self._inode.size
+            and (not self._has_fast or self._end >= _SHORTEST)
+            and (not checksums or checksums != _CSUM_V2 | _CSUM_V3 and head[80] == _CRC32C)
+            and (kind == 3 or _be32(head, 64) <= 1)  # users: with several, e2fsck clears the features before it replays
+        )
         if not sane or self.start >= self._end:
             raise BadFilesystem("its journal holds absurd values")
         self._left = self._end - self._first
-        self._checked = bool(self._features & (_CSUM_V2 | _CSUM_V3))
+        self._checked = bool(checksums)
         self._seed = crc32c(0xFFFFFFFF, head[48:64]) if self._checked else 0
         if self._checked and crc32c(0xFFFFFFFF, head[:252] + bytes(4) + head[256:]) != _be32(head, 252):
             raise BadFilesystem("the checksum of its journal is wrong")
