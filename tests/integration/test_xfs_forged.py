@@ -203,6 +203,22 @@ def another_shape(pair: Pair, log: Writer) -> None:
     log.write(transaction([buffer(0, bytes(head)), *pair.buffers()[1:]]))
 
 
+def into_itself(pair: Pair, log: Writer) -> None:
+    """The first of three records replaces the third, which Linux reads after it was written."""
+    last, place = transaction(pair.buffers()), log.place
+    evil, middle = transaction(pair.buffers(to_clean=False)), transaction(pair.buffers()[:1], 6)
+    size = len(log.record(last, 0, log.cycle, 0))
+
+    def first(at: int) -> list[bytes]:
+        raw = log.record(evil, at, log.cycle, log.cycle << 32 | place)
+        start = log.start + at * SECTOR
+        return transaction([buffer(start + low, raw[low : low + BLOCK]) for low in range(0, size, BLOCK)], 5)
+
+    lengths = [len(log.record(one, 0, log.cycle, 0)) for one in (first(0), middle)]
+    for one in (first(place + sum(lengths) // SECTOR), middle, last):
+        log.write(one)
+
+
 @pytest.mark.parametrize(
     "forge",
     [
@@ -223,6 +239,13 @@ def test_what_linux_might_see_otherwise_is_refused(
     forge(pair, Writer(image))
     with pytest.raises(NotReadable, match="its log"):
         as_we_see_it(image)
+
+
+def test_a_log_that_writes_into_itself_is_read_otherwise_by_linux(pair: Pair, clean: Path) -> None:
+    into_itself(pair, Writer(clean))
+    with pytest.raises(NotReadable, match="its log writes into itself"):
+        as_we_see_it(clean)
+    assert as_linux_sees_it(clean)["/evil"] == EVIL
 
 
 def test_a_gap_that_hides_the_record_that_linux_goes_on_from_is_told(pair: Pair, clean: Path) -> None:

@@ -278,7 +278,7 @@ def test_a_log_in_which_anything_may_stand_ends_with_a_sentence(
     chance, volume, refused = random.Random(seed), opened(crashed), 0
     places = records_of(crashed)
     for _round in range(40):
-        spoilt = Patched(volume)
+        spoilt = Patched(volume, (0, 0))
         for _byte in range(chance.choice((1, 4, 30))):
             spoilt.write(chance.choice(places) + 512 + chance.randrange(2000), bytes([chance.randrange(256)]))
         try:

@@ -27,7 +27,7 @@ from .foreign import identify
 from .journal import Replayed
 from .judge import Emit
 from .partitions import Extent, find_gaps, read_table
-from .places import GRAIN, Ranges
+from .places import GRAIN, Ranges, differing
 
 MOST = 32 << 20  # bytes of all that one child tells for a later scan; of its messages 64 MiB are taken
 _STEP = 1 << 20
@@ -171,3 +171,10 @@ def tell_records(emit: Emit, records: dict[str, dict[str, VolumeIndex]]) -> None
         room -= sum(map(len, parts))
         for part in parts:
             emit("record", {"disk": name, "data": b64encode(part).decode()})
+
+
+def as_replayed(base: Base, view: Replayed) -> Base:
+    """A base, and where the volume differs from it once its journal is replayed."""
+    written = Ranges((start, start + length) for start, length in view.stretches())
+    fresh = differing(view, base.volume, view.stretches()) if base.is_comparable else written
+    return replace(base, changed=base.changed.minus(written).plus(fresh))

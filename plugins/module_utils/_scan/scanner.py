@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Callable
 
 from .baseline import VolumeIndex, build
@@ -18,7 +19,7 @@ from .ext4 import Ext4
 from .ext4_judge import judge_files
 from .ext4_records import BadFilesystem
 from .foreign import COMPARABLE, READABLE, identify
-from .former import Below, kind_of, remember, unmatched, volume_key
+from .former import Below, as_replayed, kind_of, remember, unmatched, volume_key
 from .journal import Replayed, replay
 from .judge import Judge, Where
 from .lvm import read_groups
@@ -309,25 +310,19 @@ class Scanner:
         try:
             old = Ext4(base.volume)
             delta = ExtDelta(self._judge, where, volume, old, base)
+            view = self._replayed(where, volume, Ext4(volume))
+            whole = base if view is None else as_replayed(base, view)
+            seen = delta if view is None else ExtDelta(self._judge, where, view, old, whole)
         except BadFilesystem as exc:
             self._judge.note("%s was scanned as a whole: %s." % (str(where).capitalize(), exc))
             self._ext(where, volume, "")
             return
-        self._method = "delta"
-        view = self._replayed(where, volume, Ext4(volume))
-        label = "differing blocks outside of files"
-        if view is None:
-            covered = delta.run(report=True)
-            match_rest(self._judge, where, volume, base.changed, covered, label)
-            self._read = Read(None, base, delta.again)
-            return
-        written = Ranges((start, start + length) for start, length in view.stretches())
-        fresh = written if not base.is_comparable else differing(view, base.volume, view.stretches())
-        whole = replace(base, changed=base.changed.minus(written).plus(fresh))
-        seen = ExtDelta(self._judge, where, view, old, whole)
+        self._method, label = "delta", "differing blocks outside of files"
         covered = seen.run(report=True)
+        match_rest(self._judge, where, view or volume, whole.changed, covered, label)
         self._read = Read(view, whole, seen.again)
-        match_rest(self._judge, where, view, whole.changed, covered, label)
+        if view is None:
+            return
 
         def before() -> None:
             match_rest(self._judge, where, volume, base.changed, delta.run(report=False), label)
@@ -352,12 +347,13 @@ class Scanner:
     def _as_it_lies(self, where: Where, volume: Blocks, judge_it: Callable[[], None]) -> None:
         """The state before the replay. With the flag set the guest will not see it, and half of it may be unwritten."""
         what = "%s before its journal is replayed" % str(where).capitalize()
-        if Ext4(volume).needs_recovery:
-            with self._judge.leniently(what):
-                self._judge.guard(what, judge_it)
-        else:
-            self._judge.guard(what, judge_it)
-        self._judge.note("%s was read as its journal makes it, and as it lies." % str(where).capitalize())
+
+        def step() -> None:
+            with self._judge.leniently(what) if Ext4(volume).needs_recovery else nullcontext():
+                judge_it()
+
+        if self._judge.guard(what, step):
+            self._judge.note("%s was read as its journal makes it, and as it lies." % str(where).capitalize())
 
     def _replayed(self, where: Where, volume: Blocks, fs: Ext4) -> Replayed | None:
         """What the guest will see after its next mount. A journal that can't be replayed makes the scan incomplete."""
@@ -385,9 +381,13 @@ class Scanner:
             return
 
         def before() -> None:
-            base = Base(seen, build(fs), differing(volume, seen, view.stretches()))
-            covered = ExtDelta(self._judge, where, volume, fs, base).run(report=False)
-            match_rest(self._judge, where, volume, base.changed, covered, "blocks that the journal replaces")
+            try:
+                base = Base(seen, build(fs), differing(volume, seen, view.stretches()))
+                delta = ExtDelta(self._judge, where, volume, fs, base)
+            except BadFilesystem:  # the two can't be compared inode by inode
+                judge_files(self._judge, where, volume, Ext4(volume), self._remember)
+                return
+            match_rest(self._judge, where, volume, base.changed, delta.run(False), "blocks that the journal replaces")
 
         self._as_it_lies(where, volume, before)
 

@@ -62,8 +62,9 @@ _FORK = 176  # where what follows its core begins
 class Patched(Replayed):
     """A volume with some of its pages changed."""
 
-    def __init__(self, volume: Blocks) -> None:
+    def __init__(self, volume: Blocks, log: tuple[int, int]) -> None:
         self.pages: dict[int, bytearray] = {}
+        self._log = log
         super().__init__(volume, _PAGE, self.pages)  # type: ignore[arg-type]
 
     def _content(self, block: int) -> bytes:
@@ -72,6 +73,8 @@ class Patched(Replayed):
     def check(self, at: int, length: int) -> None:
         if at < 0 or length < 0 or at + length > self.size:
             raise NotReadable("its log changes what lies outside of it")
+        if at < self._log[1] and at + length > self._log[0]:
+            raise NotReadable("its log writes into itself, which changes what Linux reads of it later on")
 
     def write(self, at: int, data: bytes) -> None:
         self.check(at, len(data))
@@ -96,14 +99,15 @@ def replay(volume: Blocks) -> Patched | None:
         raise NotReadable("its log is on another device, which was not read")
     is_5 = struct.unpack_from(">H", head, 100)[0] & 15 == 5
     group, within = start >> shift, start & (1 << shift) - 1
-    log = Log(volume, (group * group_blocks + within) * block, blocks * block, head[32:48], is_5)
+    at, size = (group * group_blocks + within) * block, blocks * block
+    log = Log(volume, at, size, head[32:48], is_5)
     records = log.records()
     if not records:
         return None
     if not is_5:
         raise NotReadable("it is of version 4, whose log is not replayed here")
     done = [(sequence, _changes(items)) for sequence, items in transactions(records)]
-    patched = Patched(volume)
+    patched = Patched(volume, (at, at + size))
     _Replay(patched, head, _cancelled(done)).run(done)
     after = patched.read(0, 512)
     if any(after[low:high] != head[low:high] for low, high in _FOR_GOOD):
