@@ -230,7 +230,7 @@ def test_an_infected_file_that_claims_an_absurd_size_is_found_soon(tmp_path: Pat
     assert result["cpu_seconds"] < 10
 
 
-# --- damage in one place hides nothing in another ----------------------------------------------------------------------
+# --- damage in one place hides nothing in another ---------------------------------------------------------------------
 
 
 SPARED = {**disks.harmless(), "aaa": disks.EICAR, "zz/evil.com": disks.MARKER, "d/xxxxxxxxxxxx": b"1"}

@@ -33,13 +33,13 @@ def _pattern(value: str, wide: bool) -> str:
     if address is None:  # what is below a domain is found with it
         after = _then(_WORD + ".-", wide), _unit("[.-]", wide) + _then(_WORD, wide)
         return "%s%s(%s|%s)" % (_behind(_WORD + "-", wide), literal(value), *after)
-    if address.version == 4:
+    if isinstance(address, ipaddress.IPv4Address):
         before = _behind(_WORD + ".", wide), _behind("0-9", wide) + _unit(r"\.", wide)
         after = _then(_WORD + ".", wide), _unit(r"\.", wide) + _then("0-9", wide)
         return "(%s|%s)%s(%s|%s)" % (*before, literal(value), *after)
     before = _behind(_WORD + ":.", wide), _behind(_HEX + ":", wide) + _unit(":", wide)
     after = _then(_WORD + ":", wide), _unit(":", wide) + _then(_HEX + ":", wide)
-    return "(%s|%s)(%s)(%s|%s)" % (*before, "|".join(_spellings(address, wide)), *after)
+    return "(%s|%s)(%s)(%s|%s)" % (*before, "|".join(map(literal, _spellings(address))), *after)
 
 
 def _address(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -63,23 +63,9 @@ def _then(other_than: str, wide: bool) -> str:
     return r"($|[^%s]|.[^\x00])" % other_than if wide else "($|[^%s])" % other_than
 
 
-def _spellings(address: ipaddress.IPv4Address | ipaddress.IPv6Address, wide: bool) -> list[str]:
-    """With and without leading zeros, and with any of its runs of zeros left out."""
-    groups = [int(group, 16) for group in ipaddress.IPv6Address(address.packed).exploded.split(":")]
-
-    def joined(some: list[int]) -> str:
-        zero = "(%s)" % _unit("0", wide)
-        parts = [
-            zero + "{0,%d}" % (4 - len("%x" % group)) + "".join(_unit(digit, wide) for digit in "%x" % group)
-            for group in some
-        ]
-        return _unit(":", wide).join(parts)
-
-    gap = _unit(":", wide) * 2
-    left_out = [
-        joined(groups[:start]) + gap + joined(groups[end:])
-        for start in range(8)
-        for end in range(start + 1, 9)
-        if not any(groups[start:end])
-    ]
-    return [joined(groups), *left_out]
+def _spellings(address: ipaddress.IPv6Address) -> list[str]:
+    """The usual one; all groups, with and without leading zeros; and the usual one with them."""
+    full = address.exploded.split(":")
+    short = ":".join("%x" % int(group, 16) for group in full)
+    padded = ":".join(group and group.zfill(4) for group in address.compressed.split(":"))
+    return sorted({address.compressed, short, ":".join(full), padded})
