@@ -12,11 +12,18 @@ import os
 import shutil
 import struct
 import zipfile
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks, Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.delta import judge_ext_file, look_for_paths
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4_judge import judge_files
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
@@ -25,8 +32,10 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     Request,
     scan,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import clam, disks
+from ansible_collections.vmward.remediation.tests.corpus.direct import Golden
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +228,226 @@ def test_an_infected_file_that_claims_an_absurd_size_is_found_soon(tmp_path: Pat
     result = look(image, indicators=notice)
     assert (paths(result), result["findings"][0]["offset"]) == (["/padded"], 70000)
     assert result["cpu_seconds"] < 10
+
+
+# --- damage in one place hides nothing in another ---------------------------------------------------------------------
+
+
+SPARED = {**disks.harmless(), "aaa": disks.EICAR, "zz/evil.com": disks.MARKER, "d/xxxxxxxxxxxx": b"1"}
+NOTICE = Indicators(names=frozenset(["evil.com"]), paths=frozenset(["/zz/evil.com", "/d/x"]))
+
+
+def assert_told(result: dict[str, Any], words: str, *more: str) -> None:
+    """The samples that lie elsewhere, and the reason for the damage beside them."""
+    assert result["verdict"] == "infected"
+    assert {"/aaa", "/zz/evil.com", *more} <= set(paths(result))
+    assert words in " ".join(result["incomplete_reasons"])
+
+
+def rules(result: dict[str, Any], path: str) -> set[str]:
+    return {found["rule"] for found in result["findings"] if found["path"] == path}
+
+
+@pytest.mark.parametrize("size", ["0x3ffff000", "0x80000000"])
+def test_a_directory_that_claims_gigabytes_hides_no_finding(tmp_path: Path, size: str) -> None:
+    image = disks.ext4(tmp_path / "d.img", {**SPARED, "d/run.com": disks.EICAR}, 32 * MB)
+    debug(image, f"sif /d size {size}")
+    result = look(image, indicators=NOTICE)
+    assert_told(result, "a directory has holes", "/d/run.com")
+    assert rules(result, "/zz/evil.com") == {"vmward_inert_sample", "ioc_name", "ioc_path"}
+
+
+def test_a_damaged_block_of_a_directory_hides_no_name_of_the_others(tmp_path: Path) -> None:
+    many = {f"d/file{number:05}": b"1" for number in range(400)}
+    files = {**SPARED, **many, "d/run.com": disks.EICAR}
+    image = disks.ext4(tmp_path / "d.img", files, 32 * MB, "-b", "1024")
+    blocks = [int(line) for line in disks.debugfs(image, "blocks /d").splitlines()[-1].split()]
+    content = {block: image.read_bytes()[block * 1024 : (block + 1) * 1024] for block in blocks}
+    damaged = next(block for block, held in content.items() if b"file00" in held and b"run.com" not in held)
+    disks.write_at(image, damaged * 1024 + 4, b"\3\0")
+    assert_told(look(image), "a directory is damaged", "/d/run.com")
+
+
+def test_an_entry_that_names_no_inode_hides_no_other_name(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", SPARED, 32 * MB)
+    disks.write_at(image, image.read_bytes().index(b"xxxxxxxxxxxx") - 8, struct.pack("<I", 0xFFFFFFF0))
+    result = look(image, indicators=NOTICE)
+    assert_told(result, "which does not exist")
+    assert rules(result, "/zz/evil.com") == {"vmward_inert_sample", "ioc_name", "ioc_path"}
+
+
+def test_a_damaged_directory_on_the_way_to_a_path_hides_no_other_path(tmp_path: Path) -> None:
+    image = disks.ext4(tmp_path / "d.img", SPARED, 32 * MB)
+    disks.write_at(image, image.read_bytes().index(b"xxxxxxxxxxxx") - 4, b"\3\0")
+    result = look(image, indicators=NOTICE)
+    assert_told(result, "a directory is damaged")
+    assert "ioc_path" in rules(result, "/zz/evil.com")
+
+
+@pytest.mark.parametrize("damage", ["entry", "length"])
+def test_damage_in_a_directory_hides_nothing_of_a_delta(tmp_path: Path, damage: str) -> None:
+    harmless = {**disks.harmless(), "d/xxxxxxxxxxxx": b"1", "zz/other": b"2"}
+    golden = Golden(disks.ext4(tmp_path / "d.img", harmless, 32 * MB), NOTICE)
+    image = golden.copy()
+    sample = tmp_path / "sample"
+    sample.write_bytes(disks.MARKER)
+    debug(image, f"write {sample} /zz/evil.com", "write /dev/null /d/fresh")
+    at = image.read_bytes().index(b"xxxxxxxxxxxx") - 8
+    disks.write_at(image, at + (0 if damage == "entry" else 4), b"\3\xff\xff\xff"[: 4 if damage == "entry" else 1])
+    tally = golden.direct.look(image, True)
+    told = {(finding.path, finding.rule) for finding in tally.findings}
+    assert told >= {("/zz/evil.com", rule) for rule in ("vmward_inert_sample", "ioc_name", "ioc_path")}
+    assert ("new", "/zz/evil.com") in {(change.kind, change.path) for change in tally.changes}
+    assert tally.reasons
+
+
+def index_node(depth: int, children: list[int], most: int) -> bytes:
+    head = struct.pack("<HHHHI", 0xF30A, len(children), most, depth, 0)
+    return head + b"".join(struct.pack("<IIHH", at, child, 0, 0) for at, child in enumerate(children))
+
+
+def set_map(image: Path, path: str, content: bytes) -> None:
+    debug(image, *(f"sif {path} block[{at}] {value:#x}" for at, value in enumerate(struct.unpack("<15I", content))))
+
+
+def test_a_tree_of_extents_whose_branches_meet_ends_soon(tmp_path: Path) -> None:
+    """Every entry of every node leads to the same node below: 4 * 84 ** 4 ways to an empty leaf."""
+    image = disks.ext4(tmp_path / "d.img", SPARED, 32 * MB, "-b", "1024")
+    blocks = list(range(20001, 20006))
+    disks.write_at(image, 20001 * 1024, index_node(0, [], 84))
+    for depth in range(1, 5):
+        disks.write_at(image, blocks[depth] * 1024, index_node(depth, [blocks[depth - 1]] * 84, 84))
+    set_map(image, "/usr/share/doc1/file1", index_node(5, [blocks[4]] * 4, 4))
+    assert_told(look(image), "file1 on volume 1 of disk vda: it was not read")
+
+
+@pytest.mark.parametrize("order", ["twice", "back"])
+def test_a_tree_of_extents_has_no_node_twice_and_goes_forward(tmp_path: Path, order: str) -> None:
+    image = disks.ext4(tmp_path / "d.img", SPARED, 32 * MB, "-b", "1024")
+    for block, logical in ((20001, 0), (20002, 5)):
+        leaf = struct.pack("<HHHHI", 0xF30A, 1, 84, 0, 0) + struct.pack("<IHHI", logical, 1, 0, 19000)
+        disks.write_at(image, block * 1024, leaf)
+    root = bytearray(index_node(1, [20001, 20001] if order == "twice" else [20001, 20002], 4).ljust(60, b"\0"))
+    if order == "back":
+        root[12:16], root[24:28] = struct.pack("<I", 5), struct.pack("<I", 5)
+    set_map(image, "/usr/share/doc1/file1", bytes(root))
+    words = "the same block twice" if order == "twice" else "extent tree is damaged"
+    assert_told(look(image), words)
+
+
+def test_an_older_map_whose_branches_meet_ends_soon(tmp_path: Path) -> None:
+    """Three levels of 1,024 pointers to the same block below, and nothing at their end."""
+    image = disks.ext4(tmp_path / "d.img", SPARED, 32 * MB, "-b", "4096", "-O", "^extents,^64bit")
+    disks.write_at(image, 7003 * 4096, struct.pack("<1024I", *[7002] * 1024))
+    disks.write_at(image, 7002 * 4096, struct.pack("<1024I", *[7001] * 1024))
+    disks.write_at(image, 7001 * 4096, bytes(4096))
+    slots = [f"sif /usr/share/doc1/file1 block[{at}] 0" for at in range(14)]
+    debug(image, *slots, "sif /usr/share/doc1/file1 block[TIND] 7003", "sif /usr/share/doc1/file1 size 0x3fffffff000")
+    assert_told(look(image), "the same block twice")
+
+
+def test_a_file_that_says_its_blocks_lie_at_many_places_ends_soon(tmp_path: Path) -> None:
+    """No more blocks are read for one file than the file system has."""
+    image = disks.ext4(tmp_path / "d.img", SPARED, 32 * MB, "-b", "1024")
+    places = (struct.pack("<IHHI", at * 32000, 32000, 0, 1) for at in range(84))
+    disks.write_at(image, 20001 * 1024, struct.pack("<HHHHI", 0xF30A, 84, 84, 0, 0) + b"".join(places))
+    set_map(image, "/usr/share/doc1/file1", index_node(1, [20001], 4).ljust(60, b"\0"))
+    debug(image, f"sif /usr/share/doc1/file1 size {84 * 32000 * 1024}")
+    result = look(image)
+    assert_told(result, "more blocks than the file system has")
+    assert result["bytes_read"] < 64 * MB
+
+
+class Counted(Blocks):
+    """Counts what is read at which block."""
+
+    def __init__(self, image: Path) -> None:
+        self._source = Raw(os.open(image, os.O_RDONLY))
+        self.size = self._source.size
+        self.reads: Counter[int] = Counter()
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.reads[offset] += 1
+        return self._source.read(offset, length)
+
+
+def test_the_map_of_a_scattered_file_is_read_once(tmp_path: Path) -> None:
+    source, image = tmp_path / "source", tmp_path / "d.img"
+    source.mkdir()
+    with (source / "db").open("wb") as file:
+        for at in range(1000):
+            file.seek(at * 262144)
+            file.write(b"row%d" % at)
+    image.touch()
+    os.truncate(image, 32 * MB)
+    disks.run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-d", source, image)
+    volume = Counted(image)
+    fs = Ext4(volume)
+    (inode,) = (inode for inode in fs.used_inodes() if inode.size > 100 * MB)
+    nodes: list[int] = []
+    assert len(fs.spans(inode, nodes)) == 1000
+    volume.reads.clear()
+    rows: list[bytes] = []
+
+    class Engine:
+        name = "yara"
+
+        def scan(self, content: Content) -> tuple[list[Hit], str]:
+            rows.extend(data.rstrip(b"\0") for _at, data in content.windows())
+            return [], ""
+
+        def describe(self) -> dict[str, Any]:
+            return {}
+
+        def testing(self) -> AbstractContextManager[None]:
+            return nullcontext()
+
+    judge = Judge([Engine()], lambda _kind, _body: None, MB)
+    judge_ext_file(judge, Where("vda", 1), fs, volume, inode, lambda _number: b"/db", True)
+    assert rows == [b"row%d" % at for at in range(1000)]
+    assert len(nodes) > 10
+    assert {volume.reads[node * 1024] for node in nodes} == {1}
+
+
+def test_a_directory_is_read_once_for_all_paths_below_it(tmp_path: Path) -> None:
+    files = {f"tmp/a/file{number}": b"1" for number in range(400)}
+    image = disks.ext4(tmp_path / "d.img", files, 32 * MB, "-b", "1024")
+    volume = Counted(image)
+    wanted = {f"/tmp/a/evil{number}" for number in range(300)} | {"/tmp/a/file7", "/tmp", "/tmp/a/file7/below", "/no/x"}
+    told: list[tuple[str, dict[str, Any]]] = []
+    judge = Judge([], lambda kind, body: told.append((kind, body)), MB, indicators=Indicators(paths=frozenset(wanted)))
+    look_for_paths(judge, Where("vda", 1), Ext4(volume))
+    judge.flush()
+    assert {body["path"] for kind, body in told if kind == "finding"} == {"/tmp/a/file7", "/tmp"}
+    assert not [kind for kind, _body in told if kind == "reason"]
+    blocks = [int(block) for block in disks.debugfs(image, "blocks /tmp/a").splitlines()[-1].split()]
+    assert {volume.reads[block * 1024] for block in blocks} <= {0, 1}
+
+
+def test_large_files_are_judged_last(tmp_path: Path) -> None:
+    """So that a file without an end takes nothing from the others."""
+    image = disks.ext4(tmp_path / "d.img", {"a": b"1", "b": disks.EICAR, "c": b"3"}, 32 * MB)
+    debug(image, "sif /a size 0x10000000000")
+    order: list[int] = []
+
+    class Engine:
+        name = "yara"
+
+        def scan(self, content: Content) -> tuple[list[Hit], str]:
+            order.append(content.size)
+            return [], ""
+
+        def describe(self) -> dict[str, Any]:
+            return {}
+
+        def testing(self) -> AbstractContextManager[None]:
+            return nullcontext()
+
+    volume = Raw(os.open(image, os.O_RDONLY))
+    judge = Judge([Engine()], lambda _kind, _body: None, MB)
+    judge_files(judge, Where("vda", 1), volume, Ext4(volume), True)
+    assert order[-1] == 1 << 40
+    assert sorted(order)[:2] == [1, len(disks.EICAR)]
 
 
 # --- bombs -----------------------------------------------------------------------------------------------------------

@@ -40,9 +40,14 @@ def tell_changes(
             judge.each(what, _tell_pair, judge.emit, where, pair, old, new, names, is_touched)
     told = {pair.number for pair in pairs}
     for number in sorted(set(names.touched()) - told):
-        kind, path, former = _names(names, number)
-        if kind:
-            _tell(judge.emit, where, kind, path, former, [], None)
+        what = "What happened to inode %d of %s" % (number, where)
+        judge.each(what, _tell_name, judge.emit, where, number, names)
+
+
+def _tell_name(emit: Emit, where: Where, number: int, names: NamesOnTop) -> None:
+    kind, path, former = _names(names, number)
+    if kind:
+        _tell(emit, where, kind, path, former, [], None)
 
 
 def _tell_pair(

@@ -20,14 +20,16 @@ from .baseline import VolumeIndex
 from .blocks import Blocks
 from .changes import Pair, tell_changes
 from .engines import Content
-from .ext4 import Ext4
+from .ext4 import ROOT, Ext4
 from .ext4_records import BadFilesystem, Inode
 from .judge import Judge, Where
-from .names import NamesOnTop, below, lookup
+from .names import NamesOnTop, below
 from .partitions import Extent
 from .places import GRAIN, Ranges
 
 _REASONS = 50
+
+Sought = tuple[str, list[bytes]]  # a path, and its parts below a directory
 
 
 @dataclass(frozen=True)
@@ -238,36 +240,48 @@ def _key(fs: Ext4, volume: Blocks, inode: Inode) -> Hashable | None:
     if fs.is_inline(inode):
         return None
     try:
-        spans = fs.spans(inode)
+        pieces = fs.scattered(inode).pieces
     except (BadFilesystem, struct.error):
         return None
-    size = fs.block_size
-    places = [
-        (span.logical, *place)
-        for span in spans
-        if span.physical
-        for place in volume.places(span.physical * size, span.count * size)
-    ]
-    return inode.flags, inode.size, size, tuple(places)
+    places = [(at, *place) for at, low, high in pieces for place in volume.places(low, high - low)]
+    return inode.flags, inode.size, fs.block_size, tuple(places)
 
 
 def content_on_volume(fs: Ext4, inode: Inode) -> list[tuple[int, int]]:
     """Where the bytes of a file lie; what follows its end in its last block is none of them."""
     if fs.is_inline(inode):
         return []
-    size = fs.block_size
-    found = []
-    for span in fs.spans(inode):
-        length = min(span.count * size, inode.size - span.logical * size)
-        if span.physical and length > 0:
-            found.append((span.physical * size, span.physical * size + length))
-    return found
+    pieces = fs.scattered(inode).pieces
+    return [(low, min(high, low + inode.size - at)) for at, low, high in pieces if at < inode.size]
 
 
 def look_for_paths(judge: Judge, where: Where, fs: Ext4) -> None:
-    for path in sorted(judge.indicators.paths):
-        if lookup(fs, path.encode("utf-8", "surrogateescape")):
-            judge.named(where, path, "ioc_path")
+    """Is there anything at them? Each directory on the way is read once; symbolic links are not followed."""
+    paths = sorted(judge.indicators.paths)
+    pending: dict[int, list[Sought]] = {
+        ROOT: [(path, path.encode("utf-8", "surrogateescape").strip(b"/").split(b"/")) for path in paths]
+    }
+    while pending and paths:
+        number, sought = pending.popitem()
+        what = "Directory %d on %s, which is on the way to a path that is looked for," % (number, where)
+        judge.each(what, _look_below, judge, where, fs, number, sought, pending)
+
+
+def _look_below(
+    judge: Judge, where: Where, fs: Ext4, number: int, sought: list[Sought], pending: dict[int, list[Sought]]
+) -> None:
+    directory = fs.inode(number)
+    if not directory.is_dir:
+        return
+    named: dict[bytes, list[Sought]] = {}
+    for path, parts in sought:
+        named.setdefault(parts[0], []).append((path, parts[1:]))
+    for child, name in fs.entries(directory):
+        for path, parts in named.pop(name, ()):
+            if not parts:
+                judge.named(where, path, "ioc_path")
+            elif 1 <= child <= fs.inodes_count:
+                pending.setdefault(child, []).append((path, parts))
 
 
 def match_rest(judge: Judge, where: Where, source: Blocks, changed: Ranges, covered: Ranges, label: str) -> None:

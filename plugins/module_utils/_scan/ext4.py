@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from typing import Callable
 
 from .blocks import Blocks
+from .ext4_map import Maps, Nodes
 from .ext4_records import BadFilesystem, Inode, attribute, entries_in
+from .layout import Scattered
 
 MAX_INODES = 1 << 28
 MAX_DIRECTORY = 1 << 30
 ROOT = 2
 PAGE = 4096  # that guests swap by
 _KEPT = 32 << 20
+_STEP = 1 << 20
+_INODE = struct.Struct("<H2xI18xH4xI68xII6xH")
 _INLINE, _NEEDS_RECOVERY, _64BIT = 0x8000, 0x4, 0x80
 _RESIZE, _JOURNAL, _FIRST = 7, 8, 11  # numbers of inodes: two that the kernel lets no name lead to, and lost+found
 # filetype, recover, extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, largedir, inline_data, encrypt, casefold
 _KNOWN = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
-_F_ENCRYPTED, _F_EXTENTS, _F_INLINE = 0x800, 0x80000, 0x10000000
+_F_ENCRYPTED, _F_INLINE = 0x800, 0x10000000
 _ORPHAN_PRESENT = 0x10000
 # Where the superblock names an inode: of the journal, of user, group and project quota, of orphans; and what tells so
 _NAMED = {224: (0, 0x4), 576: (2, 0x100), 580: (2, 0x100), 620: (2, 0x2000), 644: (0, 0x1000)}
@@ -32,7 +36,7 @@ _NAMED = {224: (0, 0x4), 576: (2, 0x100), 580: (2, 0x100), 620: (2, 0x2000), 644
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive blocks of a file; a `physical` of 0 reads as zeros."""
+    """Consecutive blocks of a file that are no hole."""
 
     logical: int
     physical: int
@@ -67,6 +71,8 @@ class Ext4:
         self._bitmaps: dict[int, bytes] = {}
         self._kept: dict[int, bytes] = {}
         self._room = _KEPT
+        self._maps = Maps(source, self.block_size, self.blocks_count)
+        self._last: tuple[Inode, Scattered] | None = None
 
     def _check(self, log_size: int) -> None:
         if self._incompat & ~_KNOWN:
@@ -79,6 +85,7 @@ class Ext4:
             and 0 < self.inodes_per_group <= 8 * (1024 << log_size)
             and 0 < self._blocks_per_group <= 1 << 26
             and 0 < self.inodes_count <= MAX_INODES
+            and self.inodes_count * self.inode_size < self.blocks_count * (1024 << log_size)
             and self._first_block < self.blocks_count
         )
         if not sane:
@@ -153,8 +160,8 @@ class Ext4:
             [group[:2] for group in self.groups],
         )
 
-    def used_inodes(self) -> Iterator[Inode]:
-        """All that the bitmaps mark as used, and all that have links although their bit is clear."""
+    def used_inodes(self, kind: int = 0) -> Iterator[Inode]:
+        """All that the bitmaps mark as used, and all that have links in spite of them. Or those of a kind."""
         per_read = max(1, (1 << 20) // self.inode_size)
         for group, (bitmap_at, table, flags) in enumerate(self.groups):
             bitmap = self._source.read(bitmap_at * self.block_size, (self.inodes_per_group + 7) // 8)
@@ -165,7 +172,7 @@ class Ext4:
             for start in range(0, wanted, per_read):
                 count = min(per_read, wanted - start)
                 raw = self._source.read(table * self.block_size + start * self.inode_size, count * self.inode_size)
-                yield from self._used_in(raw, bitmap, first, start, count)
+                yield from self._used_in(raw, bitmap, first, start, count, kind >> 8)
 
     def used(self, number: int) -> Inode | None:
         """One inode, if it is among the used ones."""
@@ -183,11 +190,13 @@ class Ext4:
             self._room -= len(raw)
             self._kept[number] = raw
 
-    def _used_in(self, raw: bytes, bitmap: bytes, first: int, start: int, count: int) -> Iterator[Inode]:
+    def _used_in(self, raw: bytes, bitmap: bytes, first: int, start: int, count: int, kind: int) -> Iterator[Inode]:
         size = self.inode_size
         for index in range(count):
-            marked = bitmap[(start + index) >> 3] >> ((start + index) & 7) & 1
             at = index * size
+            if kind and raw[at + 1] & 0xF0 != kind:
+                continue
+            marked = bitmap[(start + index) >> 3] >> ((start + index) & 7) & 1
             # mode and link count: both are set in every inode that the kernel would open
             if marked or (raw[at : at + 2] != b"\0\0" and raw[at + 26 : at + 28] != b"\0\0"):
                 yield self._parse(first + start + index + 1, raw[at : at + size])
@@ -202,10 +211,7 @@ class Ext4:
         return self._parse(number, self._source.read(at, self.inode_size))
 
     def _parse(self, number: int, raw: bytes) -> Inode:
-        mode, _uid, size_low = struct.unpack_from("<HHI", raw)
-        links, _blocks, flags = struct.unpack_from("<HII", raw, 26)
-        acl_low, size_high = struct.unpack_from("<II", raw, 104)
-        acl_high = struct.unpack_from("<H", raw, 118)[0]
+        mode, size_low, links, flags, acl_low, size_high, acl_high = _INODE.unpack_from(raw)
         size = size_low
         if stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and self._incompat & 0x4000):
             size |= size_high << 32
@@ -229,32 +235,17 @@ class Ext4:
         return bool(inode.flags & _F_INLINE and self._incompat & _INLINE)
 
     def read(self, inode: Inode, offset: int, length: int) -> bytes:
-        length = max(0, min(length, inode.size - offset))
         if inode.flags & _F_ENCRYPTED:
             raise BadFilesystem("it is encrypted by the guest")
         if self.is_inline(inode):
             return self._inline(inode)[offset : offset + length]
-        return self._in(self.spans(inode), offset, length)
+        return self.scattered(inode).read(offset, length)
 
-    def _in(self, spans: list[Span], offset: int, length: int) -> bytes:
-        parts, at, end = [], offset, offset + length
-        for span in spans:
-            start, stop = span.logical * self.block_size, (span.logical + span.count) * self.block_size
-            if stop <= at:
-                continue
-            if start >= end:
-                break
-            if start > at:
-                parts.append(bytes(start - at))
-                at = start
-            take = min(stop, end) - at
-            parts.append(
-                self._source.read(span.physical * self.block_size + at - start, take) if span.physical else bytes(take)
-            )
-            at += take
-        if at < end:
-            parts.append(bytes(end - at))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+    def scattered(self, inode: Inode) -> Scattered:
+        """The content by its pieces. That of the last inode is kept, for a file is read part by part."""
+        if self._last is None or self._last[0] is not inode:
+            self._last = inode, Scattered(self._source, self._maps.pieces(inode, {}, False), inode.size)
+        return self._last[1]
 
     def _inline(self, inode: Inode) -> bytes:
         data = inode.block + attribute(inode.extra, 7, b"data")
@@ -262,31 +253,20 @@ class Ext4:
             raise BadFilesystem("its inline data is shorter than its size")
         return data[: inode.size]
 
-    def spans(self, inode: Inode, nodes: list[int] | None = None, reserved: bool = False) -> list[Span]:
-        """Where the content lies, in the order of the file. The blocks of the map itself are added to `nodes`.
-
-        What was `reserved` and never written reads as zeros; but swapping writes to it all the same.
-        """
-        found, end, nodes = [], 0, [] if nodes is None else nodes
-        is_tree = inode.flags & _F_EXTENTS
-        walk = self._extents(inode.block, 5, nodes, reserved) if is_tree else self._block_map(inode, nodes)
-        for span in walk:
-            # A damaged or forged map may go round in circles: it ends at the first step that is not forward.
-            if span.logical < end or span.physical + span.count > self.blocks_count:
-                raise BadFilesystem("its block map is damaged")
-            end = span.logical + span.count
-            found.append(span)
-        return found
+    def spans(self, inode: Inode, nodes: list[int] | None = None) -> list[Span]:
+        """Where the content lies, in the order of the file. The blocks of the map itself are added to `nodes`."""
+        of_map: Nodes = {}
+        size = self.block_size
+        pieces = self._maps.pieces(inode, of_map, False)
+        if nodes is not None:
+            nodes += of_map
+        return [Span(at // size, low // size, (high - low) // size) for at, low, high in pieces]
 
     def stretches(self, inode: Inode) -> list[tuple[int, int]]:
         """Offset and length of what is not a hole."""
         if inode.flags & (_F_INLINE | _F_ENCRYPTED):
             return [(0, inode.size)]
-        return self._stretches(self.spans(inode), inode.size)
-
-    def _stretches(self, spans: list[Span], size: int) -> list[tuple[int, int]]:
-        places = ((span.logical * self.block_size, span.count * self.block_size) for span in spans if span.physical)
-        return [(start, min(length, size - start)) for start, length in places if start < size]
+        return self.scattered(inode).stretches()
 
     def is_swap(self, inode: Inode) -> bool:
         """As `mkswap` writes it where pages have 4096 bytes: of all of the file, and nothing that can be run."""
@@ -298,82 +278,30 @@ class Ext4:
 
     def swapped(self, inode: Inode) -> tuple[Callable[[int, int], bytes], list[tuple[int, int]]]:
         """What swapping reads: how, and offset and length of all that is there."""
-        spans = self.spans(inode, reserved=True)
-        return lambda offset, length: self._in(spans, offset, length), self._stretches(spans, inode.size)
-
-    def _extents(self, node: bytes, depth_left: int, nodes: list[int], reserved: bool) -> Iterator[Span]:
-        magic, entries, _most, depth = struct.unpack_from("<4H", node)
-        if magic != 0xF30A or depth > depth_left or 12 + entries * 12 > len(node):
-            raise BadFilesystem("its extent tree is damaged")
-        for at in range(12, 12 + entries * 12, 12):
-            if depth:
-                logical, low, high = struct.unpack_from("<IIH", node, at)
-                child = low | high << 32
-                if not 0 < child < self.blocks_count:
-                    raise BadFilesystem("its extent tree points outside of the file system")
-                nodes.append(child)
-                below = self._source.read(child * self.block_size, self.block_size)
-                yield from self._extents(below, depth - 1, nodes, reserved)
-                continue
-            logical, count, high, low = struct.unpack_from("<IHHI", node, at)
-            written = count <= 32768
-            place = low | high << 32 if written or reserved else 0
-            yield Span(logical, place, count if written else count - 32768)
-
-    def _block_map(self, inode: Inode, nodes: list[int]) -> Iterator[Span]:
-        last = Span(0, 0, 0)
-        limit = -(-inode.size // self.block_size)
-        for logical, physical in self._mapped(struct.unpack("<15I", inode.block), limit, nodes):
-            if last.count and logical == last.logical + last.count and physical == last.physical + last.count:
-                last = Span(last.logical, last.physical, last.count + 1)
-                continue
-            if last.count:
-                yield last
-            last = Span(logical, physical, 1)
-        if last.count:
-            yield last
-
-    def _mapped(self, slots: tuple[int, ...], limit: int, nodes: list[int]) -> Iterator[tuple[int, int]]:
-        per_block = self.block_size // 4
-        logical = 0
-        for index, pointer in enumerate(slots):
-            level = max(0, index - 11)
-            if logical >= limit:
-                return
-            if pointer:
-                yield from self._indirect(pointer, level, logical, limit, nodes)
-            logical += per_block**level
-
-    def _indirect(
-        self, pointer: int, level: int, logical: int, limit: int, nodes: list[int]
-    ) -> Iterator[tuple[int, int]]:
-        if pointer >= self.blocks_count:
-            raise BadFilesystem("its block map points outside of the file system")
-        if level == 0:
-            yield logical, pointer
-            return
-        nodes.append(pointer)
-        step = (self.block_size // 4) ** (level - 1)
-        for child in struct.unpack(
-            "<%dI" % (self.block_size // 4), self._source.read(pointer * self.block_size, self.block_size)
-        ):
-            if logical >= limit:
-                return
-            if child:
-                yield from self._indirect(child, level - 1, logical, limit, nodes)
-            logical += step
+        content = Scattered(self._source, self._maps.pieces(inode, {}, True), inode.size)
+        return content.read, content.stretches()
 
     def entries(self, directory: Inode) -> Iterator[tuple[int, bytes]]:
-        """Inode number and name of all in a directory but itself and its parent."""
+        """Inode number and name of all in a directory but itself and its parent. Damage is raised after all others."""
         if self.is_inline(directory):
             yield from entries_in(directory.block[4:])
             yield from entries_in(attribute(directory.extra, 7, b"data"))
             return
-        if directory.size > MAX_DIRECTORY:
+        stretches = self.stretches(directory)
+        size = sum(length for _at, length in stretches)
+        if size > MAX_DIRECTORY:
             raise BadFilesystem("a directory is absurdly large")
-        content = self.read(directory, 0, directory.size)
-        for at in range(0, len(content), self.block_size):
-            yield from entries_in(content[at : at + self.block_size])
+        damage = BadFilesystem("a directory has holes") if size < directory.size else None
+        for start, length in stretches:
+            for at in range(start, start + length, _STEP):
+                part = self.read(directory, at, min(_STEP, start + length - at))
+                for low in range(0, len(part), self.block_size):
+                    try:
+                        yield from entries_in(part[low : low + self.block_size])
+                    except BadFilesystem as exc:
+                        damage = exc
+        if damage is not None:
+            raise damage
 
     def raw(self, offset: int, length: int) -> bytes:
         """Bytes of the volume."""

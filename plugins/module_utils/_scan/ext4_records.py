@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _TYPES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
@@ -18,8 +18,7 @@ class BadFilesystem(Exception):
     """The file system, or one inode of it, can't be read as it should; the sentence says why."""
 
 
-@dataclass(frozen=True)
-class Inode:
+class Inode(NamedTuple):
     number: int
     mode: int
     size: int

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Callable
 
-from .engines import HINT
+from .indicator_rules import rules
 
 KINDS = ("sha256", "sha1", "md5", "paths", "names", "ips", "domains")
 _LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32}
@@ -98,16 +98,8 @@ class Indicators:
         return hashlib.sha256(told.encode()).hexdigest()
 
     def rules(self) -> str:
-        """The addresses and domains as YARA rules, for the same pass. Hints: a log may tell of a mere attempt."""
-        lines = []
-        for index, value in enumerate(sorted(self.ips | self.domains)):
-            # Not as a part of a longer address or name
-            pattern = r"(^|[^0-9A-Za-z.-])%s([^0-9A-Za-z-]|$)" % re.escape(value).replace(r"\-", "-")
-            lines.append(
-                'rule %s%d { meta: severity = "%s" value = "%s" strings: $value = /%s/ ascii wide nocase '
-                "condition: $value }" % (_NETWORK, index, HINT, value, pattern.replace(r"\:", ":"))
-            )
-        return "\n".join(lines)
+        """The addresses and domains as YARA rules, for the same pass."""
+        return rules(_NETWORK, self.ips | self.domains)
 
 
 NO_INDICATORS = Indicators()

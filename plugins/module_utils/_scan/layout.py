@@ -15,6 +15,7 @@ from typing import Any, Callable
 from .blocks import Blocks
 
 _DIGEST = 16
+_BEHIND_ALL = 1 << 64
 
 
 class NotReadable(Exception):
@@ -62,28 +63,31 @@ class Scattered:
     """A content by its pieces: the place in it, and where on the volume they begin and end. Between them are zeros."""
 
     def __init__(self, volume: Blocks, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
-        self._volume, self._pieces, self._size = volume, pieces, size
-        self._starts = [piece[0] for piece in pieces]
+        self._volume, self.pieces, self._size = volume, pieces, size
 
     def read(self, offset: int, length: int) -> bytes:
         parts, at, end = list[bytes](), offset, min(offset + length, self._size)
-        for number in range(max(0, bisect_right(self._starts, offset) - 1), len(self._pieces)):
-            first, low, high = self._pieces[number]
+        for number in range(max(0, bisect_right(self.pieces, (offset, _BEHIND_ALL, 0)) - 1), len(self.pieces)):
+            first, low, high = self.pieces[number]
             begin, stop = max(at, first), min(end, first + high - low)
             if begin >= end:
                 break
             if begin < stop:
-                parts += [bytes(begin - at), self._volume.read(low + begin - first, stop - begin)]
+                if begin > at:
+                    parts.append(bytes(begin - at))
+                parts.append(self._volume.read(low + begin - first, stop - begin))
                 at = stop
-        return b"".join((*parts, bytes(max(0, end - at))))
+        if at < end:
+            parts.append(bytes(end - at))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def stretches(self) -> list[tuple[int, int]]:
         """Offset and length of what is no hole."""
-        found = ((at, min(high - low, self._size - at)) for at, low, high in self._pieces)
+        found = ((at, min(high - low, self._size - at)) for at, low, high in self.pieces)
         return [(at, length) for at, length in found if length > 0]
 
     def layout(self) -> Layout:
-        return _layout(self._pieces, self._size)
+        return _layout(self.pieces, self._size)
 
 
 def keys(packed: bytes) -> frozenset[bytes]:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Callable
 
 from .baseline import VolumeIndex
@@ -22,7 +24,7 @@ class Names:
     def __init__(self, fs: Ext4, wanted: frozenset[bytes] = frozenset()) -> None:
         self._fs = fs
         self._wanted = wanted
-        self._found: list[tuple[int, bytes]] = []
+        self._found: dict[tuple[int, bytes], None] = {}
         self._parents: dict[int, tuple[int, bytes]] = {}
         self._done = False
         self.problems: list[str] = []
@@ -30,19 +32,22 @@ class Names:
     def listed(self) -> set[int]:
         if not self._done:
             self._done = True
-            for directory in self._fs.used_inodes():
-                if directory.is_dir:
-                    self._read(directory)
+            for directory in self._fs.used_inodes(stat.S_IFDIR):
+                self._read(directory)
         return set(self._parents)
 
     def _read(self, directory: Inode) -> None:
-        try:
+        with _told(self.problems, directory):
+            strays = 0
             for number, name in self._fs.entries(directory):
-                self._parents.setdefault(number, (directory.number, name))
                 if name in self._wanted:
-                    self._found.append((directory.number, name))
-        except BadFilesystem as exc:
-            self.problems.append("inode %d: %s" % (directory.number, exc))
+                    self._found[directory.number, name] = None
+                if 1 <= number <= self._fs.inodes_count:
+                    self._parents.setdefault(number, (directory.number, name))
+                else:
+                    strays = number
+            if strays:
+                raise BadFilesystem("a directory names inode %d, which does not exist" % strays)
 
     def found(self) -> list[bytes]:
         """The paths whose last part is one of the wanted names."""
@@ -66,11 +71,9 @@ class NamesOnTop:
 
     def read(self, directory: Inode) -> None:
         self._again.add(directory.number)
-        try:
+        with _told(self.problems, directory):
             for number, name in self._fs.entries(directory):
                 self._entries.setdefault(number, []).append((directory.number, name))
-        except BadFilesystem as exc:
-            self.problems.append("inode %d: %s" % (directory.number, exc))
 
     def forget(self, directory: int) -> None:
         """It is no directory any more."""
@@ -99,17 +102,13 @@ def below(directory: bytes, name: bytes) -> bytes:
     return directory.rstrip(b"/") + b"/" + name
 
 
-def lookup(fs: Ext4, path: bytes) -> bool:
-    """Is there anything at this path? Symbolic links are not followed."""
-    inode = fs.inode(ROOT)
-    for part in path.strip(b"/").split(b"/"):
-        if not inode.is_dir:
-            return False
-        found = next((number for number, name in fs.entries(inode) if name == part), 0)
-        if not found:
-            return False
-        inode = fs.inode(found)
-    return True
+@contextmanager
+def _told(problems: list[str], directory: Inode) -> Iterator[None]:
+    """Whatever is wrong with one directory, what it said before that counts, and so do all others."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+        problems.append("inode %d: %s" % (directory.number, str(exc) or type(exc).__name__))
 
 
 def _path(number: int, entry: Callable[[int], tuple[int, bytes] | None]) -> bytes:
