@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -23,6 +24,8 @@ from . import agent, xml
 from .connection import Connection, libvirt
 from .freeze import FreezeWatch
 from .frozen import is_busy
+
+MADE_WITHIN = 10.0  # seconds in which libvirt makes the file of a dump that it was asked for
 
 
 class EvidenceVerbs:
@@ -51,7 +54,13 @@ class EvidenceVerbs:
                 return False
             return job.ended()
 
-        return Pending(vm.ref, what, poll)
+        def abort() -> None:
+            """It goes on, into a file that is removed: not before libvirt has made it, or it would stay."""
+            end = time.monotonic() + MADE_WITHIN
+            while job.goes_on and not os.path.exists(path) and time.monotonic() < end:
+                time.sleep(0.05)
+
+        return Pending(vm.ref, what, poll, abort=abort)
 
     def tools(self) -> dict[str, str]:
         def versions(conn: Any) -> dict[str, str]:
@@ -165,8 +174,12 @@ class InThread:
         except VmwardError as exc:
             self._error = exc
 
+    @property
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
+
     def ended(self) -> bool:
-        if self._thread.is_alive():
+        if self.goes_on:
             return False
         if self._error is not None:
             raise self._error

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import GuestOutput
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.agent import run_program
-from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.evidence import backup_xml, dotted
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.connection import Connection
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.evidence import (
+    EvidenceVerbs,
+    backup_xml,
+    dotted,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.freeze import stood_still
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Disk, Layer, PowerState, Vm, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._qemu_img import block_node
@@ -170,3 +179,32 @@ def test_a_freeze_that_was_not_seen_whole_is_not_told(events: list[str]) -> None
 def test_versions_as_people_write_them() -> None:
     assert dotted(9000000) == "9.0.0"
     assert dotted(7002022) == "7.2.22"
+
+
+def test_who_gives_a_dump_up_waits_until_there_is_a_file_to_remove(tmp_path: Path) -> None:
+    """Removed before libvirt makes it, the memory of a guest would stay where nobody looks for it."""
+    path, asked, makes, ends = tmp_path / "memory.elf", threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        def coreDumpWithFormat(self, _path: str, _format: int, _flags: int) -> None:
+            asked.set()
+            makes.wait(30)
+            path.touch()
+            ends.wait(30)
+
+    class Link:
+        def domain(self, _vm: VmRef, _what: str, call: Callable[[Any], Any], repeat: bool = True) -> Any:
+            return call(Slow()) if not repeat else False
+
+    verbs = EvidenceVerbs()
+    verbs.link = cast(Connection, Link())
+    dump = verbs.submit_memory_dump(replace(VM, power=PowerState.PAUSED), str(path))
+    assert not dump.poll()
+    assert asked.wait(30)
+    assert dump.abort
+    given_up = apart(dump.abort)
+    makes.set()
+    given_up.result(30)
+    assert path.exists()
+    assert not dump.poll()
+    ends.set()
