@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Callable
+from typing import Any, Callable
 
 from ._errors import Unsupported, VmwardError
 from ._model import ON, Collector, Isolation, IsolationNote, Vm, VmRef
@@ -133,6 +133,12 @@ class Vms(ABC):
         """Await all, ``deadline`` seconds from now at most. Answers, by VM id, None or what went wrong.
 
         What ends later than ``together`` seconds after the first is left out, and waited for again.
+        """
+
+    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]]) -> None:  # noqa: B027
+        """Raise ``NotAllowed`` with all rights that these steps lack. They are called with what only listens.
+
+        Where rights are told by refusals alone there is nothing to say.
         """
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ class Step:
     always: bool = False  # tried even after an earlier step has failed
     fresh: bool = False  # submitted with the VM as it is then, which is read in bulk
 
+    def submitted(self, hypervisor: Hypervisor, vm: Vm | None) -> Pending:
+        return self.submit(hypervisor, vm) if self.fresh else self.submit(hypervisor)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -141,7 +144,7 @@ class Run:
                 outcome.fail(vm)
                 continue
             try:
-                plan = attempt(f"plan for {outcome.name}", self.usecase.plan, self.hypervisor, vm)
+                plan = attempt(f"plan for {outcome.name}", self._planned, vm)
             except VmwardError as exc:
                 outcome.fail(exc)
                 continue
@@ -150,6 +153,12 @@ class Run:
             outcome.changed, outcome.steps = plan.changed, [step.text for step in plan.steps]
             outcome.before, outcome.after = plan.before, plan.after
             outcome.warnings += plan.warnings
+
+    def _planned(self, vm: Vm) -> Plan:
+        plan = self.usecase.plan(self.hypervisor, vm)
+        if plan.steps:
+            self.hypervisor.rehearse(vm, [partial(step.submitted, vm=vm) for step in plan.steps])
+        return plan
 
     def _enough(self, vm: Vm | VmwardError) -> Vm | VmwardError:
         """What was read, if the verb can go on with it."""
@@ -261,7 +270,7 @@ class Run:
             now = now.vm  # a cut that is made again is made with what is known
         if isinstance(now, VmwardError):
             raise now
-        return step.submit(self.hypervisor, now) if step.fresh else step.submit(self.hypervisor)
+        return step.submitted(self.hypervisor, now)
 
     def _give_up(self, outcome: Outcome, done: list[Step], error: VmwardError) -> None:
         again = outcome.failed

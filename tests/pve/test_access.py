@@ -21,7 +21,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     VmwardError,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import connection, session
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
@@ -263,7 +263,9 @@ def test_what_else_is_missing_is_named_too(
 ) -> None:
     vm_id = poor.create("desk1", running=running)
     poor.pve.vm(int(vm_id)).snapshots["clean"] = {**poor.pve.vm(int(vm_id)).config, "snaptime": 1795302283}
+    (planned,) = execute(poor.hypervisor, verb, [(vm_id, vm_id)], 60, check=True)
     (outcome,) = poor.do(verb, vm_id)
+    assert (planned.msg, planned.failed) == (outcome.msg, True)  # check mode tells it too
     start = f"Cannot {what} desk1 (100) on hv1: ir@pve!contain lacks {lacking}. Nothing was touched. Give it what it"
     assert outcome.msg.startswith(start)
     assert [m for m, _path, _body in poor.pve.requests if m != "GET"] == []

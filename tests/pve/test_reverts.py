@@ -129,6 +129,21 @@ def test_who_may_cut_but_not_roll_back_touches_nothing(bench: ProxmoxBench, memo
     assert bench.wiring(vm_id) == wiring
 
 
+@pytest.mark.parametrize("check", [False, True])
+def test_all_that_the_steps_lack_is_told_at_once(bench: ProxmoxBench, check: bool) -> None:
+    """In check mode too; what one of the last steps needs is not found out after the first was taken."""
+    vm_id = held(bench, memory=True)
+    bench.pve.grant("ir@pve", "/vms", "VM.Audit")
+    bench.hypervisor = bench.connect()
+    before = len(bench.pve.requests)
+    (outcome,) = _plan.execute(bench.hypervisor, to("clean", vm_id, memory=True), [(vm_id, vm_id)], 60, check)
+    assert (
+        "lacks VM.Snapshot.Rollback or VM.Snapshot on /vms/100, VM.PowerMgmt on /vms/100, "
+        "VM.Config.Network on /vms/100, SDN.Use on /sdn/zones/localnetwork/vmbr0. Nothing was touched."
+    ) in outcome.msg
+    assert (outcome.changed, written(bench, before)) == (False, [])
+
+
 @pytest.mark.parametrize(("begun", "told"), [(False, "Nothing was touched. "), (True, "")])
 def test_a_right_that_is_missing_for_a_later_part_is_not_told_as_seen_before_all(
     bench: ProxmoxBench, begun: bool, told: str

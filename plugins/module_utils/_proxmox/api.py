@@ -16,7 +16,7 @@ from typing import Any
 from .._errors import NotFound, NotVerified, Refused, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
 from .._model import IsolationNote, Vm, printable
-from . import convert, rights
+from . import convert
 from .connection import Connection, NoAnswer, Rejected
 from .evidence import EvidenceVerbs
 from .wiring import WiringVerbs
@@ -64,15 +64,12 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
     # Power
 
     def _power(self, vm: Vm, what: str, kind: str, verb: str, on: bool, **values: Any) -> Pending:
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
         return self.task(vm.ref, what, kind, "post", f"/status/{verb}", lambda: self.is_running(vm.ref) is on, **values)
 
     def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
         if not paused:
             return self._power(vm, "start", "qmstart", "start", True)
-        needs = rights.on_vm(vm.ref.id, "VM.Config.Options"), rights.on_vm(vm.ref.id, "VM.PowerMgmt")
         what = "start paused"
-        self.require(what, vm.ref, *needs)
 
         def set_freeze() -> Pending:
             return self.fired(vm.ref, what, lambda: self.at(vm.ref, what, "put", "/config", freeze=1))
@@ -92,7 +89,6 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
         return self._task_to(vm, "resume", "qmresume", "resume", "running")
 
     def _task_to(self, vm: Vm, what: str, kind: str, verb: str, state: str) -> Pending:
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
 
         def reached() -> bool:
             return bool(self.at(vm.ref, "read", "get", "/status/current").get("qmpstatus") == state)
@@ -101,7 +97,6 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def submit_shutdown(self, vm: Vm) -> Pending:
         """PVE's task gives up after a minute; the guest may still obey, so that its state counts then."""
-        self.require("shut down", vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
         job = Job(
             self, vm.ref, "shut down", "qmshutdown", lambda: not self.is_running(vm.ref),
             lambda: str(self.at(vm.ref, "shut down", "post", "/status/shutdown")),
@@ -116,7 +111,6 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def submit_power_off(self, vm: Vm) -> Pending:
         """A shut-down that still waits for the guest holds the VM's lock: PVE is told to end it."""
-        self.require("power off", vm.ref, rights.on_vm(vm.ref.id, "VM.PowerMgmt"))
         ours = vm.ref.id in self.upids
 
         def stop() -> str:
@@ -144,10 +138,8 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
                 "letters, digits, dashes or underscores and begins with a letter. Nothing was touched. Choose another."
             )
         what = f"take snapshot {name} of"
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
         if not quiesce:
             return self.take_snapshot(vm.ref, what, name, description, memory)
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"))
         return self.after(
             vm.ref,
             what,
@@ -177,17 +169,12 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
         what = f"remove snapshot {snapshot_id} of"
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot"))
         return self.remove_snapshot(vm.ref, what, snapshot_id)
 
     def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
         """PVE lets a VM run at once when the snapshot holds memory, wired as it was then: it is held right after."""
-        holds_memory = any(snapshot.id == snapshot_id and snapshot.memory for snapshot in vm.snapshots)
+        holds_memory = convert.holds_memory(vm, snapshot_id)
         what = f"revert to {snapshot_id}"
-        self.require(
-            what, vm.ref, rights.on_vm(vm.ref.id, "VM.Snapshot.Rollback", "VM.Snapshot"),
-            *([rights.on_vm(vm.ref.id, "VM.PowerMgmt")] if holds_memory else []),
-        )  # fmt: skip
 
         def make_ready(held: IsolationNote) -> Pending:
             return self.fired(vm.ref, what, lambda: self.ready_to_cut_again(vm, held, what, snapshot_id))
@@ -220,7 +207,6 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def submit_delete(self, vm: Vm) -> Pending:
         what = "delete"
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Allocate"))
 
         def gone() -> bool:
             try:

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .._errors import Unsupported
-from .._model import Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, VmRef, Wiring, printable
+from .._model import Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, Vm, VmRef, Wiring, printable
 from .._passthrough import UNKNOWN, has_own_nic, pci_kind
 from . import note as notes
 
@@ -146,6 +146,21 @@ def wiring_text(value: str, firewall: Mapping[str, Any]) -> str:
 
 def net_of(wiring: str) -> str:
     return str(json.loads(wiring)["net"]) if wiring else ""
+
+
+def holds_memory(vm: Vm, snapshot_id: str) -> bool:
+    return any(snapshot.id == snapshot_id and snapshot.memory for snapshot in vm.snapshots)
+
+
+def bridge_of(net: str) -> str:
+    return fields(net).get("bridge", "")
+
+
+def former_nets(vm: Vm, note: IsolationNote) -> dict[str, str]:
+    """What the note restores: the NICs that are cut, as they were."""
+    wiring = dict(note.wiring)
+    cut = [nic.id for nic in vm.nics if nic.id in wiring and nic.cut_by]
+    return {nic: net_of(wiring[nic].config or wiring[nic].live) for nic in cut}
 
 
 def firewall_of(note: IsolationNote) -> Data | None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
 from .._crew import Crew
 from .._errors import AuthFailed, NotAllowed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
@@ -20,6 +20,7 @@ from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, 
 from . import convert, note, rights
 from .connection import Connection, Rejected
 from .places import Places
+from .rehearsal import Rehearsal
 from .tasks import LIMIT
 
 PARTS = {
@@ -342,14 +343,28 @@ class Reading(Places):
             "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
         )
 
+    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]]) -> None:
+        rehearsal = Rehearsal(vm, str(self.link.options.get("quarantine") or ""))
+        for step in steps:
+            step(rehearsal)
+        lacking = [need for _what, needs, bridges in rehearsal.noted for need in self._lacking(vm.ref, needs, bridges)]
+        if lacking:
+            self._refuse(rehearsal.noted[0][0], vm.ref, list(dict.fromkeys(lacking)))
+
     def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
         """Before the first write: raise ``NotAllowed`` with exactly what is missing."""
+        lacking = self._lacking(vm, needs, bridges)
+        if lacking:
+            self._refuse(what, vm, lacking)
+
+    def _lacking(self, vm: VmRef, needs: Sequence[rights.Need], bridges: Sequence[str]) -> list[str]:
         held = self.permissions()
         wanted = [*needs, *rights.on_bridges(held, bridges)]
-        lacking = rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
-        if lacking:
-            who = self.link.options.get("token_id") or self.link.login["user"]
-            raise NotAllowed(
-                f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}.",
-                "Give it what it lacks, then run again.",
-            )
+        return rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
+
+    def _refuse(self, what: str, vm: VmRef, lacking: Sequence[str]) -> NoReturn:
+        who = self.link.options.get("token_id") or self.link.login["user"]
+        raise NotAllowed(
+            f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: {who} lacks {', '.join(lacking)}.",
+            "Give it what it lacks, then run again.",
+        )

@@ -9,7 +9,7 @@ Sources: U(https://pve.proxmox.com/pve-docs/qm.1.html#qm_network_device), U(http
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Callable
 
@@ -28,7 +28,8 @@ class WiringVerbs(Work):
         what, seen = "write the undo note on", self.seen[vm.ref.id]
 
         def write() -> None:
-            self._may_cut(what, vm, note_.mode if note_ else Isolation.FREE)
+            if note_ and note_.mode is Isolation.FORENSIC:
+                self._quarantine(vm)
             if note_ is None:
                 self._forget_note(vm.ref, what)
                 return
@@ -45,18 +46,13 @@ class WiringVerbs(Work):
 
         return self.fired(vm.ref, what, write)
 
-    def _may_cut(self, what: str, vm: Vm, mode: Isolation, bridges: Iterable[str] = ()) -> str:
-        """Raises when a right is missing for it; answers the bridge for forensic isolation."""
-        quarantine = self._quarantine(vm) if mode is Isolation.FORENSIC else ""
-        used = {*bridges, quarantine, *(nic.network for nic in vm.nics)} - {""}
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=sorted(used))
-        return quarantine
-
     def ready_to_cut_again(self, vm: Vm, held: IsolationNote, what: str, snapshot_id: str) -> None:
         """Before a held VM is rolled back: the cut after it is allowed, and the firewall, which stays, holds."""
         config = self.at(vm.ref, "read a snapshot of", "get", f"/snapshot/{snapshot_id}/config")
         nets = [str(value) for key, value in config.items() if convert.NET.match(key)]
-        self._may_cut(what, vm, held.mode, [convert.fields(net).get("bridge", "") for net in nets])
+        quarantine = self._quarantine(vm) if held.mode is Isolation.FORENSIC else ""
+        used = {quarantine, *map(convert.bridge_of, nets), *(nic.network for nic in vm.nics)} - {""}
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=sorted(used))
         told = self._second_layer(vm.ref, held.mode, held.collectors)
         if told:
             self.tell(vm.ref, told)
@@ -98,7 +94,7 @@ class WiringVerbs(Work):
             return convert.rewired(value, was_down, quarantine)
 
         def isolate() -> None:
-            to = partial(cut, self._may_cut("isolate", vm, mode))
+            to = partial(cut, self._quarantine(vm) if mode is Isolation.FORENSIC else "")
             lives: dict[str, str] = {}
             if vm.note and mode is Isolation.FORENSIC:
                 lives = {nic.id: self.seen[vm.ref.id].live(nic.id) for nic in vm.nics if convert.NET.match(nic.id)}
@@ -183,12 +179,7 @@ class WiringVerbs(Work):
         return "Its links were taken down in QEMU itself, until it is freed or started again."
 
     def submit_reconnect(self, vm: Vm, note_: IsolationNote) -> Pending:
-        wiring, firewall = dict(note_.wiring), convert.firewall_of(note_)
-        nets = {
-            nic.id: convert.net_of(wiring[nic.id].config or wiring[nic.id].live)
-            for nic in vm.nics if nic.id in wiring and nic.cut_by
-        }  # fmt: skip
-        self._may_cut("reconnect", vm, Isolation.FREE, [convert.fields(net).get("bridge", "") for net in nets.values()])
+        nets, firewall = convert.former_nets(vm, note_), convert.firewall_of(note_)
 
         def changes() -> dict[str, str]:
             seen = self.seen[vm.ref.id]
