@@ -81,7 +81,6 @@ class Bench(ABC):
 
     has_sessions = True  # that can expire
     has_obedient_guests = True
-    has_limited_calls = True  # that are not waited for past the deadline
 
     def log_in(self) -> None:
         """Reach the hypervisor by a session that can expire, where a bench's own cannot."""
@@ -255,7 +254,6 @@ class LibvirtBench(Bench):
 
     has_sessions = False
     has_obedient_guests = False
-    has_limited_calls = False
 
     KINDS = {"tap": "network", "tap-down": "network", "link-only": "user", "uncuttable": "hostdev"}
 

@@ -285,7 +285,9 @@ class Response:
     def do(self, verb: str, *arguments: Any) -> None:
         hypervisor = self.guest.machine.hypervisor
         pending = getattr(hypervisor, f"submit_{verb}")(self.vm, *arguments)
-        assert list(hypervisor.wait([pending], 60).values()) == [None]
+        (error,) = hypervisor.wait([pending], 60).values()
+        if error:
+            raise error
 
 
 @pytest.fixture

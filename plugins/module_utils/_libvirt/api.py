@@ -9,17 +9,16 @@ Sources: U(https://libvirt.org/html/libvirt-libvirt-domain.html), U(https://libv
 from __future__ import annotations
 
 import contextlib
-import math
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from .._errors import NotFound, Unjudged, VmwardError, attempt
 from .._hypervisor import Capability, Detail, Hypervisor, Pending, done
 from .._model import ON, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
-from .._wait import poll_all
 from . import xml
+from .beside import beside
 from .checkpoints import CheckpointVerbs
 from .connection import Connection, libvirt
 from .evidence import EvidenceVerbs
@@ -37,6 +36,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
     """One libvirt URI, local or remote."""
 
     def __init__(self, name: str, uri: str, connect_timeout: float = 15) -> None:
+        super().__init__()
         self.name = name
         self.link = Connection(name, uri, connect_timeout)
         self.version = self.link.call("ask the version", None, lambda conn: conn.getLibVersion())
@@ -95,10 +95,15 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
 
     def _pci_class(self, name: str) -> str:
         """What the host's own device is; where it cannot be told, it may well be a network card."""
+
+        def described(conn: Any) -> str:
+            return str(conn.nodeDeviceLookupByName(name).XMLDesc(0))
+
         try:
-            return xml.parse(self.link.conn.nodeDeviceLookupByName(name).XMLDesc(0)).findtext("./capability/class", "")
-        except libvirt.libvirtError:
+            told = self.link.call("read a device of", None, described)
+        except VmwardError:
             return ""
+        return xml.parse(told).findtext("./capability/class", "")
 
     def _snapshots(self, ref: VmRef) -> tuple[Snapshot, ...]:
         def listed(domain: Any) -> list[Snapshot]:
@@ -123,33 +128,34 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         addresses = self.link.domain(ref, "read the addresses of", seen)
         return tuple(nic_with(nic, addresses.get(nic.mac, [])) for nic in nics)
 
-    def wait(
-        self, pending: Sequence[Pending], deadline: float, together: float = math.inf
-    ) -> Mapping[str, VmwardError | None]:
-        return poll_all(pending, deadline, together=together)
-
     def close(self) -> None:
+        self.crew.dismiss()
         self.link.close()
 
     # Power
 
+    @beside("start")
     def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
         self.link.domain(vm.ref, "start", lambda d: None if d.isActive() else d.createWithFlags(flags))
         return done(vm.ref, "start")
 
+    @beside("pause")
     def submit_pause(self, vm: Vm) -> Pending:
         self.link.domain(vm.ref, "pause", lambda d: d.suspend())
         return done(vm.ref, "pause")
 
+    @beside("resume")
     def submit_resume(self, vm: Vm) -> Pending:
         self.link.domain(vm.ref, "resume", lambda d: d.resume())
         return done(vm.ref, "resume")
 
+    @beside("shut down")
     def submit_shutdown(self, vm: Vm) -> Pending:
         self.link.domain(vm.ref, "shut down", lambda d: d.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
         return Pending(vm.ref, "shut down", lambda: not self.link.domain(vm.ref, "read", lambda d: d.isActive()))
 
+    @beside("power off")
     def submit_power_off(self, vm: Vm) -> Pending:
         self.link.domain(vm.ref, "power off", lambda d: d.destroy() if d.isActive() else None)
         return done(vm.ref, "power off")
@@ -160,6 +166,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         root = xml.parse(self.link.domain(vm.ref, "read", lambda d: d.XMLDesc(0)))
         return "" if xml.has_agent(root) else "its guest agent is not connected"
 
+    @beside("take a snapshot")
     def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
         root = ET.Element("domainsnapshot")
         ET.SubElement(root, "name").text = name
@@ -178,13 +185,17 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         self.link.domain(vm.ref, what, lambda d: d.snapshotCreateXML(xml.text_of(root), flags), repeat=False)
         return done(vm.ref, what)
 
+    @beside("remove a snapshot")
     def submit_remove_snapshot(self, vm: Vm, snapshot_id: str) -> Pending:
         what = f"remove snapshot {snapshot_id} of"
         self.link.domain(vm.ref, what, lambda d: d.snapshotLookupByName(snapshot_id, 0).delete(0), repeat=False)
         return done(vm.ref, what)
 
     def submit_revert(self, vm: Vm, snapshot_id: str, memory: bool) -> Pending:
-        """A snapshot with memory comes back paused, lest it run at once, wired as it was; without memory, off."""
+        """A snapshot with memory comes back paused, lest it run at once, wired as it was; without memory, off.
+
+        It is awaited to its end: a cut has to follow it, and would be undone by one that goes on behind it.
+        """
 
         def revert(domain: Any) -> None:
             snapshot = domain.snapshotLookupByName(snapshot_id, 0)

@@ -1,7 +1,7 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One libvirt connection: opened once, opened again when libvirtd was restarted, its errors put into sentences.
+"""One libvirt URI: connected again when libvirtd was restarted, its errors put into sentences.
 
 Source: U(https://libvirt.org/html/libvirt-virterror.html).
 """
@@ -39,8 +39,24 @@ def opened(uri: str) -> Any:
         return exc
 
 
+def alive(conn: Any) -> bool:
+    try:
+        return bool(conn.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def closed(conn: Any) -> None:
+    with suppress(libvirt.libvirtError):  # the other side may be gone: nothing is left to log out from
+        conn.close()
+
+
 class Connection:
-    """Calls into libvirt, each with the words for its failure."""
+    """Calls into libvirt, each with the words for its failure.
+
+    Each call that is under way has a connection to itself: where one does not return, libvirt 9 may keep the answers
+    to other calls of that connection waiting too.
+    """
 
     def __init__(self, name: str, uri: str, timeout: float = 15) -> None:
         if libvirt is None:
@@ -50,7 +66,7 @@ class Connection:
             ) from IMPORT_ERROR
         self.name, self.uri, self.timeout = name, uri, timeout
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # libvirt would print to stderr
-        self.conn = self._open()
+        self._idle = [self._open()]
 
     def _open(self) -> Any:
         """libvirt has no time limit of its own here, and a host that drops packets answers after minutes."""
@@ -68,43 +84,42 @@ class Connection:
         return conn
 
     def close(self) -> None:
-        with suppress(libvirt.libvirtError):  # the other side may be gone: nothing is left to log out from
-            self.conn.close()
+        """What does not return keeps its connection."""
+        while self._idle:
+            closed(self._idle.pop())
 
     def call(self, what: str, vm: VmRef | None, action: Callable[[Any], T], repeat: bool = True) -> T:
         """Run ``action(conn)``. After a lost connection, connect again and repeat it once, if it may be repeated."""
+        conn = self._idle.pop() if self._idle else self._open()
         try:
-            return action(self.conn)
-        except libvirt.libvirtError as exc:
-            if self._alive() or not repeat:
+            try:
+                return action(conn)
+            except libvirt.libvirtError as exc:
+                if alive(conn) or not repeat:
+                    raise self.sentence(exc, what, vm) from exc
+            closed(conn)
+            conn = self._opened_again()
+            try:
+                return action(conn)
+            except libvirt.libvirtError as exc:
                 raise self.sentence(exc, what, vm) from exc
-        self._reopen()
-        try:
-            return action(self.conn)
-        except libvirt.libvirtError as exc:
-            raise self.sentence(exc, what, vm) from exc
+        finally:
+            if alive(conn):
+                self._idle.append(conn)
 
     def domain(self, vm: VmRef, what: str, action: Callable[[Any], T], repeat: bool = True) -> T:
         """Run ``action(domain)`` on the VM, looked up anew, since a domain object dies with its connection."""
         return self.call(what, vm, lambda conn: action(conn.lookupByUUIDString(vm.id)), repeat)
 
-    def _alive(self) -> bool:
-        try:
-            return bool(self.conn.isAlive())
-        except libvirt.libvirtError:
-            return False
-
-    def _reopen(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.close()
-        end = now() + RESTART
+    def _opened_again(self) -> Any:
+        end = time.monotonic() + RESTART
         while True:
             try:
-                self.conn = self._open()
-                return
+                return self._open()
             except VmwardError:
-                if now() >= end:
+                if time.monotonic() >= end:
                     raise
-                sleep(0.5)
+            time.sleep(0.5)
 
     def sentence(self, exc: Any, what: str, vm: VmRef | None) -> VmwardError:
         """Cannot <operation> <vm> (<uuid>) on <hypervisor>: <cause>. <what to do>."""

@@ -12,12 +12,14 @@ from __future__ import annotations
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable, Optional
 
 from .._errors import NotVerified, VmwardError
 from .._hypervisor import Pending, done
 from .._model import Collector, Isolation, IsolationNote, Vm
 from . import filters, xml
+from .beside import Beside, beside
 from .connection import Connection, libvirt
 
 Edit = Callable[
@@ -25,7 +27,7 @@ Edit = Callable[
 ]  # (NIC id, interface, live?) -> edited, or None to leave it
 
 
-class WiringVerbs:
+class WiringVerbs(Beside):
     """The Network part of the contract."""
 
     link: Connection
@@ -33,8 +35,8 @@ class WiringVerbs:
     def has_filters(self) -> bool:
         """Does this libvirt have the network filter driver?"""
         try:
-            self.link.conn.numOfNWFilters()
-        except libvirt.libvirtError:
+            self.link.call("count the network filters", None, lambda conn: conn.numOfNWFilters())
+        except VmwardError:
             return False
         return True
 
@@ -42,11 +44,12 @@ class WiringVerbs:
         """Is the filter defined on the host exactly as we define it? Asked once per name and read."""
         if name not in known:
             try:
-                known[name] = filters.is_ours(name, self.link.conn.nwfilterLookupByName(name).XMLDesc(0))
-            except libvirt.libvirtError:
+                known[name] = filters.is_ours(name, self.link.call("read a filter", None, partial(filter_xml, name)))
+            except VmwardError:
                 known[name] = False
         return known[name]
 
+    @beside("write the undo note")
     def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         def write(domain: Any) -> None:
             text = xml.note_xml(note) if note else None
@@ -61,6 +64,7 @@ class WiringVerbs:
         self.link.domain(vm.ref, "write the undo note on", write)
         return done(vm.ref, "write the undo note")
 
+    @beside("isolate")
     def submit_isolate(self, vm: Vm, mode: Isolation, collectors: Sequence[Collector]) -> Pending:
         name, refused = "", None
         try:
@@ -88,6 +92,7 @@ class WiringVerbs:
             ) from refused
         return done(vm.ref, "isolate")
 
+    @beside("reconnect")
     def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
         wirings = dict(note.wiring)
 
@@ -139,6 +144,10 @@ class WiringVerbs:
                 "Cannot {} {} ({}) wholly: {}. Every other NIC was done. Look at its NICs with vm_info, and cut "
                 "what is left at the switch.".format(what, vm.ref.name, vm.ref.id, "; ".join(failed))
             )
+
+
+def filter_xml(name: str, conn: Any) -> str:
+    return str(conn.nwfilterLookupByName(name).XMLDesc(0))
 
 
 class Side:

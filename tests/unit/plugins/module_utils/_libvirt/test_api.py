@@ -29,7 +29,7 @@ TWIN = "<domain type='test'><name>twin</name><memory>1024</memory><os><type>hvm<
 @pytest.fixture
 def hypervisor() -> Iterator[LibvirtHypervisor]:
     made = LibvirtHypervisor("kvm1", "test:///default")
-    twin = made.link.conn.createXML(TWIN, 0)
+    twin = made.link.call("create", None, lambda conn: conn.createXML(TWIN, 0))
     yield made
     twin.destroy()  # the driver keeps its VMs as long as the process lives
     made.close()
@@ -37,7 +37,8 @@ def hypervisor() -> Iterator[LibvirtHypervisor]:
 
 def test_a_spoiled_note_hides_no_vm_and_a_cut_writes_it_anew(hypervisor: LibvirtHypervisor) -> None:
     ids = {ref.name: ref.id for ref in hypervisor.refs()}
-    domain, note = hypervisor.link.conn.lookupByName("test"), '<isolation>{"wiring": []}</isolation>'
+    domain = hypervisor.link.call("look up", None, lambda conn: conn.lookupByName("test"))
+    note = '<isolation>{"wiring": []}</isolation>'
     for flag in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
         domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, note, "vmward", xml.NOTE_URI, flag)
     told = hypervisor.read(list(ids.values()))
@@ -99,7 +100,8 @@ def test_the_link_of_a_nic_of_an_unknown_type_is_tried_and_a_passed_through_one_
     xml.rewire(strange, None, None).set("type", "quantum")
     vm = hypervisor.read([hypervisor.refs()[0].id]).popitem()[1]
     assert isinstance(vm, Vm)
-    hypervisor.submit_isolate(vm, Isolation.SEALED, ())
+    pending = hypervisor.submit_isolate(vm, Isolation.SEALED, ())
+    assert hypervisor.wait([pending], 10) == {vm.ref.id: None}
     told = [edited is not None and not xml.link_up(edited) for edited in hypervisor.edited.values()]
     assert (strange.get("type"), direct.get("type"), passed_through.get("type")) == ("quantum", "direct", "hostdev")
     assert told == [True, True, False, True]
