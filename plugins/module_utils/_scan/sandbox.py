@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import pwd
@@ -185,6 +186,7 @@ def _how(status: int) -> str:
 
 def _child(prepare: Callable[[Emit], Callable[[Emit], None]], limits: Limits, keep: list[int], writer: int) -> None:
     code = 1
+    gc.freeze()  # what the parent left is not this process's to end: a connection would log out on its socket
     try:
         emit = _emitter(writer)
         _cut_off({writer, *keep})

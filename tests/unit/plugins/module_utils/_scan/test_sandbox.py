@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -39,6 +40,33 @@ def confined(
 def test_it_reports_and_ends_well() -> None:
     ended, said = confined(lambda emit: emit("x", {"a": 1}))
     assert (ended.trouble, said) == ("", {"x": {"a": 1}})
+
+
+class Inherited:
+    """Garbage that the parent has not collected, as a connection in a reference cycle is."""
+
+    ended: list[int] = []
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.ended.append(os.getpid())
+
+
+def test_it_ends_nothing_that_it_inherited() -> None:
+    def collect(emit: Emit) -> None:
+        gc.collect()
+        emit("ended", {"by": [pid == os.getpid() for pid in Inherited.ended]})
+
+    gc.disable()
+    try:
+        Inherited()
+        assert confined(collect)[1] == {"ended": {"by": []}}
+    finally:
+        gc.enable()
+    gc.collect()
+    assert Inherited.ended == [os.getpid()]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop rights")
