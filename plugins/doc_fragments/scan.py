@@ -48,7 +48,13 @@ options:
     type: int
     default: 2048
   file_timeout:
-    description: Seconds that an engine may take for one file. A file that takes longer makes the verdict V(incomplete), with its name.
+    description:
+      - Seconds that one file may take, over all that is done with it. It is read, hashed and judged by every engine, and so is all
+        that is unpacked from it.
+      - A file that takes longer makes the verdict V(incomplete), with its name. What was found in it until then stays, and the scan
+        goes on with the next file.
+      - What is matched as raw bytes (free space, swap, memory) is no file and may take as long as O(deadline) allows, but no part of
+        16 MiB longer than this.
     type: int
     default: 300
   at_once:

@@ -87,7 +87,7 @@ class Inside:
             self._tell(path, "it is a zip too, and was not unpacked as one: %s" % exc)
             return
         if (start, size) not in places:
-            part = Content(size, lambda at, length: content.read(start + at, length), 0)
+            part = content.inner(size, lambda at, length: content.read(start + at, length), 0)
             self._each(part, "zip", path, depth, room, places)
 
     def _each(
@@ -119,7 +119,7 @@ class Inside:
         rest = -1
         if member.method and not member.gap:
             data, why, rest = self._unpacked(parent, member, room)
-            content = Content(len(data), lambda at, length: data[at : at + length], len(data))
+            content = parent.inner(len(data), lambda at, length: data[at : at + length], len(data))
         else:
             content, why = self._stored(parent, member, room)
         if why:
@@ -143,7 +143,7 @@ class Inside:
             why = "it is larger than a quarter of the memory limit, and was matched within its archive only"
         elif not parent.is_whole:  # its bytes are read once more; holes cost time too
             self._spend(size)
-        return Content(size, lambda at, length: parent.read(start + at, length), room), why
+        return parent.inner(size, lambda at, length: parent.read(start + at, length), room), why
 
     def _spend(self, size: int) -> None:
         if self._size >= self._most:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -14,12 +15,12 @@ import zlib
 from base64 import b64encode
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from .blocks import Blocks, Meter, UnreadableImage
 from .brief import Brief
-from .engines import WINDOW, Content, Engine, EngineFailed, Hit
+from .engines import WINDOW, Budget, Content, Engine, EngineFailed, Hit, Judgement, OverTime
 from .ext4_records import BadFilesystem
 from .inside import Archives, Inside
 from .ioc import NO_INDICATORS, Indicators
@@ -50,25 +51,6 @@ class Where:
         return "volume %d of disk %s" % (self.volume, self.disk)
 
 
-@dataclass
-class Judgement:
-    """What is known of one content. A gap says why an engine could not judge all of it.
-
-    `inside`: what was found in its archives, by the path below it.
-    """
-
-    size: int = 0
-    hits: list[tuple[str, Hit]] = field(default_factory=list)
-    gaps: list[str] = field(default_factory=list)
-    sha256: str = ""
-    inside: list[tuple[bytes, Judgement]] = field(default_factory=list)
-    unopened: int = 0
-
-    @property
-    def is_clean(self) -> bool:
-        return not (self.hits or self.gaps or self.inside or self.unopened)
-
-
 _CLEAN = Judgement()
 
 
@@ -84,8 +66,11 @@ class Judge:
         indicators: Indicators = NO_INDICATORS,
         known: set[bytes] | None = None,
         archives: Archives = NEVER,
+        file_timeout: float = math.inf,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engines = engines
+        self._file_timeout, self._now = file_timeout, now
         # ClamAV judges files by their type, and raw bytes have none
         self._raw_engines = [engine for engine in engines if engine.name == "yara"]
         # Those that unpack by themselves are not given what lies in archives once more
@@ -215,21 +200,31 @@ class Judge:
         self.parts(where, beneath or content, what)
 
     def _judge(self, content: Content) -> Judgement:
+        """All of it within one budget of time, be the content known or not."""
+        content.budget = Budget(self._file_timeout, self._now)
         found = Judgement(content.size)
-        try:
-            kinds = kinds_of(content)
-            closed = self._leaves_packed and kinds and not self._archives.depth
-            if closed or not self._left.isdisjoint(kinds):
-                self._unopened += 1
-            if content.size and not self._is_known(content):
-                self._ask(content, kinds, found)
-            if found.hits and content.size <= _HASHED:
-                found.sha256 = content.digest().hex()
-        except EngineFailed:
-            raise
-        except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
-            found.gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
+        for step in (self._read, self._hash):
+            try:
+                step(content, found)
+            except EngineFailed:
+                raise
+            except OverTime as exc:
+                found.gaps += [] if str(exc) in found.gaps else [str(exc)]
+            except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
+                found.gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
         return found
+
+    def _read(self, content: Content, found: Judgement) -> None:
+        kinds = kinds_of(content)
+        closed = self._leaves_packed and kinds and not self._archives.depth
+        if closed or not self._left.isdisjoint(kinds):
+            self._unopened += 1
+        if content.size and not self._is_known(content):
+            self._ask(content, kinds, found)
+
+    def _hash(self, content: Content, found: Judgement) -> None:
+        if found.hits and content.size <= _HASHED:
+            found.sha256 = content.digest().hex()
 
     def _is_known(self, content: Content) -> bool:
         if self._known is None or not content.is_whole:
