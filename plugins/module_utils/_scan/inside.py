@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Callable
 
+from .cpios import cpio_members, rpm_members
 from .engines import Content
 from .packed import EMBEDDED, UNPACKED, kinds_of
 from .streams import FAILED, Followed, Member, NotUnpacked, pieces
@@ -56,6 +57,7 @@ class Inside:
         self._told = 0
         self._size = self._most = 0
         self.members = self.unopened = 0
+        self.lacking: set[str] = set()
 
     def run(self, content: Content, kinds: tuple[str, ...], room: int) -> None:
         """`room`: bytes of members that may be held in memory at once."""
@@ -111,8 +113,12 @@ class Inside:
             return zip_members(content.read, content.size, self._limits.members)
         if kind == "tar":
             return tar_members(content.read, content.size, self._limits.members)
+        if kind == "cpio":
+            return cpio_members(content.read, content.size, self._limits.members)
         if kind == "ar":
             return ar_members(content.read, content.size)
+        if kind == "rpm":
+            return rpm_members(content.read, content.size)
         return iter([Member(b"", 0, content.size, kind)])
 
     def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int) -> None:
@@ -129,6 +135,7 @@ class Inside:
         self._judge(path, content)
         kinds = kinds_of(content)
         self.unopened += not self._left.isdisjoint(kinds)
+        self.lacking |= self._left.intersection(kinds)
         if not UNPACKED.isdisjoint(kinds) and not member.gap and content.size <= room:
             self._open(content, kinds, path, depth + 1, room - content.size)
         if rest >= 0:

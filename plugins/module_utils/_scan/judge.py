@@ -22,6 +22,7 @@ from .blocks import Blocks, Meter, UnreadableImage
 from .brief import Brief
 from .engines import WINDOW, Budget, Content, Engine, EngineFailed, Hit, Judgement, OverTime
 from .ext4_records import BadFilesystem
+from .frames import MISSING
 from .inside import Archives, Inside
 from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
@@ -35,8 +36,7 @@ DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size and
 MOST_CONTENTS = (64 << 20) // KEY  # that are remembered
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
-_BATCH = 500
-_MOST_INSIDE = 1000
+_BATCH, _MOST_INSIDE = 500, 1000
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
@@ -76,7 +76,8 @@ class Judge:
         # Those that unpack by themselves are not given what lies in archives once more
         self._inner_engines = [engine for engine in engines if not getattr(engine, "unpacks", False)]
         self._leaves_packed = len(self._inner_engines) == len(engines)
-        self._left = frozenset([OTHER, CLAMAV] if self._leaves_packed else [OTHER])
+        self._left = frozenset([OTHER, *MISSING, *[CLAMAV] * self._leaves_packed])
+        self._lacking: set[str] = set()  # formats that were met, and not opened
         self._archives = archives
         self._unopened = self._opened = self._members = 0
         self._closed: list[str] = []  # the first of the unopened
@@ -93,8 +94,7 @@ class Judge:
         self.files = self.bytes = self.reasons = 0
         self._told = 0.0
         self._read_before = Meter.bytes  # by the process that forked this one
-        self._lenient = False
-        self._let_pass = 0
+        self._lenient, self._let_pass = False, 0
 
     def guard(self, what: str, step: Callable[..., Any], *arguments: Any) -> bool:
         """Hostile input may raise anything in a parser. Whatever it is, the scan goes on and is incomplete."""
@@ -216,9 +216,9 @@ class Judge:
 
     def _read(self, content: Content, found: Judgement) -> None:
         kinds = kinds_of(content)
-        closed = self._leaves_packed and kinds and not self._archives.depth
-        if closed or not self._left.isdisjoint(kinds):
-            self._unopened += 1
+        left = self._left.intersection(kinds)
+        self._lacking |= left
+        self._unopened += bool(left or (self._leaves_packed and kinds and not self._archives.depth))
         if content.size and not self._is_known(content):
             self._ask(content, kinds, found)
 
@@ -282,6 +282,7 @@ class Judge:
             self._members += inside.members
             found.unopened = inside.unopened
             self._unopened += inside.unopened
+            self._lacking |= inside.lacking
 
     def _remember(self, known: set[bytes], key: bytes) -> None:
         if self._room < 1:
@@ -370,6 +371,10 @@ class Judge:
         if self._unopened:
             self.emit("unopened", {"count": self._unopened, "names": self._closed})
             self._unopened, self._closed = 0, []
+        for kind in sorted(self._lacking.intersection(MISSING)):
+            told = "What is packed by %s was not opened. Install the Python library %s on the host that scans."
+            self.note(told % (kind, MISSING[kind]))
+        self._lacking = set()
         if self._opened:
             told = "%d archives or packed files were unpacked, and what lies in them was judged (%d files)."
             self.note(told % (self._opened, self._members))
