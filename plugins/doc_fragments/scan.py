@@ -98,7 +98,7 @@ options:
     default: 0
   archive_depth:
     description:
-      - How many layers of archives and packed files in each other are unpacked (gzip, bzip2, xz, zip, tar, ar, cpio, rpm), so that what
+      - How many layers of archives and packed files in each other are unpacked (gzip, bzip2, xz, lzip, zip, tar, ar, cpio, rpm), so that what
         lies in them is judged as files are. What lies deeper makes the verdict V(incomplete), with its name.
       - zstd is unpacked where the host has Python 3.14, or the library C(backports.zstd) or C(zstandard); lz4 where it has the library
         C(lz4). Without them such files are counted in C(archives_unopened), and C(coverage_notes) say what to install.

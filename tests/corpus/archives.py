@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -108,6 +109,12 @@ def cpio_member(
     named_head = head + text
     named_head += bytes(-len(named_head) % step)
     return named_head + content + bytes(-len(content) % step)
+
+
+def lzip(data: bytes, dictionary: int = 0x0C) -> bytes:
+    """`dictionary`: as its head codes it."""
+    coded = lzma.compress(data, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 4096}])
+    return b"LZIP\1%c" % dictionary + coded + struct.pack("<I2Q", zlib.crc32(data), len(data), len(coded) + 26)
 
 
 def rpm(payload: bytes) -> bytes:

@@ -15,7 +15,7 @@ from .streams import Member, NotUnpacked, Read, behind_zeros
 
 _MOST_NAME = _MOST_LINK = 4096  # PATH_MAX of Linux
 _HEADERS = 4  # for each member: those of directories and links
-_MOST_ZEROS = 64 << 20
+MOST_ZEROS = 64 << 20
 _TRAILER = b"TRAILER!!!"
 _REGULAR, _LINK = 0o100000, 0o120000
 _OTHERS = (0o010000, 0o020000, 0o040000, 0o060000, 0o140000)  # pipes, devices, directories, sockets: they have no data
@@ -60,26 +60,26 @@ def is_cpio(read: Read, at: int = 0) -> bool:
 
 def cpio_members(read: Read, size: int, most: int) -> Iterator[Member]:
     """As Linux unpacks an initrd: archives one behind the other, zeros between, and something packed at the end."""
-    at, mark = 0, b""
+    at, mark = 0, b""  # of the archive that it is in
     for _number in range(_HEADERS * most):
-        if at >= size:
+        if not mark:
+            at = behind_zeros(read, at, size, MOST_ZEROS)
+            if at >= size:
+                return
+            if not is_cpio(read, at):
+                yield Member(b"trailing", at, size - at)
+                return
+        elif at >= size:
             raise NotUnpacked("it ends too early")
         head = _header(read, at)
         if mark not in (b"", head.mark):
             raise NotUnpacked(_DAMAGED)
-        at, mark = head.end, head.mark
-        if head.is_last:
-            at, mark = behind_zeros(read, at, size, _MOST_ZEROS), b""
         no_data = head.is_last or head.kind in _OTHERS
         if head.length and (no_data or (head.kind == _LINK and head.length > _MOST_LINK)):
             raise NotUnpacked(_AMBIGUOUS)
-        if head.is_last and at >= size:
-            return
-        if head.is_last and not is_cpio(read, at):
-            yield Member(b"trailing", at, size - at)
-            return
         if not no_data and head.kind != _LINK:
             yield Member(head.name, head.start, head.length)
+        at, mark = head.end, b"" if head.is_last else head.mark
     raise NotUnpacked("it holds more headers than archive_members allows")
 
 

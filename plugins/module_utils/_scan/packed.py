@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Callable
 
-from .cpios import is_cpio
+from .cpios import MOST_ZEROS, is_cpio
 from .engines import Content
 from .frames import MISSING
+from .streams import LZIP, NotUnpacked, behind_zeros
 
 HEAD = 1024
 OTHER = "other"  # a format that is known here, but not unpacked
@@ -28,10 +29,10 @@ _OPENED = {
     b"\x04\x22\x4d\x18": "lz4",
     b"\x02\x21\x4c\x18": "legacy lz4",
     b"\xed\xab\xee\xdb": "rpm",
+    LZIP: "lzip",
 }
 UNPACKED = frozenset([*_OPENED.values(), "bzip2", "lzma", "tar", "cpio", EMBEDDED]).difference(MISSING)
 _OTHERS = (
-    b"LZIP\x01",
     b"Rar!\x1a\x07",
     b"07070X",  # cpio without names, in new rpm
     b"\x1f\x9d",  # compress
@@ -50,6 +51,7 @@ _CLAMAV = (
 )
 _ARJ, _ARJ_MOST = b"\x60\xea", 2600  # bytes of its first header
 _LHA = re.compile(rb"..-l[hz].-", re.DOTALL)
+_INITRD = frozenset(("cpio", "gzip", "bzip2", "xz", "lzma", "zstd", "legacy lz4"))  # what Linux unpacks as one
 _SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # before data of zstd and lz4
 _MOST_SKIPPED = 100
 _OLD_ZSTD = re.compile(rb"[\x1e-\x27]\xb5\x2f\xfd")
@@ -70,6 +72,8 @@ def kinds_of(content: Content) -> tuple[str, ...]:
     first = _behind_skipped(content) if _SKIPPED.match(head) else _by_head(head, content.read)
     if first == "zip":
         return (first,)
+    if not first and head[:1] == b"\0":
+        first = _behind_zeros(content)
     if content.size > ZIP_END_SIZE and zip_end(content.read, content.size) >= 0:
         return (first, EMBEDDED) if first else ("zip",)
     return (first or OTHER,) if first or head.startswith(_SPLIT) else ()
@@ -84,6 +88,16 @@ def _behind_skipped(content: Content) -> str:
             return next((kind for kind in ("zstd", "lz4") if _OPENED.get(head[:4]) == kind), OTHER)
         at += 8 + int.from_bytes(head[4:], "little")
     return OTHER
+
+
+def _behind_zeros(content: Content) -> str:
+    """Linux passes over zeros before an initrd."""
+    try:
+        at = behind_zeros(content.read, 0, content.size, MOST_ZEROS)
+    except NotUnpacked:
+        return ""
+    kind = _by_head(content.read(at, HEAD), lambda start, length: content.read(at + start, length))
+    return "cpio" if kind in _INITRD else ""
 
 
 def _by_head(head: bytes, read: Read) -> str:

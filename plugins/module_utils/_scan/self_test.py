@@ -33,8 +33,9 @@ from .judge import Emit, Judge, Where
 from .scanner import DiskSpec, Scanner
 
 _INSIDE = {"a.tar!/gz!/", "a.tar!/bz2!/", "a.tar!/xz!/", "a.tar!/zip!/sample"}
-_INSIDE |= {"a.tar!/cpio!/sample", "a.tar!/rpm!/payload!/sample"}
+_INSIDE |= {"a.tar!/cpio!/sample", "a.tar!/rpm!/payload!/sample", "a.tar!/lzip!/"}
 _INSIDE |= {"a.tar!/%s!/" % kind for kind in ("zstd", "lz4", "legacy lz4") if kind not in MISSING}
+_LZMA = [{"id": lzma.FILTER_LZMA1, "dict_size": 4096}]
 _WANTED = {"yara": {"/etc/replaced", "/d/new"}, "clamd": {"/etc/replaced"}}
 
 # Made by tests/corpus/self_test.py
@@ -356,6 +357,7 @@ def _others() -> dict[str, bytes]:
     )
     return {
         "cpio": cpio,
+        "lzip": b"LZIP\1\x0c" + lzma.compress(sample, lzma.FORMAT_RAW, filters=_LZMA) + bytes(20),
         "rpm": b"\xed\xab\xee\xdb".ljust(96, b"\0") + (b"\x8e\xad\xe8\1" + bytes(12)) * 2 + cpio,
         "zstd": b"\x28\xb5\x2f\xfd\x20%c" % size + (size << 3 | 1).to_bytes(3, "little") + sample,
         "lz4": b"\x04\x22\x4d\x18\x60\x40\x82" + struct.pack("<I", size | 1 << 31) + sample + bytes(4),

@@ -34,6 +34,9 @@ FAILED: tuple[type[Exception], ...] = (
 )
 
 
+LZIP, _LZIP_HEAD, _LZIP_TRAILER = b"LZIP\x01", 6, 20
+
+
 class NotUnpacked(Exception):
     """Why an archive, or something in one, can't be unpacked, or not to its end."""
 
@@ -99,7 +102,7 @@ _MARKS = {
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd" + _SKIPPED),
     "lz4": re.compile(rb"\x04\x22\x4d\x18" + _SKIPPED),
 }
-_LEGACY, _LZ4_MARK, _MOST_BLOCK = "legacy lz4", b"\x02\x21\x4c\x18", (8 << 20) + (8 << 20) // 255 + 16
+_LZ4_MARK, _MOST_BLOCK = b"\x02\x21\x4c\x18", (8 << 20) + (8 << 20) // 255 + 16
 # Of a zip's entries, by their number; some streams of LZMA end with a mark
 LZMA, LZMA_ENDED = "lzma entry", "lzma entry with a mark"
 METHODS = {0: "", 8: "deflate", 12: "bzip2 entry", 14: LZMA}
@@ -112,8 +115,8 @@ def pieces(member: Member, read: Read, most_streams: int) -> Iterator[bytes]:
     if member.method in _MAKERS:
         yield from _streams(member.method, read, start, end, most_streams)
         return
-    if member.method == _LEGACY:
-        yield from _blocks(read, start, end)
+    if member.method in _MARKED:
+        yield from _MARKED[member.method](read, start, end)
         return
     engine: Any = _Zlib(-15)
     if member.method == "bzip2 entry":
@@ -188,6 +191,30 @@ def _some(read: Read, at: int, end: int) -> bytes:
     if not data:
         raise NotUnpacked("it ends too early")
     return data
+
+
+def _lzip(read: Read, at: int, end: int) -> Iterator[bytes]:
+    """LZMA with an end of its own, between a head and a trailer; one such member may follow another."""
+    while at < end:
+        head = read(at, min(_LZIP_HEAD, end - at))
+        if head[:5] != LZIP:
+            raise Followed(at)
+        if len(head) < _LZIP_HEAD:
+            raise NotUnpacked("it ends too early")
+        whole = 1 << (head[5] & 31)
+        size = whole - (whole >> 4) * (head[5] >> 5)
+        if not 1 << 12 <= size <= _DICTIONARY:
+            raise NotUnpacked("it needs a dictionary of %d bytes, which is not granted" % size)
+        engine = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": size}])
+        behind = yield from _one(engine, read, at + _LZIP_HEAD, end, b"")
+        at = behind - len(engine.unused_data) + _LZIP_TRAILER
+        if at > end:
+            raise NotUnpacked("it ends too early")
+        at = behind_zeros(read, at, end, end)
+
+
+# Formats that tell by themselves what follows
+_MARKED = {"legacy lz4": _blocks, "lzip": _lzip}
 
 
 def behind_zeros(read: Read, at: int, size: int, most: int, block: int = 1) -> int:

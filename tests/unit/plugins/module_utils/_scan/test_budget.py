@@ -83,7 +83,7 @@ class Scan:
 
 def large(*parts: tuple[int, bytes], windows: int = 6) -> bytes:
     data = bytearray(windows * WINDOW)
-    for at, part in parts:
+    for at, part in ((0, b"large"), *parts):
         data[at : at + len(part)] = part
     return bytes(data)
 

@@ -53,6 +53,16 @@ def test_each_part_of_an_initrd_is_seen(pack: Callable[[bytes], bytes], zeros: i
     assert told.reasons == []
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["whole", "in windows"])
+def test_zeros_before_an_initrd_are_passed_over(held: bool) -> None:
+    for zeros in (4, 1024, 2 * MB):
+        told = judged(bytes(zeros) + cpio({"in/x": BAD}), held=held)
+        assert found(told)[-1] == "/x!/in/x"
+        told = judged(bytes(zeros) + gzip.compress(cpio({"in/x": BAD})), held=held)
+        assert found(told)[-1] == "/x!/trailing!/in/x"
+    assert judged(bytes(1000) + b"\x28\xb5", held=held).unopened == 0
+
+
 def test_what_follows_a_packed_part_is_seen_too() -> None:
     image = cpio({"a": b"a"}) + gzip.compress(cpio({"b": b"b"})) + bytes(8) + cpio({"in/x": BAD})
     assert "/x!/trailing!/trailing!/in/x" in found(judged(image))

@@ -34,6 +34,7 @@ from ansible_collections.vmward.remediation.tests.corpus.archives import (
     deflated,
     entries,
     local,
+    lzip,
     tarred,
     zipped,
 )
@@ -86,6 +87,7 @@ def wide() -> bytes:
         (bz2.compress(b"good") + bz2.compress(BAD), "/x!/"),
         (lzma.compress(b"good") + bytes(4) + lzma.compress(BAD), "/x!/"),
         (lzma.compress(BAD, lzma.FORMAT_ALONE), "/x!/"),
+        (lzip(b"good") + lzip(BAD) + bytes(99), "/x!/"),
         (zip_of(zipfile.ZIP_STORED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_DEFLATED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_BZIP2), "/x!/in/x"),
@@ -209,7 +211,9 @@ def more_than_declared() -> bytes:
 
 
 @pytest.mark.parametrize("cut", [1, 9, 30])
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, bz2.compress, lzma.compress, lzip], ids=["gzip", "bzip2", "xz", "lzip"]
+)
 def test_a_packed_file_that_ends_too_early_is_told(pack: Any, cut: int) -> None:
     assert_told(judged(pack(bytes(range(256)))[:-cut]), "/x!/", "it ends too early")
 
@@ -221,7 +225,7 @@ def test_a_packed_file_that_is_damaged_is_told(pack: Any) -> None:
 
 
 def test_what_follows_a_packed_file_is_judged_where_tools_pass_over_it_and_told_where_they_do_not() -> None:
-    for pack in (gzip.compress, bz2.compress):
+    for pack in (gzip.compress, bz2.compress, lzip):
         for zeros in (b"", bytes(200_000)):
             told = judged(pack(b"good") + pack(b"good") + zeros + b"\xff" + BAD)
             assert (found(told), told.reasons) == (["/x", "/x!/trailing"], [])
@@ -427,6 +431,11 @@ def test_a_lzma_stream_may_not_ask_for_gigabytes() -> None:
     assert_told(told, "/x!/a", "it was not unpacked to its end")
 
 
+def test_a_lzip_may_not_ask_for_more_than_is_granted() -> None:
+    for dictionary in (0x1D, 0x0B):
+        assert_told(judged(lzip(BAD, dictionary)), "/x!/", "which is not granted")
+
+
 def test_a_member_larger_than_the_memory_allows_is_told_and_the_others_are_judged() -> None:
     data = tarred({"large": bytes(3 * MB), "small": BAD})
     for held in (True, False):
@@ -628,7 +637,7 @@ def test_old_tars_are_opened_however_their_checksum_is_spelled() -> None:
 # --- what clamd opens ------------------------------------------------------------------------------------------------
 
 
-OTHERS = [b"LZIP\1", b"Rar!\x1a\7", b"07070X", b"\x25\xb5\x2f\xfd"]
+OTHERS = [b"xar!", b"Rar!\x1a\7", b"07070X", b"\x25\xb5\x2f\xfd"]
 
 
 @pytest.mark.parametrize("magic", OTHERS)

@@ -112,7 +112,9 @@ def kinds(data: bytes, most: int = MB) -> tuple[str, ...]:
         (b"MSWIM\0\0\0", "other"),
         (lzma.compress(b"a", lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 4096}]), "lzma"),
         (b"\x5d\0\0\x80\0" + (1000).to_bytes(8, "little") + bytes(24), "lzma"),
-        (b"LZIP\1\x0c", "other"),
+        (b"LZIP\1\x0c", "lzip"),
+        (bytes(4) + cpio({}), "cpio"),
+        (bytes(5 * MB) + gzip.compress(b"a"), "cpio"),
     ],
 )
 @pytest.mark.parametrize("most", [MB, 0], ids=["whole", "in windows"])
