@@ -48,7 +48,13 @@ options:
     type: int
     default: 2048
   file_timeout:
-    description: Seconds that an engine may take for one file. A file that takes longer makes the verdict V(incomplete), with its name.
+    description:
+      - Seconds that one file may take, over all that is done with it. It is read, hashed and judged by every engine, and so is all
+        that is unpacked from it.
+      - A file that takes longer makes the verdict V(incomplete), with its name. What was found in it until then stays, and the scan
+        goes on with the next file.
+      - What is matched as raw bytes (free space, swap, memory) is no file and may take as long as O(deadline) allows, but no part of
+        16 MiB longer than this.
     type: int
     default: 300
   at_once:
@@ -92,8 +98,10 @@ options:
     default: 0
   archive_depth:
     description:
-      - How many layers of archives and packed files in each other are unpacked (gzip, bzip2, xz, zip, tar, ar), so that what lies in
-        them is judged as files are. What lies deeper makes the verdict V(incomplete), with its name.
+      - How many layers of archives and packed files in each other are unpacked (gzip, bzip2, xz, lzip, zip, tar, ar, cpio, rpm), so that what
+        lies in them is judged as files are. What lies deeper makes the verdict V(incomplete), with its name.
+      - zstd is unpacked where the host has Python 3.14, or the library C(backports.zstd) or C(zstandard); lz4 where it has the library
+        C(lz4). Without them such files are counted in C(archives_unopened), and C(coverage_notes) say what to install.
       - With V(0) nothing is unpacked, and all archives are counted in C(archives_unopened).
       - An engine that unpacks by itself (clamd) is given the file only, not what lies in it.
     type: int

@@ -172,7 +172,8 @@ engines:
 archives_unopened:
   description:
     - Archives and packed files that were neither unpacked here nor given to an engine that is known to open them.
-      They were matched as they are. ClamAV opens 7z, cab and cpio. Others (rar, zstd, lz4, rpm) count beside it too.
+      They were matched as they are. ClamAV opens 7z and cab. Others (rar; zstd and lz4 without their libraries) count
+      beside it too.
   type: int
   returned: success
 coverage_notes:

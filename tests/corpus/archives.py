@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -71,3 +72,56 @@ def deflated(data: bytes) -> bytes:
 QUINE = zlib.decompress(
     base64.b85decode("c-oWi=HOre0p=pT^eP4h5r)_Q<*|r4btoQTU|?nVg~WmosIur{#IhI|{{M#%gvFQ{+SRA;yaZ%p69WJ+T1I{")
 )
+
+
+TRAILER = "TRAILER!!!"
+REGULAR, DIRECTORY, LINK = 0o100644, 0o040755, 0o120777
+
+
+def cpio(files: dict[str, bytes], kind: str = "newc", *, modes: dict[str, int] | None = None) -> bytes:
+    """With its trailer, but for the zeros that tools put behind it. `modes`: of what is no plain file."""
+    told = modes or {}
+    members = [cpio_member(name, content, kind, told.get(name, REGULAR)) for name, content in files.items()]
+    return b"".join(members) + cpio_member(TRAILER, b"", kind, 0)
+
+
+def cpio_member(
+    name: str,
+    content: bytes,
+    kind: str = "newc",
+    mode: int = REGULAR,
+    *,
+    size: int | None = None,
+    named: int | None = None,
+) -> bytes:
+    """`size` and `named`: what its header declares, where that is not true."""
+    text = name.encode() + b"\0"
+    size, named = len(content) if size is None else size, len(text) if named is None else named
+    step = {"newc": 4, "crc": 4, "odc": 1, "little": 2, "big": 2}[kind]
+    if kind in ("newc", "crc"):
+        numbers = (7, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, named, sum(content) if kind == "crc" else 0)
+        head = (b"070701" if kind == "newc" else b"070702") + b"".join(b"%08X" % number for number in numbers)
+    elif kind == "odc":
+        head = b"070707" + b"%06o" * 7 % (0, 7, mode, 0, 0, 1, 0) + b"%011o%06o%011o" % (0, named, size)
+    else:
+        numbers = (0o070707, 0, 7, mode, 0, 0, 1, 0, 0, 0, named, size >> 16, size & 0xFFFF)
+        head = struct.pack(("<" if kind == "little" else ">") + "13H", *numbers)
+    named_head = head + text
+    named_head += bytes(-len(named_head) % step)
+    return named_head + content + bytes(-len(content) % step)
+
+
+def lzip(data: bytes, dictionary: int = 0x0C) -> bytes:
+    """`dictionary`: as its head codes it."""
+    coded = lzma.compress(data, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 4096}])
+    return b"LZIP\1%c" % dictionary + coded + struct.pack("<I2Q", zlib.crc32(data), len(data), len(coded) + 26)
+
+
+def rpm(payload: bytes) -> bytes:
+    """Two tags in each of its headers, which mean nothing here."""
+    parts = [b"\xed\xab\xee\xdb\3\0".ljust(96, b"\0")]
+    for data in (b"signature\0", b"header\0"):
+        index = struct.pack(">4I", 1000, 6, 0, 1) + struct.pack(">4I", 1001, 6, 0, 1)
+        parts.append(b"\x8e\xad\xe8\1" + struct.pack(">3I", 0, 2, len(data)) + index + data)
+    parts[1] += bytes(-len(parts[1]) % 8)
+    return b"".join(parts) + payload

@@ -18,8 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import pytest
+from backports import zstd
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import inside, judge, known, self_test
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
@@ -34,7 +37,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import in_one_line
 from ansible_collections.vmward.remediation.tests.corpus import clam, disks
-from ansible_collections.vmward.remediation.tests.corpus.archives import QUINE, tarred, zipped
+from ansible_collections.vmward.remediation.tests.corpus.archives import QUINE, ar, cpio, rpm, tarred, zipped
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES_DIRECTORY, module
 
 MB = disks.MB
@@ -732,6 +735,43 @@ def test_samples_in_archives_are_found(tmp_path: Path) -> None:
     tar = "/d!/c.tar.xz!/"  # what it unpacks to holds the sample as it is
     assert paths(result) == ["/a.zip!/eicar.com", "/b.gz!/", tar, tar + "in/x"]
     assert result["archives_unopened"] == 0
+
+
+def test_samples_in_an_initrd_and_in_packages_are_found(tmp_path: Path) -> None:
+    initrd = cpio({"kernel/microcode": disks.EICAR}) + bytes(300) + zstd.compress(cpio({"bin/sh": disks.EICAR}))
+    files = {
+        "initrd.img": initrd,
+        "a.deb": ar({"data.tar.zst": zstd.compress(tarred({"./bin/x": disks.EICAR}))}),
+        "a.rpm": rpm(gzip.compress(cpio({"./bin/x": disks.EICAR}))),
+        "a.lz4": lz4.frame.compress(disks.EICAR),
+    }
+    result = look((disks.ext4(tmp_path / "initrd.img", files), "raw"))
+    assert {
+        "/initrd.img!/kernel/microcode",
+        "/initrd.img!/trailing!/bin/sh",
+        "/a.deb!/data.tar.zst!/./bin/x",
+        "/a.rpm!/payload!/./bin/x",
+        "/a.lz4!/",
+    } <= set(paths(result))
+    assert (result["archives_unopened"], result["incomplete_reasons"]) == (0, [])
+
+
+def test_what_is_packed_by_a_library_that_is_missing_is_never_known_to_be_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = zstd.compress(b" ".join(b"%d" % number for number in range(3000)) + disks.MARKER)
+    assert disks.MARKER not in packed
+    image = disks.ext4(tmp_path / "d.img", {"a.zst": packed})
+    known_at = str(tmp_path / "known")
+    with monkeypatch.context() as patch:
+        for module in (judge, inside, known):
+            patch.setattr(module, "UNPACKED", module.UNPACKED - {"zstd"})
+        patch.setattr(judge, "MISSING", {"zstd": "backports.zstd"})
+        patch.setattr(self_test, "_INSIDE", self_test._INSIDE - {"a.tar!/zstd!/"})
+        result = look((image, "raw"), directory=known_at)
+    assert (result["verdict"], result["archives_unopened"]) == ("clean", 1)
+    assert any("Install the Python library backports.zstd" in note for note in result["coverage_notes"])
+    assert paths(look((image, "raw"), directory=known_at)) == ["/a.zst!/"]
 
 
 def test_a_bomb_on_a_disk_is_a_reason_and_takes_no_more_than_its_limits(tmp_path: Path) -> None:

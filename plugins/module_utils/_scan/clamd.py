@@ -68,13 +68,24 @@ class Clamd:
         gap = self._size_gap(content.size)
         if gap:
             return [], gap
-        answer = self._instream(content.stream())
+        answer = self._judged(content)
         name = answer[len("stream: ") : -len(_FOUND)] if answer.endswith(_FOUND) else ""
         if name.startswith(_LIMIT):
             return [], "ClamAV reached one of its limits on it (%s)" % name
         if name:
             return [Hit(name, -1)], ""
         return [], "" if answer == "stream: OK" else "ClamAV did not judge it (%s)" % answer
+
+    def _judged(self, content: Content) -> str:
+        """That it takes long for one file is no failure of clamd's, as long as it answers."""
+        wait = min(self._timeout, max(0.1, content.budget.left()))
+        try:
+            return ask(self._path, wait, b"zINSTREAM\0", content.stream())
+        except EngineFailed:
+            if content.budget.left() <= 0:
+                ask(self._path, self._timeout, b"zVERSION\0")
+            content.budget.check()
+            raise
 
     def _size_gap(self, size: int) -> str:
         """clamd says OK to what exceeds its MaxFileSize, without looking. So prove that it looks at this size."""

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, Callable, Protocol
 
@@ -44,8 +47,51 @@ class Hit:
     is_hint: bool = False
 
 
+@dataclass
+class Judgement:
+    """What is known of one content. A gap says why an engine could not judge all of it.
+
+    `inside`: what was found in its archives, by the path below it.
+    """
+
+    size: int = 0
+    hits: list[tuple[str, Hit]] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    sha256: str = ""
+    inside: list[tuple[bytes, Judgement]] = field(default_factory=list)
+    unopened: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.hits or self.gaps or self.inside or self.unopened)
+
+
+class OverTime(Exception):
+    """A file's time is spent; the sentence says so."""
+
+
+class Budget:
+    """The seconds that one file may take, over all that is read of it, hashed, judged and unpacked."""
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._now, self._end = seconds, now, now() + seconds
+
+    def left(self) -> float:
+        return self._end - self._now()
+
+    def check(self) -> None:
+        if self.left() <= 0:
+            raise OverTime("it took longer than file_timeout (%d s)" % self._seconds)
+
+
+ENDLESS = Budget(math.inf)  # of raw bytes, which are no file
+
+
 class Content:
-    """The bytes of one file. Those that fit are read once, for all engines; larger ones come window by window."""
+    """The bytes of one file. Those that fit are read once, for all engines; larger ones come window by window.
+
+    Whoever reads it asks its budget by that, so that nothing else has to.
+    """
 
     def __init__(
         self,
@@ -53,8 +99,10 @@ class Content:
         read: Callable[[int, int], bytes],
         whole_limit: int,
         stretches: Callable[[], Sequence[tuple[int, int]]] | None = None,
+        budget: Budget = ENDLESS,
     ) -> None:
         self.size = size
+        self.budget = budget
         self._stretches = stretches or (lambda: [(0, size)])
         self.is_whole = size <= whole_limit
         self._read = read
@@ -89,16 +137,32 @@ class Content:
 
     def whole(self) -> bytes:
         if self._bytes is None:
-            self._bytes = self._read(0, self.size)
+            self._bytes = self._fetch(0, self.size) if self.size <= WINDOW else self._gathered()
         return self._bytes
+
+    def _gathered(self) -> bytes:
+        """Part by part, since a slow disk may take long."""
+        parts = io.BytesIO()
+        for at in range(0, self.size, WINDOW):
+            parts.write(self._fetch(at, min(WINDOW, self.size - at)))
+        return parts.getvalue()  # shares its memory
+
+    def _fetch(self, at: int, length: int) -> bytes:
+        self.budget.check()
+        return self._read(at, length)
 
     def head(self, length: int) -> bytes:
         return self.read(0, length)
 
     def read(self, at: int, length: int) -> bytes:
-        if self.is_whole:
-            return self.whole()[at : at + length]
-        return self._read(at, max(0, min(length, self.size - at)))
+        if not self.is_whole:
+            return self._fetch(at, max(0, min(length, self.size - at)))
+        self.budget.check()
+        return self.whole()[at : at + length]
+
+    def inner(self, size: int, read: Callable[[int, int], bytes], whole_limit: int) -> Content:
+        """What lies in it, or was unpacked from it. It has no time of its own."""
+        return Content(size, read, whole_limit, budget=self.budget)
 
     def windows(self) -> Iterator[tuple[int, bytes]]:
         """The whole if it fits, else overlapping parts of all that is not a hole."""
@@ -108,7 +172,7 @@ class Content:
         for start, end in _merged(self._stretches()):
             at = start
             while True:
-                yield at, self._read(at, min(WINDOW, end - at))
+                yield at, self._fetch(at, min(WINDOW, end - at))
                 if at + WINDOW >= end:
                     break
                 at += WINDOW - OVERLAP
@@ -119,7 +183,7 @@ class Content:
             yield self.whole()
             return
         for at in range(0, self.size, WINDOW):
-            yield self._read(at, min(WINDOW, self.size - at))
+            yield self._fetch(at, min(WINDOW, self.size - at))
 
 
 class Engine(Protocol):
@@ -183,7 +247,7 @@ class Yara:
             if rule.namespace != SELF_TEST:
                 self._loaded[int(rule.namespace[1:])] += 1
         self._scanner = yara_x.Scanner(rules)
-        self._scanner.set_timeout(timeout)
+        self._timeout = timeout
         self._errors = (yara_x.ScanError, yara_x.TimeoutError)
         self._testing = False
         with self.testing():
@@ -193,19 +257,32 @@ class Yara:
 
     def scan(self, content: Content) -> tuple[list[Hit], str]:
         hits: dict[str, Hit] = {}
-        for at, data in content.windows():
-            try:
-                matches = self._scanner.scan(data).matching_rules
-            except self._errors as exc:
-                return list(hits.values()), "YARA gave up on it (%s)" % exc
-            for rule in matches:
-                if self._testing or rule.namespace != SELF_TEST:
-                    is_hint = dict(rule.metadata).get("severity") == HINT
-                    hit = Hit(rule.identifier, at + _first_match(rule), is_hint)
-                    hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
+        try:
+            for at, data in content.windows():
+                # Its clock ticks once a second, so the first one may be over at once
+                self._scanner.set_timeout(1 + math.ceil(min(self._timeout, max(0.0, content.budget.left()))))
+                self._take(self._matching(data, content.budget), at, hits)
+        except OverTime as exc:
+            return list(hits.values()), str(exc)
+        except self._errors as exc:
+            return list(hits.values()), "YARA gave up on it (%s)" % exc
         # A rule may look at the whole file, so windows can show what is there but not what is absent.
         gap = "" if content.is_whole else "it is too large for the memory limit, so YARA saw it in parts only"
         return list(hits.values()), gap
+
+    def _matching(self, data: bytes, budget: Budget) -> Any:
+        try:
+            return self._scanner.scan(data).matching_rules
+        except self._errors:
+            budget.check()
+            raise
+
+    def _take(self, rules: Any, at: int, hits: dict[str, Hit]) -> None:
+        for rule in rules:
+            if self._testing or rule.namespace != SELF_TEST:
+                is_hint = dict(rule.metadata).get("severity") == HINT
+                hit = Hit(rule.identifier, at + _first_match(rule), is_hint)
+                hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
 
     @contextmanager
     def testing(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Callable
 
+from .cpios import cpio_members, rpm_members
 from .engines import Content
 from .packed import EMBEDDED, UNPACKED, kinds_of
 from .streams import FAILED, Followed, Member, NotUnpacked, pieces
@@ -56,6 +57,7 @@ class Inside:
         self._told = 0
         self._size = self._most = 0
         self.members = self.unopened = 0
+        self.lacking: set[str] = set()
 
     def run(self, content: Content, kinds: tuple[str, ...], room: int) -> None:
         """`room`: bytes of members that may be held in memory at once."""
@@ -87,7 +89,7 @@ class Inside:
             self._tell(path, "it is a zip too, and was not unpacked as one: %s" % exc)
             return
         if (start, size) not in places:
-            part = Content(size, lambda at, length: content.read(start + at, length), 0)
+            part = content.inner(size, lambda at, length: content.read(start + at, length), 0)
             self._each(part, "zip", path, depth, room, places)
 
     def _each(
@@ -111,15 +113,19 @@ class Inside:
             return zip_members(content.read, content.size, self._limits.members)
         if kind == "tar":
             return tar_members(content.read, content.size, self._limits.members)
+        if kind == "cpio":
+            return cpio_members(content.read, content.size, self._limits.members)
         if kind == "ar":
             return ar_members(content.read, content.size)
+        if kind == "rpm":
+            return rpm_members(content.read, content.size)
         return iter([Member(b"", 0, content.size, kind)])
 
     def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int) -> None:
         rest = -1
         if member.method and not member.gap:
             data, why, rest = self._unpacked(parent, member, room)
-            content = Content(len(data), lambda at, length: data[at : at + length], len(data))
+            content = parent.inner(len(data), lambda at, length: data[at : at + length], len(data))
         else:
             content, why = self._stored(parent, member, room)
         if why:
@@ -129,6 +135,7 @@ class Inside:
         self._judge(path, content)
         kinds = kinds_of(content)
         self.unopened += not self._left.isdisjoint(kinds)
+        self.lacking |= self._left.intersection(kinds)
         if not UNPACKED.isdisjoint(kinds) and not member.gap and content.size <= room:
             self._open(content, kinds, path, depth + 1, room - content.size)
         if rest >= 0:
@@ -143,7 +150,7 @@ class Inside:
             why = "it is larger than a quarter of the memory limit, and was matched within its archive only"
         elif not parent.is_whole:  # its bytes are read once more; holes cost time too
             self._spend(size)
-        return Content(size, lambda at, length: parent.read(start + at, length), room), why
+        return parent.inner(size, lambda at, length: parent.read(start + at, length), room), why
 
     def _spend(self, size: int) -> None:
         if self._size >= self._most:

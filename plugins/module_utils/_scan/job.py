@@ -81,7 +81,7 @@ class Request:
     at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
     records: Records | None = None  # filled by the scan
     dry: bool = False  # nothing may be written
-    file_timeout: int = 300  # seconds that an engine may take for one file
+    file_timeout: int = 300  # seconds that one file may take, with all that lies in it
     archives: Archives = Archives()
 
     @property
@@ -256,10 +256,9 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     if not engines:
         emit("reason", {"text": "No engine is ready, so nothing was read."})
         return None
-    for text in ageing(described):
+    ignored = ["Indicators of compromise: %s." % text for text in request.indicators.ignored]
+    for text in (*ageing(described), *ignored):
         emit("note", {"text": text})
-    for text in request.indicators.ignored:
-        emit("note", {"text": "Indicators of compromise: %s." % text})
     bound, whole = "", request.limits.memory // 4
     if request.directory and all(one.get("database") != "unknown" for one in described):
         limits = [request.max_file_size, whole, vars(request.archives)]
@@ -268,7 +267,8 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     known: set[bytes] | None = set() if request.several else None
     if bound and remember:
         known = Known(request.directory).contents(bound)
-    judge = Judge(engines, emit, whole, request.max_file_size, request.indicators, known, request.archives)
+    most, seconds = request.max_file_size, request.file_timeout
+    judge = Judge(engines, emit, whole, most, request.indicators, known, request.archives, seconds)
     return Prepared(judge, bound, open_images())
 
 

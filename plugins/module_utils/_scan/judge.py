@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -14,13 +15,14 @@ import zlib
 from base64 import b64encode
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from .blocks import Blocks, Meter, UnreadableImage
 from .brief import Brief
-from .engines import WINDOW, Content, Engine, EngineFailed, Hit
+from .engines import WINDOW, Budget, Content, Engine, EngineFailed, Hit, Judgement, OverTime
 from .ext4_records import BadFilesystem
+from .frames import MISSING
 from .inside import Archives, Inside
 from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
@@ -34,8 +36,7 @@ DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size and
 MOST_CONTENTS = (64 << 20) // KEY  # that are remembered
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
-_BATCH = 500
-_MOST_INSIDE = 1000
+_BATCH, _MOST_INSIDE = 500, 1000
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
@@ -48,25 +49,6 @@ class Where:
 
     def __str__(self) -> str:
         return "volume %d of disk %s" % (self.volume, self.disk)
-
-
-@dataclass
-class Judgement:
-    """What is known of one content. A gap says why an engine could not judge all of it.
-
-    `inside`: what was found in its archives, by the path below it.
-    """
-
-    size: int = 0
-    hits: list[tuple[str, Hit]] = field(default_factory=list)
-    gaps: list[str] = field(default_factory=list)
-    sha256: str = ""
-    inside: list[tuple[bytes, Judgement]] = field(default_factory=list)
-    unopened: int = 0
-
-    @property
-    def is_clean(self) -> bool:
-        return not (self.hits or self.gaps or self.inside or self.unopened)
 
 
 _CLEAN = Judgement()
@@ -84,14 +66,18 @@ class Judge:
         indicators: Indicators = NO_INDICATORS,
         known: set[bytes] | None = None,
         archives: Archives = NEVER,
+        file_timeout: float = math.inf,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engines = engines
+        self._file_timeout, self._now = file_timeout, now
         # ClamAV judges files by their type, and raw bytes have none
         self._raw_engines = [engine for engine in engines if engine.name == "yara"]
         # Those that unpack by themselves are not given what lies in archives once more
         self._inner_engines = [engine for engine in engines if not getattr(engine, "unpacks", False)]
         self._leaves_packed = len(self._inner_engines) == len(engines)
-        self._left = frozenset([OTHER, CLAMAV] if self._leaves_packed else [OTHER])
+        self._left = frozenset([OTHER, *MISSING, *[CLAMAV] * self._leaves_packed])
+        self._lacking: set[str] = set()  # formats that were met, and not opened
         self._archives = archives
         self._unopened = self._opened = self._members = 0
         self._closed: list[str] = []  # the first of the unopened
@@ -108,8 +94,7 @@ class Judge:
         self.files = self.bytes = self.reasons = 0
         self._told = 0.0
         self._read_before = Meter.bytes  # by the process that forked this one
-        self._lenient = False
-        self._let_pass = 0
+        self._lenient, self._let_pass = False, 0
 
     def guard(self, what: str, step: Callable[..., Any], *arguments: Any) -> bool:
         """Hostile input may raise anything in a parser. Whatever it is, the scan goes on and is incomplete."""
@@ -215,21 +200,31 @@ class Judge:
         self.parts(where, beneath or content, what)
 
     def _judge(self, content: Content) -> Judgement:
+        """All of it within one budget of time, be the content known or not."""
+        content.budget = Budget(self._file_timeout, self._now)
         found = Judgement(content.size)
-        try:
-            kinds = kinds_of(content)
-            closed = self._leaves_packed and kinds and not self._archives.depth
-            if closed or not self._left.isdisjoint(kinds):
-                self._unopened += 1
-            if content.size and not self._is_known(content):
-                self._ask(content, kinds, found)
-            if found.hits and content.size <= _HASHED:
-                found.sha256 = content.digest().hex()
-        except EngineFailed:
-            raise
-        except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
-            found.gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
+        for step in (self._read, self._hash):
+            try:
+                step(content, found)
+            except EngineFailed:
+                raise
+            except OverTime as exc:
+                found.gaps += [] if str(exc) in found.gaps else [str(exc)]
+            except Exception as exc:  # noqa: BLE001 - one hostile file must not hide the others
+                found.gaps.append("it was not read: %s" % (str(exc).rstrip(".") or type(exc).__name__))
         return found
+
+    def _read(self, content: Content, found: Judgement) -> None:
+        kinds = kinds_of(content)
+        left = self._left.intersection(kinds)
+        self._lacking |= left
+        self._unopened += bool(left or (self._leaves_packed and kinds and not self._archives.depth))
+        if content.size and not self._is_known(content):
+            self._ask(content, kinds, found)
+
+    def _hash(self, content: Content, found: Judgement) -> None:
+        if found.hits and content.size <= _HASHED:
+            found.sha256 = content.digest().hex()
 
     def _is_known(self, content: Content) -> bool:
         if self._known is None or not content.is_whole:
@@ -287,6 +282,7 @@ class Judge:
             self._members += inside.members
             found.unopened = inside.unopened
             self._unopened += inside.unopened
+            self._lacking |= inside.lacking
 
     def _remember(self, known: set[bytes], key: bytes) -> None:
         if self._room < 1:
@@ -375,6 +371,10 @@ class Judge:
         if self._unopened:
             self.emit("unopened", {"count": self._unopened, "names": self._closed})
             self._unopened, self._closed = 0, []
+        for kind in sorted(self._lacking.intersection(MISSING)):
+            told = "What is packed by %s was not opened. Install the Python library %s on the host that scans."
+            self.note(told % (kind, MISSING[kind]))
+        self._lacking = set()
         if self._opened:
             told = "%d archives or packed files were unpacked, and what lies in them was judged (%d files)."
             self.note(told % (self._opened, self._members))

@@ -24,6 +24,7 @@ from typing import Any
 from .baseline import FORMAT
 from .chain import Layer
 from .judge import KEY, MOST_CONTENTS
+from .packed import UNPACKED
 
 READER = 7  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_HEAD = 1 << 20
@@ -79,13 +80,15 @@ class Records:
 
 
 def binding(engines: Sequence[dict[str, Any]], extra: Sequence[Any]) -> str:
-    """One text for all that decides on a verdict."""
+    """One text for all that decides on a verdict, what this host can unpack included."""
     told = [
         [one["name"], one["version"], sorted(rule["sha256"] for rule in one["rules"])]
         + [one.get("database", ""), one.get("limits", ""), one.get("archives", "")]
         for one in engines
     ]
-    return hashlib.sha256(json.dumps([READER, FORMAT, told, list(extra)], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([READER, FORMAT, told, sorted(UNPACKED), list(extra)], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def state_of(layer: Layer) -> list[Any]:

@@ -9,22 +9,32 @@ from __future__ import annotations
 import re
 from typing import Callable
 
+from .cpios import MOST_ZEROS, is_cpio
 from .engines import Content
+from .frames import MISSING
+from .streams import LZIP, NotUnpacked, behind_zeros
 
 HEAD = 1024
 OTHER = "other"  # a format that is known here, but not unpacked
 CLAMAV = "other that ClamAV opens"
 EMBEDDED = "embedded zip"  # in a file that begins as another archive
 _BLOCK = 512  # of tar
-_OPENED = {b"\x1f\x8b\x08": "gzip", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"!<arch>\n": "ar"}
-UNPACKED = frozenset([*_OPENED.values(), "bzip2", "lzma", "tar", EMBEDDED])
+_OPENED = {
+    b"\x1f\x8b\x08": "gzip",
+    b"\xfd7zXZ\0": "xz",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"!<arch>\n": "ar",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x02\x21\x4c\x18": "legacy lz4",
+    b"\xed\xab\xee\xdb": "rpm",
+    LZIP: "lzip",
+}
+UNPACKED = frozenset([*_OPENED.values(), "bzip2", "lzma", "tar", "cpio", EMBEDDED]).difference(MISSING)
 _OTHERS = (
-    b"\x28\xb5\x2f\xfd",  # zstd
-    b"\x04\x22\x4d\x18",  # lz4
-    b"\x02\x21\x4c\x18",  # and of old
-    b"LZIP\x01",
     b"Rar!\x1a\x07",
-    b"\xed\xab\xee\xdb",  # rpm
+    b"07070X",  # cpio without names, in new rpm
     b"\x1f\x9d",  # compress
     b"\x1f\x1e",  # pack
     b"xar!",
@@ -33,7 +43,7 @@ _OTHERS = (
 _CLAMAV = (
     b"7z\xbc\xaf\x27\x1c",
     b"MSCF\0\0\0\0",  # cabinets
-    b"070701",  # cpio, with and without checksums, and older
+    b"070701",  # cpio, with and without checksums, and older, whose first header makes no sense
     b"070702",
     b"070707",
     b"\xc7\x71",
@@ -41,7 +51,10 @@ _CLAMAV = (
 )
 _ARJ, _ARJ_MOST = b"\x60\xea", 2600  # bytes of its first header
 _LHA = re.compile(rb"..-l[hz].-", re.DOTALL)
+_INITRD = frozenset(("cpio", "gzip", "bzip2", "xz", "lzma", "zstd", "legacy lz4"))  # what Linux unpacks as one
 _SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # before data of zstd and lz4
+_MOST_SKIPPED = 100
+_OLD_ZSTD = re.compile(rb"[\x1e-\x27]\xb5\x2f\xfd")
 _BZIP2 = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # of its first block, and of its end if there is none
 _SUM = re.compile(rb"[ \0]*([0-7]{1,8})(?:[ \0].*)?", re.DOTALL)
 _ZIP_END = re.compile(rb"PK\x05\x06")
@@ -56,22 +69,45 @@ Read = Callable[[int, int], bytes]
 def kinds_of(content: Content) -> tuple[str, ...]:
     """The names of its formats; none if it is no archive. Tools know a zip by its end, and all else by its head."""
     head = content.head(HEAD)
-    first = _by_head(head)
+    first = _behind_skipped(content) if _SKIPPED.match(head) else _by_head(head, content.read)
     if first == "zip":
         return (first,)
+    if not first and head[:1] == b"\0":
+        first = _behind_zeros(content)
     if content.size > ZIP_END_SIZE and zip_end(content.read, content.size) >= 0:
         return (first, EMBEDDED) if first else ("zip",)
     return (first or OTHER,) if first or head.startswith(_SPLIT) else ()
 
 
-def _by_head(head: bytes) -> str:
+def _behind_skipped(content: Content) -> str:
+    """Of frames that hold nothing packed and lie before others, each tells its size."""
+    at = 0
+    for _number in range(_MOST_SKIPPED):
+        head = content.read(at, 8)
+        if not _SKIPPED.match(head):
+            return next((kind for kind in ("zstd", "lz4") if _OPENED.get(head[:4]) == kind), OTHER)
+        at += 8 + int.from_bytes(head[4:], "little")
+    return OTHER
+
+
+def _behind_zeros(content: Content) -> str:
+    """Linux passes over zeros before an initrd."""
+    try:
+        at = behind_zeros(content.read, 0, content.size, MOST_ZEROS)
+    except NotUnpacked:
+        return ""
+    kind = _by_head(content.read(at, HEAD), lambda start, length: content.read(at + start, length))
+    return "cpio" if kind in _INITRD else ""
+
+
+def _by_head(head: bytes, read: Read) -> str:
     for magic, kind in _OPENED.items():
         if head.startswith(magic):
             return kind
     if head.startswith(_CLAMAV):
-        return CLAMAV
+        return "cpio" if is_cpio(read) else CLAMAV
     is_arj = head.startswith(_ARJ) and 0 < int.from_bytes(head[2:4], "little") <= _ARJ_MOST
-    if is_arj or head.startswith(_OTHERS) or _LHA.match(head) or _SKIPPED.match(head):
+    if is_arj or head.startswith(_OTHERS) or _LHA.match(head) or _OLD_ZSTD.match(head):
         return OTHER
     if head[:3] == b"BZh" and head[4:10] in _BZIP2:
         return "bzip2"

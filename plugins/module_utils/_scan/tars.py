@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .packed import is_tar
-from .streams import Member, NotUnpacked, Read
+from .streams import Member, NotUnpacked, Read, behind_zeros
 
 _BLOCK = 512
-_STEP = 1 << 20
 _MOST_NAME = 1 << 20
 _MOST_ZEROS = 64 << 20
 _HEADERS = 4  # for each member: those of its names, and of directories
@@ -28,7 +27,7 @@ def tar_members(read: Read, size: int, most: int) -> Iterator[Member]:
     at = headers = zeros = 0
     name, told = b"", dict[bytes, bytes]()
     while True:
-        before, at = at, _behind_zeros(read, at, size, _MOST_ZEROS - zeros)
+        before, at = at, behind_zeros(read, at, size, _MOST_ZEROS - zeros, _BLOCK)
         if at >= size:
             return
         zeros += at - before
@@ -72,20 +71,6 @@ def _told(before: dict[bytes, bytes], told: dict[bytes, bytes]) -> dict[bytes, b
     if before and before.get(b"size") != told.get(b"size"):
         raise NotUnpacked(_AMBIGUOUS)
     return {**before, **told}
-
-
-def _behind_zeros(read: Read, at: int, size: int, most: int) -> int:
-    """Where the next block lies that is not empty."""
-    step, end = _BLOCK, min(size, at + most)
-    while at < end:
-        data = read(at, min(step, size - at))
-        rest = data.lstrip(b"\0")
-        if rest:
-            return at + (len(data) - len(rest)) // _BLOCK * _BLOCK
-        at, step = at + step, _STEP
-    if at < size:
-        raise NotUnpacked("nobody looked behind %d bytes of zeros in it" % _MOST_ZEROS)
-    return at
 
 
 def _path(head: bytes) -> bytes:

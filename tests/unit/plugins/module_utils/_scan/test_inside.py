@@ -17,15 +17,13 @@ import tarfile
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives, Inside
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
@@ -36,64 +34,22 @@ from ansible_collections.vmward.remediation.tests.corpus.archives import (
     deflated,
     entries,
     local,
+    lzip,
     tarred,
     zipped,
 )
+from ansible_collections.vmward.remediation.tests.corpus.judging import (
+    BAD,
+    DEFAULT,
+    MB,
+    Looking,
+    assert_told,
+    found,
+    judged,
+)
 
-MB = 1 << 20
-BAD = b"something bad"
-DEFAULT = Archives()
 DEEP, LONG = "d" * 99 + "/" + "x" * 200, "i\u00fc" * 80
 GOOD = {"a": b"a", "empty": b"", "dir/b": b"b" * 1000}
-
-
-class Looking:
-    """An engine that finds what holds `bad`, and notes how often it was asked."""
-
-    name = "looking"
-
-    def __init__(self, unpacks: bool = False) -> None:
-        self.unpacks = unpacks
-        self.seen: list[bytes] = []
-
-    def scan(self, content: Content) -> tuple[list[Hit], str]:
-        self.seen.append(content.head(64))
-        found = [Hit("bad", at + data.index(BAD)) for at, data in content.windows() if BAD in data]
-        return found, "" if content.is_whole else "in parts only"
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-    @contextmanager
-    def testing(self) -> Iterator[None]:
-        yield
-
-
-def judged(
-    data: bytes,
-    limits: Archives = DEFAULT,
-    *,
-    engines: tuple[Looking, ...] = (),
-    whole: int = 64 * MB,
-    indicators: Indicators = NO_INDICATORS,
-    held: bool = True,
-    known: set[bytes] | None = None,
-) -> Tally:
-    listener = Listener(Progress("", 0))
-    judge = Judge(engines or (Looking(),), listener.take, whole, indicators=indicators, known=known, archives=limits)
-    content = Content(len(data), lambda at, length: data[at : at + length], whole if held else 0)
-    judge.file(Where("vda", 1), content, lambda: "/x")
-    judge.flush()
-    return listener.tally
-
-
-def found(tally: Tally) -> list[str]:
-    return [one.path for one in tally.findings]
-
-
-def assert_told(tally: Tally, path: str, words: str) -> None:
-    where = f"{path} on volume 1 of disk vda: "
-    assert any(reason.startswith(where) and words in reason for reason in tally.reasons), tally.reasons
 
 
 def zip_of(method: int) -> bytes:
@@ -131,6 +87,7 @@ def wide() -> bytes:
         (bz2.compress(b"good") + bz2.compress(BAD), "/x!/"),
         (lzma.compress(b"good") + bytes(4) + lzma.compress(BAD), "/x!/"),
         (lzma.compress(BAD, lzma.FORMAT_ALONE), "/x!/"),
+        (lzip(b"good") + lzip(BAD) + bytes(99), "/x!/"),
         (zip_of(zipfile.ZIP_STORED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_DEFLATED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_BZIP2), "/x!/in/x"),
@@ -254,7 +211,9 @@ def more_than_declared() -> bytes:
 
 
 @pytest.mark.parametrize("cut", [1, 9, 30])
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, bz2.compress, lzma.compress, lzip], ids=["gzip", "bzip2", "xz", "lzip"]
+)
 def test_a_packed_file_that_ends_too_early_is_told(pack: Any, cut: int) -> None:
     assert_told(judged(pack(bytes(range(256)))[:-cut]), "/x!/", "it ends too early")
 
@@ -266,7 +225,7 @@ def test_a_packed_file_that_is_damaged_is_told(pack: Any) -> None:
 
 
 def test_what_follows_a_packed_file_is_judged_where_tools_pass_over_it_and_told_where_they_do_not() -> None:
-    for pack in (gzip.compress, bz2.compress):
+    for pack in (gzip.compress, bz2.compress, lzip):
         for zeros in (b"", bytes(200_000)):
             told = judged(pack(b"good") + pack(b"good") + zeros + b"\xff" + BAD)
             assert (found(told), told.reasons) == (["/x", "/x!/trailing"], [])
@@ -472,6 +431,11 @@ def test_a_lzma_stream_may_not_ask_for_gigabytes() -> None:
     assert_told(told, "/x!/a", "it was not unpacked to its end")
 
 
+def test_a_lzip_may_not_ask_for_more_than_is_granted() -> None:
+    for dictionary in (0x1D, 0x0B):
+        assert_told(judged(lzip(BAD, dictionary)), "/x!/", "which is not granted")
+
+
 def test_a_member_larger_than_the_memory_allows_is_told_and_the_others_are_judged() -> None:
     data = tarred({"large": bytes(3 * MB), "small": BAD})
     for held in (True, False):
@@ -673,7 +637,7 @@ def test_old_tars_are_opened_however_their_checksum_is_spelled() -> None:
 # --- what clamd opens ------------------------------------------------------------------------------------------------
 
 
-OTHERS = [b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"LZIP\1", b"\xed\xab\xee\xdb", b"Rar!\x1a\7"]
+OTHERS = [b"xar!", b"Rar!\x1a\7", b"07070X", b"\x25\xb5\x2f\xfd"]
 
 
 @pytest.mark.parametrize("magic", OTHERS)

@@ -63,7 +63,7 @@ def test_a_container_that_is_read_as_empty_is_found_out(
     assert f"in a disk scanned as {name} (" in told(yara)
 
 
-@pytest.mark.parametrize("reader", ["zip_members", "tar_members", "pieces"])
+@pytest.mark.parametrize("reader", ["zip_members", "tar_members", "cpio_members", "rpm_members", "pieces"])
 def test_an_unpacking_that_is_blind_is_found_out(yara: Yara, monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
     monkeypatch.setattr(inside, reader, nothing)
     assert "the planted samples in an archive (found " in told(yara)
