@@ -85,11 +85,13 @@ class Item:
 class Log:
     """`start`: byte of the volume; `size` in bytes. `has_checksums`: as XFS has had them from version 5 on."""
 
-    def __init__(self, volume: Blocks, start: int, size: int, uuid: bytes, has_checksums: bool) -> None:
+    def __init__(
+        self, volume: Blocks, start: int, size: int, uuid: bytes, version: int, *, has_checksums: bool
+    ) -> None:
         if not 0 < size <= _LARGEST or start + size > volume.size:
             raise NotReadable("its log lies outside of it, or has an absurd size")
         self._volume, self._start, self._sectors = volume, start, size // SECTOR
-        self._uuid, self._has_checksums = uuid, has_checksums
+        self._uuid, self._version, self._has_checksums = uuid, version, has_checksums
 
     def records(self) -> list[Record]:
         """From the oldest that a mount needs to the newest; none if the file system was unmounted."""
@@ -180,8 +182,10 @@ class Log:
         told = magic == _MAGIC and of_cycle == cycle and lsn == cycle << 32 | place and version in (1, 2)
         if not told or uuid != self._uuid or not 0 < length <= _LARGEST_RECORD or length % 4:
             return None
-        if version == 1:
-            raise NotReadable("its log is of version 1, which is not read here")
+        if version != self._version:
+            raise NotReadable("its log has records of another version than its superblock says")
+        if version == 1 and length > _FOR_EACH:
+            return None
         if struct.unpack_from(">I", head, 300)[0] != _LITTLE_ENDIAN:
             raise NotReadable("its log was written by a computer of another kind")
         sectors = _sectors_of(head)
@@ -197,7 +201,8 @@ class Log:
             if struct.unpack_from(">I", raw, number * SECTOR)[0] != wanted:
                 return False
         told = struct.unpack_from("<I", raw, 32)[0]
-        if not self._has_checksums or not told and record.is_unmount():  # mkfs.xfs and xfs_repair write none
+        # mkfs.xfs and xfs_repair write none, nor did Linux before version 5
+        if not told and (record.is_unmount() or not self._has_checksums):
             return True
         used = SECTOR * -(-length // _FOR_EACH)  # the others' content is left as it was
         more = b"".join(raw[at : at + 260] for at in range(SECTOR, used, SECTOR))
@@ -213,7 +218,9 @@ class Log:
 
 
 def _header_of(raw: bytes) -> int:
-    """Bytes of a record's header: one sector for each 32 KiB that a record may hold."""
+    """Bytes of a record's header: one sector for each 32 KiB that a record may hold; of version 1 always one."""
+    if struct.unpack_from(">I", raw, 8)[0] == 1:
+        return SECTOR
     size = struct.unpack_from(">I", raw, 320)[0]
     return SECTOR * min(max(1, -(-size // _FOR_EACH)), _LARGEST_RECORD // _FOR_EACH)
 
