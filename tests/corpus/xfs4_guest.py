@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import random
 import stat
 import sys
+import time
 
 C = ctypes.CDLL(None, use_errno=True)
 MOST_FILES = 150
+FREEZE, THAW = 0xC0045877, 0xC0045878
+SAMPLE = b"VMWARD-INERT-" + b"SAMPLE"
 
 
 def mount(device: str, point: str, options: str) -> str:
@@ -35,11 +39,26 @@ def unmount(point: str) -> None:
         raise OSError(ctypes.get_errno(), "umount")
 
 
+def write_out(root: str) -> None:
+    """All that is in memory or in the log is brought to its place."""
+    place = os.open(root, os.O_RDONLY)
+    fcntl.ioctl(place, FREEZE, 0)
+    fcntl.ioctl(place, THAW, 0)
+    os.close(place)
+
+
+def write(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 class Use:
     """Files come, grow, move and go."""
 
-    def __init__(self, root: str, seed: int) -> None:
-        self.root, self.chance = root, random.Random(seed)
+    def __init__(self, root: str, seed: int, largest: int = 30000) -> None:
+        self.root, self.chance, self.largest = root, random.Random(seed), largest
         self.folders, self.files, self.open = [root], list[str](), list[int]()
         self.many = os.path.join(root, "many")
         os.makedirs(self.many, exist_ok=True)
@@ -53,13 +72,14 @@ class Use:
         if len(self.files) > MOST_FILES:
             self._remove()
         if self.chance.randrange(12) == 0:
-            with open(os.path.join(self.root, "last"), "wb") as file:
-                os.fsync(file.fileno())
+            write(os.path.join(self.root, "last"), b"")
         if self.chance.randrange(60) == 0:
             os.sync()
+        if self.chance.randrange(90) == 0:
+            write_out(self.root)
 
     def _new(self, folder: str = "") -> str:
-        name = "f%x" % self.chance.getrandbits(40) + "n" * self.chance.choice((0, 0, 5, 90))
+        name = "f%x" % self.chance.getrandbits(40) + "n" * self.chance.choice((0, 0, 5, 60))
         return os.path.join(folder or self.chance.choice(self.folders), name)
 
     def _any(self) -> str:
@@ -69,7 +89,7 @@ class Use:
 
     def _content(self) -> bytes:
         size = self.chance.choice((0, 40, 3000, 5000, 30000))
-        return self.chance.randbytes(16) * (size // 16)
+        return self.chance.randbytes(4) * (min(size, self.largest) // 4)
 
     def _write(self) -> None:
         path = self._new()
@@ -100,7 +120,7 @@ class Use:
 
     def _attributes(self) -> None:
         path, name = self._any(), "user.%d" % self.chance.randrange(6)
-        os.setxattr(path, name, self.chance.randbytes(self.chance.choice((9, 90, 700, 9000))))
+        os.setxattr(path, name, self.chance.randbytes(3) * (min(self.chance.choice((9, 90, 700, 9000)), self.largest) // 3))
 
     def _less_attributes(self) -> None:
         path = self._any()
@@ -127,7 +147,7 @@ class Use:
                 file.seek(part << 14)
                 file.write(b"part")
                 file.flush()
-                os.fsync(file.fileno())
+                os.fdatasync(file.fileno())
 
     def _cut(self) -> None:
         with open(self._any(), "r+b") as file:
@@ -164,7 +184,7 @@ class Use:
 
 
 def see(root: str) -> dict[str, list[object]]:
-    """By path: mode, owner, links, time of change, time of writing; size and hash, or where a link leads."""
+    """By path: mode, owner, links, time of change, time of writing; of a file the hash."""
     found = {}
     for folder, folders, files in os.walk(root):
         for name in folders + files:
@@ -172,7 +192,7 @@ def see(root: str) -> dict[str, list[object]]:
             status, told = os.lstat(path), ""
             if stat.S_ISREG(status.st_mode):
                 with open(path, "rb") as file:
-                    told = hashlib.sha256(file.read()).hexdigest()
+                    told = hashlib.sha256(file.read()).hexdigest()[:16]
             plain = status.st_mode, status.st_uid, status.st_nlink, int(status.st_ctime), int(status.st_mtime)
             found[path[len(root) :]] = [*plain, told]
     return found
@@ -203,6 +223,28 @@ def use_all(devices: list[str], seed: int) -> None:
                 use.one()
 
 
+def record_all(devices: list[str], seed: int) -> None:
+    """So much as fits into a small log. What comes last, only the log knows."""
+    for number, device in enumerate(devices):
+        point = "/mnt/%d" % number
+        why = mount(device, point, "")
+        if why:
+            raise OSError(why)
+        write(point + "/first", b"first" * 100)
+        write(point + "/victim", SAMPLE)
+        use = Use(point, seed + number, 700)
+        for steps in (16, 10):
+            write_out(point)
+            for _number in range(steps):
+                use.one()
+        os.truncate(point + "/victim", 0)
+        write(point + "/evil", SAMPLE)
+        write(point + "/last", b"")
+    say("READY")
+    while True:
+        time.sleep(60)
+
+
 def tell_all(devices: list[str]) -> None:
     for number, device in enumerate(devices):
         point = "/mnt/%d" % number
@@ -221,6 +263,8 @@ def main() -> None:
     verb, seed = sys.argv[1], int(sys.argv[2])
     if verb == "use":
         use_all(devices, seed)
+    elif verb == "record":
+        record_all(devices, seed)
     else:
         tell_all(devices)
 
