@@ -4,7 +4,7 @@
 
 """XFS of version 4 as a guest leaves it that loses its power, and what Linux makes of it at the next mount.
 
-Few kernels mount it: it was recorded in VMs with Debian's. To record it anew (a minute; needs QEMU, busybox, cpio, kmod):
+Few kernels mount it: it was recorded in VMs with Debian's. To record it anew (needs QEMU, busybox, cpio, kmod):
   apt-get download linux-image-6.1.0-57-cloud-amd64
   PYTHONPATH=build/collections .venv/bin/python tests/corpus/xfs4.py linux-image-*.deb
 """
@@ -31,7 +31,7 @@ from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.self_test import without_stamps
 
 PYTHON = "/usr/bin/python3"
-GUEST, RECORDS = Path(__file__).with_name("xfs4_guest.py"), Path(__file__).with_name("xfs4")
+GUEST, RECORDS = Path(__file__).with_name("xfs4_guest.py"), Path(__file__).with_name("xfs4_records")
 SECTOR, SIZE = 512, 40 * disks.MB
 MADE = {  # with which options
     "as RHEL 6 makes it": ("-i", "attr=2,projid32bit=0", "-n", "ftype=0"),
@@ -108,7 +108,8 @@ def inode_of(image: Path, path: str) -> int:
     volume, found = Raw(os.open(image, os.O_RDONLY)), dict[str, int]()
     list(XfsWalk(volume).files(see=lambda _directory, entry: found.update({entry.path: entry.inode.number})))
     head = volume.read(0, SECTOR)
-    block, group_blocks, size = (struct.unpack_from(form, head, at)[0] for form, at in ((">I", 4), (">I", 84), (">H", 104)))
+    block, group_blocks = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">I", head, 84)[0]
+    size = struct.unpack_from(">H", head, 104)[0]
     group, within = divmod(found[path], 1 << head[123] + head[124])
     return int(group * group_blocks * block + within * size)
 
@@ -192,8 +193,8 @@ class Boot:
         command += ["-append", f"console=ttyS0 quiet panic=-1 guest={verb},{seed}"]
         for image in images:
             command += ["-drive", f"if=virtio,format=raw,file={image},cache=writeback"]
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-        return subprocess.Popen(command, text=True, errors="replace", **streams)
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        return subprocess.Popen(command, stdin=nothing, stdout=pipe, text=True, errors="replace")
 
     def use(self, verb: str, seed: int, images: Sequence[Path]) -> subprocess.Popen[str]:
         """Once it is ready."""

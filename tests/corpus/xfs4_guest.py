@@ -120,7 +120,8 @@ class Use:
 
     def _attributes(self) -> None:
         path, name = self._any(), "user.%d" % self.chance.randrange(6)
-        os.setxattr(path, name, self.chance.randbytes(3) * (min(self.chance.choice((9, 90, 700, 9000)), self.largest) // 3))
+        size = min(self.chance.choice((9, 90, 700, 9000)), self.largest)
+        os.setxattr(path, name, self.chance.randbytes(3) * (size // 3))
 
     def _less_attributes(self) -> None:
         path = self._any()

@@ -81,6 +81,11 @@ def former(tmp_path: Path) -> Former:
     return Former(tmp_path)
 
 
+@pytest.fixture
+def former_1(tmp_path: Path) -> Former:
+    return Former(tmp_path, "-l", "version=1")
+
+
 def emptied(inode: bytes) -> bytes:
     made = bytearray(inode)
     for low, high in ((56, 72), (76, 80)):  # its size, its blocks, its extents
@@ -133,7 +138,8 @@ def new_inodes(former: Former) -> None:
 
 def large_root(former: Former) -> None:
     """It says to hold more than there is."""
-    former.log.write(transaction([former.item(former.inode, CORE | TREE, struct.pack(">4xHH", 1, 0xFFFF).ljust(120, b"\0"))]))
+    root = struct.pack(">4xHH", 1, 0xFFFF).ljust(120, b"\0")
+    former.log.write(transaction([former.item(former.inode, CORE | TREE, root)]))
 
 
 def no_root(former: Former) -> None:
@@ -202,11 +208,37 @@ def test_what_linux_does_not_follow_is_told(
     assert tally.verdict().value != "clean"
 
 
-def test_a_record_of_version_1_is_never_larger_than_its_header_tells(tmp_path: Path, direct: Direct) -> None:
+def test_a_record_of_version_1_is_never_larger_than_its_header_tells(former_1: Former, direct: Direct) -> None:
     """Its one sector has room for the words of 64 others."""
-    former = Former(tmp_path, "-l", "version=1")
-    former.log.write(transaction([buffer(20 * disks.MB + BLOCK * at, bytes(BLOCK)) for at in range(9)]), version=1)
-    assert "its log is damaged" in " ".join(direct.look(former.image, False).reasons)
+    former_1.log.write(transaction([buffer(20 * disks.MB + BLOCK * at, bytes(BLOCK)) for at in range(9)]), version=1)
+    assert "its log is damaged" in " ".join(direct.look(former_1.image, False).reasons)
+
+
+def test_a_last_record_that_says_to_be_of_another_version_is_not_left_out(former_1: Former) -> None:
+    """By its own word its header would be larger, so that it would not yet be written as a whole."""
+    log, changes = former_1.log, [former_1.item(former_1.inode)]
+    log.write(transaction(changes), version=1, size=32768)
+    at = log.start + log.place * SECTOR
+    log.write(transaction([former_1.item(emptied(former_1.inode))]), version=1, size=32768)
+    disks.write_at(former_1.image, at + 8, struct.pack(">I", 2))
+    disks.write_at(former_1.image, at + 320, struct.pack(">I", 262144))
+    disks.write_at(former_1.image, at + 32, bytes(4))
+    with pytest.raises(NotReadable, match="records of another version"):
+        replay(Raw(os.open(former_1.image, os.O_RDONLY)))
+
+
+@pytest.mark.parametrize("behind", [400, 600])
+def test_what_lies_farther_ahead_than_linux_writes_at_once_is_told(former_1: Former, behind: int) -> None:
+    """In a log of version 1 it looks back over less, so that it would take another place for the end."""
+    log = former_1.log
+    log.write(transaction([former_1.item(emptied(former_1.inode))]), version=1, size=32768)
+    disks.write_at(former_1.image, log.start + (log.place + behind) * SECTOR, struct.pack(">I", log.cycle))
+    volume = Raw(os.open(former_1.image, os.O_RDONLY))
+    if behind < 512:
+        assert replay(volume) is not None
+    else:
+        with pytest.raises(NotReadable, match="cycles of its sectors"):
+            replay(volume)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import stat
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks, Raw
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.layout import NotReadable
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_replay import Patched, replay
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.xfs_walk import XfsWalk
 from ansible_collections.vmward.remediation.tests.corpus import disks, xfs4

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What one change in the log of an XFS holds: pieces of a buffer, or an inode (Linux, fs/xfs/libxfs/xfs_log_format.h)."""
+"""What one change in the log of an XFS holds: pieces of a buffer or an inode (Linux, xfs_log_format.h)."""
 
 from __future__ import annotations
 
