@@ -27,6 +27,7 @@ from ansible_collections.vmward.remediation.tests.corpus.xfs_log import (
     Writer,
     buffer,
     created,
+    given_up,
     transaction,
 )
 
@@ -49,15 +50,15 @@ class Former:
         (place / "proto").write_text(f"/\n1 1\nd--755 0 0\nevil.com ---644 0 0 {place}/evil\n$\n$\n")
         self.image = xfs4.made(place / "d.img", "-p", str(place / "proto"), *options)
         self.at = xfs4.inode_of(self.image, "/evil.com")
-        self.inode, self.log = self._read(self.at, 256), Writer(self.image)
+        self.inode, self.log = self.read(self.at, 256), Writer(self.image)
 
-    def _read(self, at: int, length: int) -> bytes:
+    def read(self, at: int, length: int) -> bytes:
         with self.image.open("rb") as file:
             file.seek(at)
             return file.read(length)
 
     def head(self) -> bytearray:
-        return bytearray(self._read(0, SECTOR))
+        return bytearray(self.read(0, SECTOR))
 
     def item(self, inode: bytes, fields: int = CORE, *forks: bytes, at: int = 0) -> Item:
         place = at or self.at
@@ -174,6 +175,21 @@ def records_of_another_version(former: Former) -> None:
     former.log.write(transaction([former.item(emptied(former.inode))]))
 
 
+def twice_at_once(former: Former) -> None:
+    """Old kernels begin with the last."""
+    at = former.at // CLUSTER * CLUSTER
+    old = former.read(at, CLUSTER)
+    within = former.at - at
+    new = old[:within] + emptied(former.inode) + old[within + len(former.inode) :]
+    former.log.write(transaction([buffer(at, new), buffer(at, old)]))
+
+
+def given_up_at_once(former: Former) -> None:
+    """Old kernels follow the items as they come, new ones give up at last."""
+    gone = given_up(former.at // CLUSTER * CLUSTER, CLUSTER)
+    former.log.write(transaction([gone, former.item(emptied(former.inode))]))
+
+
 def a_wrong_sum(former: Former) -> None:
     former.log.write(transaction([former.item(emptied(former.inode))]))
     disks.write_at(former.image, former.log.start + former.log.place * SECTOR - 8, b"torn")
@@ -196,6 +212,8 @@ def a_wrong_sum(former: Former) -> None:
         (another_version, "changes what Linux goes by"),
         (another_log, "changes what Linux goes by"),
         (records_of_another_version, "has records of another version"),
+        (twice_at_once, "changes one place twice at once"),
+        (given_up_at_once, "changes an inode that it gives up"),
         (a_wrong_sum, "is damaged)"),
     ],
 )

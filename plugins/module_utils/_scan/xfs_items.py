@@ -78,6 +78,10 @@ class InodeChange:
         if len(self._core) < form.logged or self._core[:2] != b"NI" or self._core[4] not in form.versions:
             raise NotReadable("its log holds an inode that is damaged")
 
+    @property
+    def is_in_use(self) -> bool:
+        return any(self._core[2:4])
+
     def is_older(self, inode: bytearray) -> bool:
         """Of version 4: by how often each was written. Linux leaves the newer one as it is."""
         if inode[:2] != b"IN" or inode[4] not in self._form.versions:

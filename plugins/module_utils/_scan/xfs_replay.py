@@ -160,6 +160,8 @@ class _Replay:
     def run(self, done: Iterable[tuple[int, _Changes]]) -> None:
         for self._sequence, changes in done:
             self._latest = max(self._latest, self._sequence)
+            if not self._is_5:
+                self._check_order(changes)
             for change in changes:
                 if isinstance(change, Buffer):
                     self._buffer(change)
@@ -169,6 +171,17 @@ class _Replay:
             self._check_equal(at)
         if any(kinds in _MAPS for kinds, _number in self._open):
             raise NotReadable("its log holds an operation that only a mount can bring to its end")
+
+    def _check_order(self, changes: _Changes) -> None:
+        """Old kernels, which write version 4, take what is in one transaction in another order than new ones."""
+        places = [change.place for change in changes if isinstance(change, Buffer)]
+        if len(set(places)) != len(places):
+            raise NotReadable("its log changes one place twice at once")
+        gone = {change.place for change in changes if isinstance(change, Buffer) and change.flags & _CANCEL}
+        inodes = (item for item in changes if gone and isinstance(item, Item) and item.kind == _INODE)
+        for inode in (InodeChange(item, self._inode, self._form) for item in inodes):
+            if inode.place in gone and inode.is_in_use:
+                raise NotReadable("its log changes an inode that it gives up")
 
     def _item(self, item: Item) -> None:
         kind = item.kind
