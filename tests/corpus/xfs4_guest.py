@@ -171,8 +171,8 @@ class Use:
     def _crowd(self) -> None:
         """A directory of many blocks, which grows and shrinks."""
         names = os.listdir(self.many)
-        if len(names) > 1200:
-            for name in self.chance.sample(names, 900):
+        if len(names) > 500:
+            for name in self.chance.sample(names, 480):
                 os.unlink(os.path.join(self.many, name))
         for _number in range(60):
             with open(self._new(self.many), "wb"):

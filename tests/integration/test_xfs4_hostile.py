@@ -262,8 +262,7 @@ def test_what_lies_farther_ahead_than_linux_writes_at_once_is_told(former_1: For
 @pytest.mark.parametrize("seed", range(6))
 def test_a_log_in_which_anything_may_stand_ends_with_a_sentence(tmp_path: Path, seed: int) -> None:
     """It needs no checksums."""
-    image, chance, refused = tmp_path / "d.img", random.Random(seed), 0
-    image.write_bytes(xfs4.load(list(xfs4.MADE)[seed]).image)
+    image, chance, refused = xfs4.load(list(xfs4.MADE)[seed]).put(tmp_path / "d.img"), random.Random(seed), 0
     xfs4.without_sums(image)
     volume, places = Raw(os.open(image, os.O_RDONLY)), xfs4.records_in(image)
     for _round in range(40):
@@ -281,9 +280,8 @@ def test_a_log_in_which_anything_may_stand_ends_with_a_sentence(tmp_path: Path, 
 
 @pytest.mark.parametrize("sixteenths", [1, 8, 9, 15])
 def test_a_disk_that_ends_early_is_told(direct: Direct, tmp_path: Path, sixteenths: int) -> None:
-    image = tmp_path / "d.img"
-    raw = xfs4.load("as RHEL 6 makes it").image
-    image.write_bytes(raw[: len(raw) // 16 * sixteenths])
+    image = xfs4.load("as RHEL 6 makes it").put(tmp_path / "d.img")
+    os.truncate(image, xfs4.SIZE // 16 * sixteenths)
     tally = direct.look(image, False)
     assert tally.reasons
     assert tally.verdict().value != "clean"

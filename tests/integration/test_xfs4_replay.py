@@ -28,17 +28,6 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Direct:
     return Direct(golden)
 
 
-@pytest.fixture(scope="module")
-def record() -> xfs4.Record:
-    return xfs4.load("as RHEL 6 makes it")
-
-
-@pytest.fixture
-def image(record: xfs4.Record, tmp_path: Path) -> Path:
-    (tmp_path / "d.img").write_bytes(record.image)
-    return tmp_path / "d.img"
-
-
 def opened(image: Path) -> Raw:
     return Raw(os.open(image, os.O_RDONLY))
 
@@ -65,8 +54,8 @@ def replayed(image: Path) -> Patched:
 
 @pytest.mark.parametrize("name", xfs4.MADE)
 def test_what_linux_makes_of_a_log_we_see(direct: Direct, tmp_path: Path, name: str) -> None:
-    record, image = xfs4.load(name), tmp_path / "d.img"
-    image.write_bytes(record.image)
+    record = xfs4.load(name)
+    image = record.put(tmp_path / "d.img")
     assert as_we_see_it(replayed(image)) == record.seen
     assert "/evil" in record.seen
     assert "/evil" not in {file.path for file in XfsWalk(opened(image)).files()}, "it lies outside of the log, too"
@@ -80,7 +69,7 @@ def test_what_linux_makes_of_a_log_we_see(direct: Direct, tmp_path: Path, name: 
 def test_what_linux_makes_of_a_log_that_somebody_changed_we_see(
     tmp_path: Path, name: str, forge: Callable[[Path], None]
 ) -> None:
-    record, image = xfs4.load(name), tmp_path / "d.img"
-    image.write_bytes(record.image)
+    record = xfs4.load(name)
+    image = record.put(tmp_path / "d.img")
     forge(image)
     assert as_we_see_it(replayed(image)) == record.forged[forge.__name__]
