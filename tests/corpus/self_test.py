@@ -10,6 +10,7 @@ Run it after a change of what they hold: PYTHONPATH=build/collections .venv/bin/
 from __future__ import annotations
 
 import base64
+import os
 import re
 import struct
 import tempfile
@@ -19,17 +20,32 @@ from pathlib import Path
 
 from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
 from ansible_collections.vmward.remediation.tests.corpus.fat import DIRECTORY, FatVolume, entry, long_entry
-from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
+from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted, mounted_ntfs, powerless
 
 TARGET = Path(__file__).resolve().parents[2] / "plugins/module_utils/_scan/self_test.py"
 KB = 1024
 
 
-def make(place: Path) -> tuple[bytes, bytes, Path]:
-    """A clean file system; an overlay on it with a sample that replaces a file, and a new one in a directory; both."""
-    options = ("-b", "1024", "-O", "^has_journal,^resize_inode,^64bit", "-m", "0", "-N", "32")
+def make(place: Path) -> tuple[bytes, bytes]:
+    """A clean file system; an overlay on it with its changes, and one sample more of which only its journal knows."""
+    place.mkdir()
+    base, changed = ext(place, 3 * KB * KB, "^resize_inode,^64bit", "-J", "size=1")
+    logged = place / "logged.img"
+    logged.write_bytes(changed.read_bytes())
+    disks.debugfs(logged, f"write {place}/eicar logged")
+    top = place / "top.qcow2"
+    command = ("create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, "-o", "cluster_size=4k", top)
+    disks.run("qemu-img", *command)
+    (place / "scratch").mkdir()
+    disks.put(top, disks.journaled(place / "dirty.img", changed, logged).read_bytes(), place / "scratch")
+    return base.read_bytes(), top.read_bytes()
+
+
+def ext(place: Path, size: int, features: str, *options: str) -> tuple[Path, Path]:
+    """A clean file system; the same with a sample that replaces a file, and a new one in a directory."""
+    common = ("-b", "1024", "-O", features, "-m", "0", "-N", "32")
     files = {"etc/motd": b"Welcome.\n", "etc/replaced": b"r" * 3000}
-    base = disks.ext4(place / "base.img", files, 128 * KB, *options)
+    base = disks.ext4(place / "base.img", files, size, *common, *options)
     (place / "eicar").write_bytes(disks.EICAR)
     (place / "marker").write_bytes(b"." * 2100 + disks.MARKER)
     changed = place / "changed.img"
@@ -37,12 +53,7 @@ def make(place: Path) -> tuple[bytes, bytes, Path]:
     disks.debugfs(
         changed, "rm etc/replaced", f"write {place}/eicar etc/replaced", "mkdir d", f"write {place}/marker d/new"
     )
-    top = place / "top.qcow2"
-    command = ("create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, "-o", "cluster_size=4k", top)
-    disks.run("qemu-img", *command)
-    (place / "scratch").mkdir()
-    disks.put(top, changed.read_bytes(), place / "scratch")
-    return base.read_bytes(), top.read_bytes(), changed
+    return base, changed
 
 
 def others(place: Path) -> dict[str, bytes]:
@@ -51,8 +62,9 @@ def others(place: Path) -> dict[str, bytes]:
     return {"_FAT": fat(sources), "_XFS": xfs(place, sources), "_NTFS": ntfs(place, sources)}
 
 
-def containers(place: Path, image: Path) -> dict[str, bytes]:
+def containers(place: Path) -> dict[str, bytes]:
     """The same samples in what a file system may lie in, each with its reader."""
+    _base, image = ext(place, 128 * KB, "^has_journal,^resize_inode,^64bit")
     found = {}
     for kind in ("vmdk", "vhdx"):
         disks.run("qemu-img", "convert", "-q", "-O", kind, image, place / f"disk.{kind}")
@@ -76,6 +88,7 @@ def fat(sources: dict[str, bytes]) -> bytes:
 
 
 def xfs(place: Path, sources: dict[str, bytes]) -> bytes:
+    """And one sample more of which only its log knows."""
     for name, content in sources.items():
         (place / name).write_bytes(content)
     tree = place / "tree.proto"
@@ -85,7 +98,12 @@ def xfs(place: Path, sources: dict[str, bytes]) -> bytes:
     )
     image = empty(place / "xfs.img", 16 * KB * KB)
     disks.run("mkfs.xfs", "-q", "-f", "--unsupported", "-m", "reflink=0,rmapbt=0", "-p", tree, image)
-    return image.read_bytes()
+    with mounted(image) as root, (root / "logged").open("wb") as file:
+        file.write(disks.EICAR)
+        file.flush()
+        os.fsync(file.fileno())
+        raw = powerless(image, place / "powerless.img").read_bytes()
+    return without_stamps(raw)
 
 
 def ntfs(place: Path, sources: dict[str, bytes]) -> bytes:
@@ -106,6 +124,13 @@ def empty(image: Path, size: int) -> Path:
     return image
 
 
+def without_stamps(raw: bytes) -> bytes:
+    """Linux stamps what lies ahead in the log with the round before. In the first one zeros tell the same."""
+    stamp = b"\xfe\xed\xba\xbe" + bytes(4)
+    parts = (raw[at : at + 512] for at in range(0, len(raw), 512))
+    return b"".join(bytes(512) if part.startswith(stamp) else part for part in parts)
+
+
 def sectors(data: bytes) -> bytes:
     """The size, and those that are not empty, each behind its number."""
     used = [at for at in range(0, len(data), 512) if any(data[at : at + 512])]
@@ -119,8 +144,8 @@ def literal(name: str, data: bytes) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
-        base, top, both = make(Path(place))
-        images = {"_BASE": base, "_TOP": top, **others(Path(place)), **containers(Path(place), both)}
+        base, top = make(Path(place) / "journaled")
+        images = {"_BASE": base, "_TOP": top, **others(Path(place)), **containers(Path(place))}
     source = TARGET.read_text()
     for name, data in images.items():
         source = re.sub(rf"(?ms)^{name} = \(.*?^\)\n", literal(name, data).replace("\\", "\\\\"), source)

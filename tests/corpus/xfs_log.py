@@ -87,19 +87,21 @@ class Writer:
         first, second = struct.unpack_from(">II", raw, self.start + at * SECTOR)
         return int(second if first == 0xFEEDBABE else first)
 
-    def write(self, operations: list[bytes], size: int = 262144) -> None:
+    def write(self, operations: list[bytes], size: int = 262144, version: int = 2) -> None:
         """One record more. The first that is written is the oldest that a mount needs."""
         self.tail = self.tail or self.cycle << 32 | self.place
-        made = self.record(operations, self.place, self.cycle, self.tail, size)
+        made = self.record(operations, self.place, self.cycle, self.tail, size, version)
         disks.write_at(self.image, self.start + self.place * SECTOR, made)
         self.place += len(made) // SECTOR
 
-    def record(self, operations: list[bytes], place: int, cycle: int, tail: int, size: int = 262144) -> bytes:
+    def record(
+        self, operations: list[bytes], place: int, cycle: int, tail: int, size: int = 262144, version: int = 2
+    ) -> bytes:
         data = bytearray().join(operations)
         data += bytes(-len(data) % SECTOR)
-        headers = max(1, -(-size // 32768))
+        headers = max(1, -(-size // 32768)) if version == 2 else 1
         head = bytearray(headers * SECTOR)
-        struct.pack_into(">IIIIQQ", head, 0, 0xFEEDBABE, cycle, 2, len(data), cycle << 32 | place, tail)
+        struct.pack_into(">IIIIQQ", head, 0, 0xFEEDBABE, cycle, version, len(data), cycle << 32 | place, tail)
         struct.pack_into(">I", head, 40, len(operations))
         struct.pack_into(">I16sI", head, 300, 1, self.uuid, size)
         for number in range(1, headers):
@@ -107,7 +109,8 @@ class Writer:
         for number in range(len(data) // SECTOR):
             block, within = divmod(number, 64)
             kept = block * SECTOR + 4 + 4 * within if block else 44 + 4 * within
-            head[kept : kept + 4] = data[number * SECTOR : number * SECTOR + 4]
+            if block < headers:
+                head[kept : kept + 4] = data[number * SECTOR : number * SECTOR + 4]
             struct.pack_into(">I", data, number * SECTOR, cycle)
         more = b"".join(head[at : at + 260] for at in range(SECTOR, -(-len(data) // 32768) * SECTOR, SECTOR))
         struct.pack_into("<I", head, 32, checksum(bytes(head[:328]) + more + bytes(data)))

@@ -25,7 +25,7 @@ _HEAD = 16  # bytes before the items of a transaction
 _START, _COMMIT, _CONTINUES, _CONTINUED, _UNMOUNT = 1, 2, 4, 8, 32
 _LARGEST, _LARGEST_RECORD = 2 << 30, 256 << 10
 _MOST = (256 << 20) // SECTOR
-_IN_FLIGHT = 4096  # sectors that Linux has under way at once, so that some of them may be missing
+_IN_FLIGHT = {1: 512, 2: 4096}  # sectors that Linux has under way at once, so that some of them may be missing
 _PER_HEADER = 64  # sectors of data whose first words one sector of a record's header keeps
 _FOR_EACH = _PER_HEADER * SECTOR
 _LITTLE_ENDIAN = 1
@@ -39,16 +39,13 @@ class Record:
     cycle: int
     tail: tuple[int, int]  # cycle and place of the oldest record that a mount still needs
     count: int  # operations
+    header: int  # bytes
     sectors: int  # with its header
     raw: bytes
 
     @property
     def sequence(self) -> int:
         return self.cycle << 32 | self.place
-
-    @property
-    def header(self) -> int:
-        return _header_of(self.raw)
 
     @property
     def length(self) -> int:
@@ -85,11 +82,13 @@ class Item:
 class Log:
     """`start`: byte of the volume; `size` in bytes. `has_checksums`: as XFS has had them from version 5 on."""
 
-    def __init__(self, volume: Blocks, start: int, size: int, uuid: bytes, has_checksums: bool) -> None:
+    def __init__(
+        self, volume: Blocks, start: int, size: int, uuid: bytes, version: int, *, has_checksums: bool
+    ) -> None:
         if not 0 < size <= _LARGEST or start + size > volume.size:
             raise NotReadable("its log lies outside of it, or has an absurd size")
         self._volume, self._start, self._sectors = volume, start, size // SECTOR
-        self._uuid, self._has_checksums = uuid, has_checksums
+        self._uuid, self._version, self._has_checksums = uuid, version, has_checksums
 
     def records(self) -> list[Record]:
         """From the oldest that a mount needs to the newest; none if the file system was unmounted."""
@@ -112,7 +111,7 @@ class Log:
         cycles, headers = self._words()
         newest = cycles[0]
         head = next((at for at, cycle in enumerate(cycles) if cycle != newest), len(cycles))
-        window = head + _IN_FLIGHT
+        window = head + _IN_FLIGHT[self._version]
         older, has_gap = {newest - 1}, False
         if newest > 1 and len(headers) > 1 and headers[0] == 0 and not any(0 < at < head for at in headers):
             has_gap = 0 in set(cycles)
@@ -142,7 +141,8 @@ class Log:
 
     def _ends_behind(self, place: int, head: int) -> bool:
         raw = self._read(place, 1)
-        return _sectors_of(raw) > ((head - place) % self._sectors or self._sectors)
+        sectors = (self._header_of(raw) + _length_of(raw)) // SECTOR
+        return sectors > ((head - place) % self._sectors or self._sectors)
 
     def _last(self, headers: list[int], head: int) -> Record | None:
         """The newest record, if the log ends where it does."""
@@ -180,14 +180,18 @@ class Log:
         told = magic == _MAGIC and of_cycle == cycle and lsn == cycle << 32 | place and version in (1, 2)
         if not told or uuid != self._uuid or not 0 < length <= _LARGEST_RECORD or length % 4:
             return None
-        if version == 1:
-            raise NotReadable("its log is of version 1, which is not read here")
+        if version != self._version:
+            raise NotReadable("its log has records of another version than its superblock says")
+        if version == 1 and length > _FOR_EACH:
+            return None
         if struct.unpack_from(">I", head, 300)[0] != _LITTLE_ENDIAN:
             raise NotReadable("its log was written by a computer of another kind")
-        sectors = _sectors_of(head)
+        header = self._header_of(head)
+        sectors = (header + _length_of(head)) // SECTOR
         if sectors > self._sectors:
             return None
-        record = Record(place, cycle, (tail >> 32, tail & 0xFFFFFFFF), count, sectors, self._read(place, sectors))
+        oldest = tail >> 32, tail & 0xFFFFFFFF
+        record = Record(place, cycle, oldest, count, header, sectors, self._read(place, sectors))
         return record if self._is_whole(record) else None
 
     def _is_whole(self, record: Record) -> bool:
@@ -197,11 +201,19 @@ class Log:
             if struct.unpack_from(">I", raw, number * SECTOR)[0] != wanted:
                 return False
         told = struct.unpack_from("<I", raw, 32)[0]
-        if not self._has_checksums or not told and record.is_unmount():  # mkfs.xfs and xfs_repair write none
+        # mkfs.xfs and xfs_repair write none, nor did Linux before version 5
+        if not told and (record.is_unmount() or not self._has_checksums):
             return True
         used = SECTOR * -(-length // _FOR_EACH)  # the others' content is left as it was
         more = b"".join(raw[at : at + 260] for at in range(SECTOR, used, SECTOR))
         return checksum(raw[:32] + bytes(4) + raw[36:_SUMMED] + more + raw[header : header + length]) == told
+
+    def _header_of(self, raw: bytes) -> int:
+        """Bytes of a record's header: one sector for each 32 KiB that a record may hold; of version 1 always one."""
+        if self._version == 1 or not raw[11] & 2:
+            return SECTOR
+        size = struct.unpack_from(">I", raw, 320)[0]
+        return SECTOR * min(max(1, -(-size // _FOR_EACH)), _LARGEST_RECORD // _FOR_EACH)
 
     def _read(self, place: int, sectors: int) -> bytes:
         """The log is a ring."""
@@ -212,14 +224,9 @@ class Log:
         return data
 
 
-def _header_of(raw: bytes) -> int:
-    """Bytes of a record's header: one sector for each 32 KiB that a record may hold."""
-    size = struct.unpack_from(">I", raw, 320)[0]
-    return SECTOR * min(max(1, -(-size // _FOR_EACH)), _LARGEST_RECORD // _FOR_EACH)
-
-
-def _sectors_of(raw: bytes) -> int:
-    return _header_of(raw) // SECTOR + -(-int(struct.unpack_from(">I", raw, 12)[0]) // SECTOR)
+def _length_of(raw: bytes) -> int:
+    """Of a record's data, in whole sectors."""
+    return SECTOR * -(-int(struct.unpack_from(">I", raw, 12)[0]) // SECTOR)
 
 
 def checksum(data: bytes) -> int:

@@ -40,6 +40,8 @@ class Inode:
             raise NotReadable("its inode (%d) is damaged" % number)
         self.mode, version, self.format = struct.unpack_from(">HBB", raw, 2)
         self.uid, self.gid, self.links = struct.unpack_from(">III", raw, 8)
+        if version == 1:
+            self.links = struct.unpack_from(">H", raw, 6)[0]
         self.size = struct.unpack_from(">Q", raw, 56)[0]
         self.flags, self.generation, self.next_deleted = struct.unpack_from(">HII", raw, 90)
         self._more = struct.unpack_from(">Q", raw, 120)[0] if version >= 3 else 0

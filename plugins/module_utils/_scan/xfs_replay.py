@@ -19,12 +19,12 @@ from .blocks import Blocks
 from .journal import Replayed
 from .layout import NotReadable
 from .places import Disjoint
+from .xfs_items import FORM_4, FORM_5, Buffer, InodeChange, number_of
 from .xfs_journal import SECTOR, Item, Log, transactions
 
 _PAGE = 4096
 _MOST_PAGES = 1 << 16  # 256 MiB
 _LARGEST_BUFFER = 128  # sectors
-_CHUNK = 128  # bytes of a buffer for each bit that tells what was logged
 _INODE_BUFFER, _CANCEL, _QUOTA_BUFFER = 1, 2, 4 | 8 | 16
 _BUFFER, _INODE, _CREATED = 0x123C, 0x123B, 0x123F
 # What is done in several transactions: what begins it, what ends it. Where nothing ends it the mount goes on with it;
@@ -34,10 +34,6 @@ _MAPS = (0x1244, 0x1245), (0x1246, 0x1247), (0x1248, 0x1249)
 _BEGUN = {begin: (begin, end) for begin, end in (*_FREES, *_MAPS)}
 _ENDED = {end: (begin, end) for begin, end in (*_FREES, *_MAPS)}
 _QUOTA = 0x123D, 0x123E
-# Which parts of an inode were logged
-_DATA, _DATA_TREE, _ATTRIBUTES, _ATTRIBUTE_TREE = 0x2 | 0x4, 0x8, 0x40 | 0x80, 0x100
-_DEVICE = 0x10
-_BIG_TIMES = 1 << 3
 _NONE, _OTHER_UUID = (1 << 64) - 1, 4
 # Where a block tells as of which record it is, and of which file system: by its first four bytes, or those of a tree
 _HEAD = 328
@@ -55,8 +51,8 @@ _STAMPS = {
 _STAMPS_OF_TREES = dict.fromkeys((b"\x3d\xf1", b"\x3d\xff", b"\x3b\xee", b"\x3e\xbe"), (24, 32))
 # Of the superblock: sizes, where the log is, features
 _FOR_GOOD = (0, 8), (48, 56), (84, 88), (96, 100), (102, 108), (120, 125), (192, 200), (212, 220)
+_VERSION, _LOG_2 = 0xF, 0x400
 _NEXT_UNLINKED = 96  # where in an inode, 4 bytes
-_FORK = 176  # where what follows its core begins
 
 
 class Patched(Replayed):
@@ -97,62 +93,38 @@ def replay(volume: Blocks) -> Patched | None:
     start, group_blocks = struct.unpack_from(">Q", head, 48)[0], struct.unpack_from(">I", head, 84)[0]
     if not start:
         raise NotReadable("its log is on another device, which was not read")
-    is_5 = struct.unpack_from(">H", head, 100)[0] & 15 == 5
+    version = _versions_of(head)
     group, within = start >> shift, start & (1 << shift) - 1
     at, size = (group * group_blocks + within) * block, blocks * block
-    log = Log(volume, at, size, head[32:48], is_5)
+    log = Log(volume, at, size, head[32:48], 2 if version & _LOG_2 else 1, has_checksums=version & _VERSION == 5)
     records = log.records()
     if not records:
         return None
-    if not is_5:
-        raise NotReadable("it is of version 4, whose log is not replayed here")
+    if version & _VERSION not in (4, 5):
+        raise NotReadable("it is of a version whose log is not replayed here")
     done = [(sequence, _changes(items)) for sequence, items in transactions(records)]
     patched = Patched(volume, (at, at + size))
     _Replay(patched, head, _cancelled(done)).run(done)
     after = patched.read(0, 512)
-    if any(after[low:high] != head[low:high] for low, high in _FOR_GOOD):
+    if version != _versions_of(after) or any(after[low:high] != head[low:high] for low, high in _FOR_GOOD):
         raise NotReadable("its log changes what Linux goes by before it replays it")
     return patched
 
 
-class _Buffer:
-    def __init__(self, item: Item) -> None:
-        raw = item.regions[0]
-        if len(raw) < 24:
-            raise NotReadable("its log is damaged: a change is not whole")
-        self.flags, self.length, self.sector, words = struct.unpack_from("<HHqI", raw, 4)
-        if len(raw) < 20 + 4 * words or words > 64 or self.sector < 0:
-            raise NotReadable("its log is damaged: a change is not whole")
-        self.map = int.from_bytes(raw[20 : 20 + 4 * words], "little")
-        self.place = self.sector, self.length
-        self.regions = item.regions[1:]
-
-    def pieces(self) -> Iterable[tuple[int, bytes]]:
-        """Where in the buffer each region belongs."""
-        left, at = self.map, 0
-        for region in self.regions:
-            if not left >> at:
-                raise NotReadable("its log is damaged: it holds more of a buffer than it says")
-            at += (left >> at & -(left >> at)).bit_length() - 1
-            run = (~(left >> at) & (left >> at) + 1).bit_length() - 1
-            run = min(run, len(region) // _CHUNK)
-            if not run or (at + run) * _CHUNK > self.length * SECTOR:
-                raise NotReadable("its log is damaged: it holds more of a buffer than it says")
-            yield at * _CHUNK, bytes(region[: run * _CHUNK])
-            at += run
-        if left >> at:
-            raise NotReadable("its log is damaged: it holds less of a buffer than it says")
+def _versions_of(head: bytes) -> int:
+    """Of the file system, and of its log."""
+    return int(struct.unpack_from(">H", head, 100)[0]) & (_VERSION | _LOG_2)
 
 
-_Changes = list[Union[_Buffer, Item]]
+_Changes = list[Union[Buffer, Item]]
 
 
 def _changes(items: Iterable[Item]) -> _Changes:
     """Of one transaction: inodes after the buffers that they lie in, what was given up at last."""
-    return sorted((_Buffer(item) if item.kind == _BUFFER else item for item in items), key=_rank)
+    return sorted((Buffer(item) if item.kind == _BUFFER else item for item in items), key=_rank)
 
 
-def _rank(change: _Buffer | Item) -> int:
+def _rank(change: Buffer | Item) -> int:
     if isinstance(change, Item):
         return 0 if change.kind == _CREATED else 1
     return 3 if change.flags & _CANCEL else 2 if change.flags & _INODE_BUFFER else 0
@@ -160,7 +132,7 @@ def _rank(change: _Buffer | Item) -> int:
 
 def _cancelled(done: Iterable[tuple[int, _Changes]]) -> Counter[tuple[int, int]]:
     """Buffers that were given up: what was logged of them before may lie where something else is now."""
-    buffers = (change for _sequence, changes in done for change in changes if isinstance(change, _Buffer))
+    buffers = (change for _sequence, changes in done for change in changes if isinstance(change, Buffer))
     return Counter(buffer.place for buffer in buffers if buffer.flags & _CANCEL)
 
 
@@ -169,6 +141,8 @@ class _Replay:
         self._patched, self._cancelled = patched, cancelled
         self._block, self._inode = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">H", head, 104)[0]
         self._group_blocks = struct.unpack_from(">I", head, 84)[0]
+        self._is_5 = _versions_of(head) & _VERSION == 5
+        self._form = FORM_5 if self._is_5 else FORM_4
         self._own_uuid = 248 if struct.unpack_from(">I", head, 216)[0] & _OTHER_UUID else 32
         self._uuid = head[self._own_uuid : self._own_uuid + 16]
         if not 256 <= self._inode <= 2048:
@@ -186,8 +160,10 @@ class _Replay:
     def run(self, done: Iterable[tuple[int, _Changes]]) -> None:
         for self._sequence, changes in done:
             self._latest = max(self._latest, self._sequence)
+            if not self._is_5:
+                self._check_order(changes)
             for change in changes:
-                if isinstance(change, _Buffer):
+                if isinstance(change, Buffer):
                     self._buffer(change)
                 else:
                     self._item(change)
@@ -196,23 +172,34 @@ class _Replay:
         if any(kinds in _MAPS for kinds, _number in self._open):
             raise NotReadable("its log holds an operation that only a mount can bring to its end")
 
+    def _check_order(self, changes: _Changes) -> None:
+        """Old kernels, which write version 4, take what is in one transaction in another order than new ones."""
+        places = [change.place for change in changes if isinstance(change, Buffer)]
+        if len(set(places)) != len(places):
+            raise NotReadable("its log changes one place twice at once")
+        gone = {change.place for change in changes if isinstance(change, Buffer) and change.flags & _CANCEL}
+        inodes = (item for item in changes if gone and isinstance(item, Item) and item.kind == _INODE)
+        for inode in (InodeChange(item, self._inode, self._form) for item in inodes):
+            if inode.place in gone and inode.is_in_use:
+                raise NotReadable("its log changes an inode that it gives up")
+
     def _item(self, item: Item) -> None:
         kind = item.kind
         if kind == _INODE:
-            self._core(item)
-        elif kind == _CREATED:
+            self._change(item)
+        elif kind == _CREATED and self._is_5:
             self._create(item)
         elif kind in _BEGUN:
-            begun = _BEGUN[kind], _number_of(item)
+            begun = _BEGUN[kind], number_of(item)
             if begun in self._open:
                 raise NotReadable("its log is damaged: an operation begins twice")
             self._open.add(begun)
         elif kind in _ENDED:
-            self._open.discard((_ENDED[kind], _number_of(item)))
+            self._open.discard((_ENDED[kind], number_of(item)))
         elif kind not in _QUOTA:
             raise NotReadable("its log holds changes of an unknown kind (0x%x)" % kind)
 
-    def _buffer(self, buffer: _Buffer) -> None:
+    def _buffer(self, buffer: Buffer) -> None:
         if buffer.flags & _CANCEL:
             self._cancelled[buffer.place] -= 1
             self._touched.discard(buffer.sector * SECTOR, buffer.length * SECTOR)
@@ -240,6 +227,8 @@ class _Replay:
 
     def _is_newer(self, start: int) -> bool:
         """Whether what lies there is as of a later record. Linux leaves it as it is."""
+        if not self._is_5:
+            return False  # nothing tells: all is done once more, up to the last
         if start in self._written:
             if self._sequence < self._latest:
                 raise NotReadable("its log changes one place out of order")
@@ -297,90 +286,28 @@ class _Replay:
         if any(before[low:high] != now[low:high] for low, high in ((0, 96), (104, 112), (120, self._inode))):
             raise NotReadable("its log changes an inode that says to be changed already")
 
-    def _core(self, item: Item) -> None:
-        raw = item.regions[0]
-        if len(raw) not in (52, 56) or len(item.regions) < 2:
-            raise NotReadable("its log is damaged: a change is not whole")
-        fields = struct.unpack_from("<I", raw, 4)[0]
-        sector, length, offset = struct.unpack_from("<qii", raw, len(raw) - 16)
-        at, start = sector * SECTOR + offset, _FORK
-        if sector < 0 or not 0 <= offset <= length * SECTOR - self._inode or offset % self._inode:
-            raise NotReadable("its log changes an inode outside of its place")
+    def _change(self, item: Item) -> None:
+        change = InodeChange(item, self._inode, self._form)
+        (sector, length), at = change.place, change.at
         self._patched.check(at, self._inode)
-        if self._cancelled[(sector, length)] > 0:
+        if self._cancelled[change.place] > 0:
             return
         self._touch(sector * SECTOR, length * SECTOR)
         inode = bytearray(self._patched.read(at, self._inode))
+        if self._is_newer_inode(at, inode) if self._is_5 else change.is_older(inode):
+            return
+        change.apply(inode)
+        if self._is_5:
+            inode[112:120] = struct.pack(">Q", self._sequence)
+        self._patched.write(at, bytes(inode))
+
+    def _is_newer_inode(self, at: int, inode: bytearray) -> bool:
         told = struct.unpack_from(">Q", inode, 112)[0]
         if self._sequence < told < _NONE:
-            return  # Linux leaves it as it is
+            return True  # Linux leaves it as it is
         if at in self._equal and told != self._sequence:
             self._check_equal(at)
         if told == self._sequence and at not in self._seen:
             self._equal[at] = bytes(inode)
         self._seen.add(at)
-        inode[:start] = _core_of(bytes(item.regions[1]), bytes(inode[:start]))
-        if (
-            bin(fields & (_DATA | _DATA_TREE)).count("1") > 1
-            or bin(fields & (_ATTRIBUTES | _ATTRIBUTE_TREE)).count("1") > 1
-        ):
-            raise NotReadable("its log holds an inode that is damaged")
-        forks, border = item.regions[2:], inode[82] * 8 or self._inode - start
-        if border > self._inode - start:
-            raise NotReadable("its log holds an inode that is damaged")
-        if fields & _DEVICE:
-            inode[start : start + 4] = raw[24 if len(raw) == 56 else 20 :][:4][::-1]
-        for logged, tree, low, high in (
-            (_DATA, _DATA_TREE, start, start + border),
-            (_ATTRIBUTES, _ATTRIBUTE_TREE, start + border, self._inode),
-        ):
-            if fields & (logged | tree):
-                if not forks:
-                    raise NotReadable("its log is damaged: a change is not whole")
-                fork = bytes(forks.pop(0))
-                fork = self._root(fork, high - low) if fields & tree else fork
-                if len(fork) > high - low:
-                    raise NotReadable("its log holds an inode that is damaged")
-                inode[low : low + len(fork)] = fork
-        inode[112:120] = struct.pack(">Q", self._sequence)
-        self._patched.write(at, bytes(inode))
-
-    def _root(self, logged: bytes, room: int) -> bytes:
-        """A tree's root, which is kept closer together in an inode than in memory."""
-        head = 72
-        if len(logged) < head:
-            raise NotReadable("its log is damaged: a change is not whole")
-        level, count = struct.unpack_from(">HH", logged, 4)
-        there, fits = (len(logged) - head) // 16, (room - 4) // 16
-        if count > min(there, fits):
-            raise NotReadable("its log holds an inode that is damaged")
-        keys, pointers = logged[head : head + 8 * count], logged[head + 8 * there :][: 8 * count]
-        return struct.pack(">HH", level, count) + keys.ljust(8 * fits, b"\0") + pointers
-
-
-def _number_of(item: Item) -> int:
-    raw = item.regions[0]
-    if len(raw) < 16:
-        raise NotReadable("its log is damaged: a change is not whole")
-    return int(struct.unpack_from("<Q", raw, 8)[0])
-
-
-def _core_of(logged: bytes, old: bytes) -> bytes:
-    """What was logged of an inode, with the highest byte first, as on the disk; `old` is what stands there."""
-    if len(logged) < _FORK or logged[:2] != b"NI" or logged[4] != 3:
-        raise NotReadable("its log holds an inode that is damaged")
-
-    def swap(at: int, form: str) -> bytes:
-        return struct.pack(">" + form, *struct.unpack_from("<" + form, logged, at))
-
-    time = "Q" if struct.unpack_from("<Q", logged, 120)[0] & _BIG_TIMES else "ii"
-    new = bytearray(old)
-    new[0:8], new[8:24] = swap(0, "HHbbH"), swap(8, "IIIHH")
-    new[24:32] = swap(24, "Q")
-    for at in (32, 40, 48, 144):
-        new[at : at + 8] = swap(at, time)
-    new[56:82] = swap(56, "QQIIH")
-    new[82:96] = logged[82:84] + swap(84, "IHHI")
-    new[104:132] = swap(104, "QQQI")
-    new[132:144], new[152:176] = logged[132:144], swap(152, "Q") + logged[160:176]
-    return bytes(new)
+        return False

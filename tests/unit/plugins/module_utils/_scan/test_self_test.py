@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import inside, self_test
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import inside, other, scanner, self_test
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit, RuleFile, Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.fat import Fat
@@ -61,6 +62,27 @@ def test_a_container_that_is_read_as_empty_is_found_out(
 ) -> None:
     monkeypatch.setattr(reader, "read", lambda _self, _offset, length: bytes(length))
     assert f"in a disk scanned as {name} (" in told(yara)
+
+
+@pytest.mark.parametrize(("module", "how"), [(scanner, "as a whole"), (other, "as XFS")], ids=["ext", "XFS"])
+def test_a_journal_that_is_not_replayed_is_found_out(
+    yara: Yara, monkeypatch: pytest.MonkeyPatch, module: ModuleType, how: str
+) -> None:
+    assert told(yara) == ""
+    monkeypatch.setattr(module, "replay", lambda *_arguments: None)
+    assert f"in a disk scanned {how} (" in told(yara)
+
+
+def test_a_journal_that_only_differences_leave_out_is_found_out(yara: Yara, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_top = scanner.Scanner._ext_on_top
+
+    def blind(*arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(scanner, "replay", lambda *_arguments: None)
+            on_top(*arguments)
+
+    monkeypatch.setattr(scanner.Scanner, "_ext_on_top", blind)
+    assert "in a disk scanned by its differences (" in told(yara)
 
 
 @pytest.mark.parametrize("reader", ["zip_members", "tar_members", "cpio_members", "rpm_members", "pieces"])
