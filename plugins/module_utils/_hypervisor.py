@@ -222,7 +222,7 @@ class Pool(ABC):
         """Give a stopped VM a fresh overlay on each disk's base. Every snapshot must be gone before."""
 
     def submit_restore_disks(self, vm: Vm, copies: Sequence[DiskCopy]) -> Pending:
-        """Give these disks of a stopped VM the content of images, on the data host: copied, compared, then put in place.
+        """Give these disks of a stopped VM, on the data host, what images hold: copied, compared, then put in place.
 
         The VM has them all, or none. Its former images stay where they are. Its snapshots, whose content they hold, are
         forgotten: who asks has made sure that they may be.
