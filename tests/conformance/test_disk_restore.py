@@ -16,15 +16,22 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._disk_copy import Copies, part_of, target_of, tidy
+from ansible_collections.vmward.remediation.plugins.module_utils._disk_copy import (
+    Copies,
+    left_behind,
+    part_of,
+    target_of,
+    tidy,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotVerified, TaskFailed, TimedOut
+from ansible_collections.vmward.remediation.plugins.module_utils._fake import convert, images
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
 from ansible_collections.vmward.remediation.plugins.module_utils._model import DiskCopy, Isolation, Layer, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.restore import RestoreDisks, Wanted
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
-from ansible_collections.vmward.remediation.tests.conformance.benches import Bench
+from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench
 
 CLASSES = ("memory", "connections", "disks", "logs")
 WAIVED = {"classes": {name: {"state": "waived", "by": "test"} for name in CLASSES}}
@@ -258,6 +265,54 @@ def made(work: Copies) -> None:
         assert work.progress()[0] <= work.progress()[1]
 
 
+def two(fake: FakeBench, directory: Path) -> tuple[Stage, Wanted, Wanted]:
+    """A VM with a second disk, and the backups of both."""
+    stage, second = Stage(fake, directory), directory / "second.qcow2"
+    layers = images.create_overlay(str(second), fake.base)
+    with fake.state.change() as state:
+        state["vms"][stage.vm_id]["disks"].append(convert.disk("vdb", layers, images.SIZE))
+    copy = directory / "backup" / "desk1-vdb.qcow2"
+    call("qemu-img", "convert", "-O", "qcow2", second, copy)
+    scribble(second, "0x68")
+    return stage, wanted(stage.backup), wanted(copy, disk="vdb")
+
+
+def test_all_disks_come_back_at_once_or_a_part_that_was_asked_for(fake: FakeBench, tmp_path: Path) -> None:
+    stage, first, second = two(fake, tmp_path)
+    stage.refused(restore(first), "no image is named for vdb, and a backup is of all disks")
+    one = fake.one(restore(first, partial=True), stage.vm_id)
+    assert one.warnings == ["vdb of desk1 is left as it is: it may be infected"]
+    assert [disk.layers[0].path.endswith("second.qcow2") for disk in stage.vm.disks] == [False, True]
+    vda = stage.top
+    both = fake.one(restore(first, second), stage.vm_id)
+    assert (stage.top, len(both.steps)) == (vda, 1), "what holds the content already is left as it is"
+    assert "give vda" not in both.steps[0]
+    call("qemu-img", "compare", second.image.path, stage.vm.disks[1].layers[0].path)
+
+
+def test_where_the_second_disk_fails_the_first_is_as_it_was(fake: FakeBench, tmp_path: Path) -> None:
+    stage, first, second = two(fake, tmp_path)
+    before, vm = stage.files(), stage.vm
+    seen: list[int] = []
+
+    def tick(phase: str, done: int, total: int) -> None:
+        if phase.startswith("copy") and done > total // 2 and not seen:
+            seen.append(done)
+            os.utime(second.image.path)
+
+    (outcome,) = fake.do(RestoreDisks((first, second), False, True, {}, tick, 0.0), stage.vm_id)
+    assert "somebody changed" in outcome.msg
+    assert stage.vm == vm
+    assert set(stage.files()) == set(before)
+
+
+@CAN
+def test_a_dead_runs_copy_takes_no_room_from_the_next(stage: Stage) -> None:
+    part = part_of(stage.vm, stage.vm.disks[0])
+    Path(part).write_bytes(bytes(range(256)) * 4096)
+    assert left_behind(stage.vm, str(Path(part).parent)) >= MiB
+
+
 @CAN
 def test_what_a_killed_run_left_is_found_at_every_point(stage: Stage) -> None:
     vm = stage.vm
@@ -308,4 +363,6 @@ def test_a_deadline_removes_the_copy(stage: Stage) -> None:
     assert outcome.failed
     assert "the deadline has passed" in outcome.msg
     assert not outcome.changed
+    assert list(stage.directory.glob(".vmward-restore-*"))
+    verb.give_up()
     assert stage.files() == before

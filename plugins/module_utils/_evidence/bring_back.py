@@ -106,7 +106,10 @@ def done(hypervisor: Hypervisor, vm: Vm, params: Params, clock: Clock, check: bo
     verb = RestoreDisks(
         wanted, params["partial"], params["discard"], params["gate"], clock.tick, params["free_space_factor"]
     )
-    (outcome,) = execute(hypervisor, verb, [(vm.ref.id, vm.ref.name)], clock.left() + LAST, check)
+    try:
+        (outcome,) = execute(hypervisor, verb, [(vm.ref.id, vm.ref.name)], clock.left() + LAST, check)
+    finally:
+        verb.give_up()
     clock.progress(DONE)
     told = asdict(outcome)
     if not told["msg"]:

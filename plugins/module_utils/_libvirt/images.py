@@ -135,6 +135,7 @@ class ImageVerbs:
         def poll() -> bool:
             if not work.poll():
                 return False
+            self.link.call(what, vm.ref, lambda conn: restorable(conn, vm, copies))  # after hours: connects again
             self.link.call(what, vm.ref, put, repeat=False)
             work.settle()
             return True

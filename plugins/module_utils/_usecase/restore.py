@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Callable
 
 from .. import _backup_image
-from .._disk_copy import equals, target_of
+from .._disk_copy import equals, left_behind, target_of
 from .._errors import Refused, Unsupported, VmwardError
 from .._evidence import space
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
@@ -49,6 +49,7 @@ class RestoreDisks(UseCase):
         self.wanted, self.partial, self.discard, self.gate = tuple(wanted), partial_, discard, gate
         self.tick, self.factor = tick, factor
         self.images: list[dict[str, Any]] = []  # what was found of each image, for the result
+        self._abort: Callable[[], None] | None = None  # ends what is under way
 
     def view(self, vm: Vm | None) -> View:
         if vm is None:
@@ -116,6 +117,11 @@ class RestoreDisks(UseCase):
     def _judged(self, vm: Vm, disk: Disk, one: Wanted) -> tuple[DiskCopy | None, list[str]]:
         """The copy that a disk needs, or none; and what the reader should know."""
         start = f"Cannot bring disk {disk.id} of {vm.ref.name} back"
+        if not os.path.isfile(disk.layers[0].path):
+            raise Unsupported(
+                f"{start}: {disk.layers[0].path} is no file on this host. Nothing was touched. Run this on the VM's "
+                "data host; a disk on a block device must be brought back by hand."
+            )
         try:
             stamp, sha256 = _backup_image.judged(one.image, disk.size, partial(self.tick, f"hash of {disk.id}"))
         except VmwardError as exc:
@@ -156,7 +162,8 @@ class RestoreDisks(UseCase):
         needs = []
         for directory, size in needed.items():
             room = os.statvfs(directory)
-            needs.append(space.Need(directory, size, room.f_bavail * room.f_frsize))
+            free = room.f_bavail * room.f_frsize + left_behind(vm, directory)
+            needs.append(space.Need(directory, size, free))
         space.require(f"bring the disks of {vm.ref.name} back", needs, self.factor)
 
     def _told(self, vm: Vm, copies: Sequence[DiskCopy]) -> str:
@@ -170,17 +177,24 @@ class RestoreDisks(UseCase):
 
     def _submit(self, vm: Vm, copies: Sequence[DiskCopy], hypervisor: Hypervisor) -> Pending:
         pending = hypervisor.submit_restore_disks(vm, copies)
+        self._abort = pending.abort
 
         def poll() -> bool:
+            self.tick("copy and comparison", *hypervisor.progress(vm))
+            ended = True
             try:
-                self.tick("copy and comparison", *hypervisor.progress(vm))
-            except BaseException:
-                if pending.abort:
-                    pending.abort()
-                raise
-            return pending.poll()
+                ended = pending.poll()
+            finally:
+                self._abort = None if ended else pending.abort  # the VM may have the copies: they stay
+            return ended
 
         return replace(pending, poll=poll)
+
+    def give_up(self) -> None:
+        """End what is still under way, and remove its copies."""
+        if self._abort:
+            self._abort()
+            self._abort = None
 
     def _wrong(self, after: View, copies: Sequence[DiskCopy], now: Vm) -> list[str]:
         """What of the VM is not as promised; also that a new disk has another size or format than it must."""
