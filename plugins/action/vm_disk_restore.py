@@ -11,3 +11,4 @@ class ActionModule(LongVerb):
     """Runs the module as a job and prints its progress."""
 
     default_deadline = 43200
+    long_to_predict = True

@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._fake import images
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Layer
-from ansible_collections.vmward.remediation.tests.respond.test_choices import Tour, is_free
+from ansible_collections.vmward.remediation.tests.respond.test_choices import CASE, Tour, is_free
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_backup_is_brought_back_scanned_and_recorded(simulated: Tour) -> None:
     assert simulated.entries("restore", "begin") == []
     assert simulated.vm()["snapshots"] == [snapshot]
     told = " ".join(simulated.done("restore", vmward_forget_snapshots=True, **newest).split())
-    assert "Copy the images of the backup" in told
+    assert "Give the VM copies of the backup's images, a rehearsal" in told
     (now,) = simulated.vm()["disks"]
     (layer,) = now["layers"]
     image = copy["disks"][0]
@@ -123,6 +123,11 @@ def test_a_backup_is_brought_back_scanned_and_recorded(simulated: Tour) -> None:
     (kept,) = done["images"]
     assert (kept["sha256"], kept["image"], kept["now"]) == (image["sha256"], image["path"], layer["path"])
     assert (kept["former"][0], done["forgotten"]) == (former["layers"][0]["path"], ["clean-baseline"])
+    ledger = simulated.directory / "cases" / CASE / "ledger.jsonl"
+    entries = [json.loads(line) for line in ledger.read_text().splitlines()]
+    (told_before,) = [e["inputs"] for e in entries if (e["phase"], e["action"]) == ("restore", "begin")]
+    assert (told_before["former"][0]["layers"], told_before["snapshots"]) == (former["layers"], ["clean-baseline"])
+    assert told_before["point"]["images"][0]["sha256"] == image["sha256"]
     found = answer(simulated, "restore")
     assert (found["kind"], found["chosen"], found["state"]) == ("backup", "nightly", "done")
     assert found["lost"]["seconds"] >= 0
