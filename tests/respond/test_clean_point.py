@@ -107,8 +107,7 @@ def test_a_backup_is_brought_back_scanned_and_recorded(simulated: Tour) -> None:
     assert "Nothing was touched." in refused
     assert simulated.entries("restore", "begin") == []
     assert simulated.vm()["snapshots"] == [snapshot]
-    told = " ".join(simulated.done("restore", vmward_forget_snapshots=True, **newest).split())
-    assert "Give the VM copies of the backup's images, a rehearsal" in told
+    simulated.done("restore", vmward_forget_snapshots=True, **newest)
     (now,) = simulated.vm()["disks"]
     (layer,) = now["layers"]
     image = copy["disks"][0]

@@ -20,6 +20,7 @@ from .._plan import execute
 from .._usecase.restore import RestoreDisks, Wanted
 from .progress import DONE, Progress
 from .scratch import Scratch
+from .store import StoreError
 from .task import Params, the_one, the_vm
 
 IMAGE: Spec = {
@@ -94,7 +95,7 @@ def whole(module: Module, started: float) -> dict[str, Any]:
         with scratch.alone_on(vm.ref.id, clock.left()):
             tidy(the_vm(hypervisor, vm.ref.id))  # as it is now: another run may have ended just now
             return done(hypervisor, vm, params, clock, check=False)
-    except OSError as exc:
+    except (StoreError, OSError) as exc:
         raise TaskFailed(f"Cannot bring the disks of {params['vm']} back: {exc}") from exc
     finally:
         hypervisor.close()
