@@ -86,7 +86,12 @@ def exported_disks(
             "name": f"export {folder}",
             "time": max(str(artefact.get("taken_at") or "") for artefact in images.values()),
             "disks": [
-                {"disk": disk, "path": f"{directory}/{artefact['path']}", "format": "qcow2"}
+                {
+                    "disk": disk,
+                    "path": f"{directory}/{artefact['path']}",
+                    "format": "qcow2",
+                    "sha256": str(artefact.get("sha256") or ""),
+                }
                 for disk, artefact in images.items()
             ],
         }

@@ -44,7 +44,7 @@ options:
   backups:
     description:
       - Copies of the VM's disks at some time, each with C(name), C(time) (RFC 3339) and C(disks), a list of C(disk)
-        (its name on the VM), C(path) and C(format).
+        (its name on the VM), C(path), C(format) and, if it was recorded, the C(sha256) of the file.
     type: list
     elements: dict
     default: []
@@ -71,7 +71,7 @@ RETURN = r"""
 _value:
   description:
     - The points as M(vmward.remediation.clean_point) takes them, each with C(kind), C(id), C(name), C(created),
-      C(candidate) and, of a backup, C(disks).
+      C(candidate) and, of a backup, C(disks) and C(images).
   type: list
   elements: dict
 """
@@ -191,7 +191,12 @@ def backup_point(backup: Mapping[str, Any], disks: Sequence[Mapping[str, Any]]) 
             f"'{created}' is not the time of a backup. Write it in UTC, as in 2026-01-31T12:00:00Z."
         )
     told = [{"name": disk, "layers": [image], "clone_of": bases[disk]} for disk, image in images.items()]
-    return {"kind": "backup", "id": "", "name": name, "created": created, "disks": told}
+    recorded = {disk: str(one.get("sha256") or "") for disk, one in copies.items()}
+    restored = [
+        {"disk": disk, "image": image["path"], "format": image["format"], "sha256": recorded[disk]}
+        for disk, image in images.items()
+    ]
+    return {"kind": "backup", "id": "", "name": name, "created": created, "disks": told, "images": restored}
 
 
 def tell_undated(names: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, Callable
 
 from ._errors import Unsupported, VmwardError
-from ._model import ON, Collector, Isolation, IsolationNote, Vm, VmRef
+from ._model import ON, Collector, DiskCopy, Isolation, IsolationNote, Vm, VmRef
 
 FROZEN_SOCKET = "nbd"  # the name of the socket on which frozen disks are served
 FIRST = 5.0  # seconds that the first reading has at least, however short the deadline is
@@ -46,6 +46,7 @@ class Capability(Enum):
     REVERT_EXTERNAL = "revert to an external snapshot"
     REVERT_RUNNING = "revert of a running VM in one step"
     DISK_RESET = "fresh overlay on the golden image"
+    DISK_RESTORE = "disks brought back from the images of a backup"
     DELETE = "delete a VM and its disks"
     MEMORY_DUMP = "memory dump"
     DISK_EXPORT_LIVE = "disk export of a running VM"
@@ -225,6 +226,14 @@ class Pool(ABC):
     @abstractmethod
     def submit_reset_disks(self, vm: Vm) -> Pending:
         """Give a stopped VM a fresh overlay on each disk's base. Every snapshot must be gone before."""
+
+    def submit_restore_disks(self, vm: Vm, copies: Sequence[DiskCopy]) -> Pending:
+        """Give these disks of a stopped VM, on the data host, what images hold: copied, compared, then put in place.
+
+        The VM has them all, or none. Its former images stay where they are. Its snapshots, whose content they hold, are
+        forgotten: who asks has made sure that they may be.
+        """
+        raise Unsupported(f"Cannot bring the disks of {vm.ref.name} back: {vm.ref.hypervisor} cannot do it.")
 
     @abstractmethod
     def submit_delete(self, vm: Vm) -> Pending:

@@ -87,6 +87,16 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class DiskCopy:
+    """What a disk is to hold: the content of an image, in a new file beside the image that it has now."""
+
+    disk: Disk
+    image: Layer  # read only, and never part of the VM
+    stamp: tuple[int, ...]  # of its file when it was judged; one that has changed since is not copied
+    target: str  # the new file, a qcow2 image without one below it
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A snapshot in the VM's tree. Names may repeat on some hypervisors; the id never does."""
 

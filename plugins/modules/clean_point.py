@@ -128,6 +128,13 @@ options:
         elements: dict
         default: []
         suboptions: *disk
+      images:
+        description:
+          - What is to be brought back when a backup is chosen, as M(vmward.remediation.vm_disk_restore) takes it. It is
+            not looked at, and given back in RV(chosen).
+        type: list
+        elements: dict
+        default: []
   all_points:
     description: Scan all points, also those older than the clean one, to see from when on the VM was infected.
     type: bool
@@ -163,7 +170,9 @@ msg:
     baseline of 2026-01-03T00:00:00Z is clean; infected since 2026-01-04T18:00:00Z at the latest; a return loses the
     work of 2 d 0 h 00 min and 1.2 MB written since; scanned: evening: infected, baseline: clean
 chosen:
-  description: The newest clean point with C(kind), C(id), C(name) and C(created); empty if there is none.
+  description:
+    - The newest clean point with C(kind), C(id), C(name) and C(created), a backup also with its C(images) as in
+      O(points[].images). Empty if there is none.
   type: dict
   returned: success
 points:
@@ -266,6 +275,7 @@ POINT = {
     "kind": {"type": "str", "choices": ["snapshot", "golden", "present", "backup"], "default": "snapshot"},
     "candidate": {"type": "bool", "default": True},
     "disks": {**DISKS, "default": []},
+    "images": {"type": "list", "elements": "dict", "default": []},
 }
 ARGUMENTS = {
     "disks": {**DISKS, "required": True},
@@ -297,6 +307,7 @@ def points_of(params: dict[str, Any]) -> list[Point]:
                 or disks_at(now, point["kind"], point["id"] if point["kind"] == "snapshot" else "")
             ),
             point["candidate"],
+            tuple(point["images"]),
         )
         for point in points
     ]

@@ -67,10 +67,11 @@ class LongVerb(DataVerb):
 
     tells_progress = True  # the steps callback then does not say on its own that the step still runs
     default_deadline = 14400
+    long_to_predict = False  # whether check mode takes its time, too, and is followed as well
 
     def work(self) -> dict[str, Any]:
         """Run the module as a job, and follow it."""
-        if self._task.check_mode or self._task.async_val:
+        if self._task.async_val or (self._task.check_mode and not self.long_to_predict):
             return super().work()
         self._agree_on_directory()
         arguments = dict(self._task.args)
@@ -122,6 +123,7 @@ class LongVerb(DataVerb):
 
     def _status(self, job: dict[str, Any], mode: str) -> dict[str, Any]:
         task = self._task.copy()
+        task.check_mode = False  # to ask changes nothing
         task.args = {"jid": job["ansible_job_id"], "mode": mode}
         handler = self._shared_loader_obj.action_loader.get(
             "ansible.legacy.async_status",

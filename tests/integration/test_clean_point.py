@@ -79,9 +79,11 @@ def test_a_backup_is_a_point_like_any_other(vm: Vm, tmp_path: Path, kind: str, c
         disks.qcow2(files[1], vm.clean)
     golden = vm.golden if compared else None
     new, old = (disk(layer(file, kind), clone_of=golden) for file in files)
-    result = vm.ask([backup("new", new, created="2026-01-02T00:00:00Z"), backup("old", old)])
+    told = {"disk": "vda", "image": str(files[1]), "format": kind, "sha256": "ab"}
+    older = {**backup("old", old), "images": [told]}
+    result = vm.ask([backup("new", new, created="2026-01-02T00:00:00Z"), older])
     assert verdicts(result) == ["infected", "clean"]
-    assert result["chosen"] == {"kind": "backup", "id": "", "name": "old", "created": ""}
+    assert result["chosen"] == {"kind": "backup", "id": "", "name": "old", "created": "", "images": [told]}
     assert result["infected_since"] == "2026-01-02T00:00:00Z"
     assert result["lost"] == {"seconds": -1, "bytes": -1}, "a copy does not tell what was written since"
     methods = [volume["method"] for one in result["points"] for volume in one["volumes"]]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._fake import images
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Layer
-from ansible_collections.vmward.remediation.tests.respond.test_choices import Tour, is_free
+from ansible_collections.vmward.remediation.tests.respond.test_choices import CASE, Tour, is_free
 
 
 @pytest.fixture
@@ -82,20 +83,75 @@ def test_nothing_is_asked_for_without_a_time(simulated: Tour) -> None:
     assert "The exported disks of desk1 lie on localhost, and its points are read on tour1." in elsewhere
 
 
-def test_a_backup_can_be_the_clean_point_and_is_not_brought_back_by_itself(simulated: Tour) -> None:
+def recorded(backup: dict[str, Any]) -> dict[str, Any]:
+    """The backup, with the hash that was recorded when it was made."""
+    disks = [{**one, "sha256": hashlib.sha256(Path(one["path"]).read_bytes()).hexdigest()} for one in backup["disks"]]
+    return {**backup, "disks": disks}
+
+
+def same(first: Path | str, second: Path | str, *formats: str) -> bool:
+    compared = subprocess.run(["qemu-img", "compare", *formats, first, second], capture_output=True, check=False)
+    return compared.returncode == 0
+
+
+def test_a_backup_is_brought_back_scanned_and_recorded(simulated: Tour) -> None:
     simulated.done("contain")
     simulated.done("preserve")
-    newest = {"clean_point_backups": [backup(simulated, "2037-01-01T00:00:00Z")]}
-    later = "2038-01-01T00:00:00Z"
-    simulated.done("clean_point", vmward_incident_time=later, **newest)
-    assert (answer(simulated)["kind"], answer(simulated)["chosen"]) == ("backup", "nightly")
-    told = simulated.failed("restore", vmward_incident_time=later, **newest)
-    assert "NOT DONE: the newest clean point of desk1 is a backup, nightly 2037-01-01T00:00:00Z" in told
-    assert "to restore from a backup is not built. Nothing was reverted." in told
-    assert answer(simulated, "restore")["kind"] == "backup"
+    (former,) = simulated.vm()["disks"]
+    (snapshot,) = simulated.vm()["snapshots"]
+    held = Path(former["layers"][0]["path"]).read_bytes()
+    copy = recorded(backup(simulated, "2037-01-01T00:00:00Z"))
+    newest = {"clean_point_backups": [copy], "vmward_incident_time": "2038-01-01T00:00:00Z"}
+    refused = simulated.failed("restore", **newest)
+    assert "its snapshots (clean-baseline) lie in the images that it has now" in refused
+    assert "Nothing was touched." in refused
     assert simulated.entries("restore", "begin") == []
-    assert simulated.entries("restore", "end")[-1]["state"] == "failed"
-    assert not is_free(simulated.vm())
+    assert simulated.vm()["snapshots"] == [snapshot]
+    simulated.done("restore", vmward_forget_snapshots=True, **newest)
+    (now,) = simulated.vm()["disks"]
+    (layer,) = now["layers"]
+    image = copy["disks"][0]
+    assert same(layer["path"], image["path"], "-f", "qcow2", "-F", "raw")
+    assert not same(layer["path"], former["layers"][0]["path"], "-f", "qcow2", "-F", "qcow2")
+    assert Path(former["layers"][0]["path"]).read_bytes() == held
+    assert recorded(copy) == copy
+    assert (simulated.vm()["power"], is_free(simulated.vm())) == ("stopped", False)
+    (begun,), (done,) = simulated.entries("restore", "begin"), simulated.entries("restore", "revert")
+    assert begun["msg"] == "goes back to the backup nightly of 2037-01-01T00:00:00Z"
+    assert done["msg"] == "brought back the backup nightly of 2037-01-01T00:00:00Z; off and isolated"
+    (kept,) = done["images"]
+    assert (kept["sha256"], kept["image"], kept["now"]) == (image["sha256"], image["path"], layer["path"])
+    assert (kept["former"][0], done["forgotten"]) == (former["layers"][0]["path"], ["clean-baseline"])
+    ledger = simulated.directory / "cases" / CASE / "ledger.jsonl"
+    entries = [json.loads(line) for line in ledger.read_text().splitlines()]
+    (told_before,) = [e["inputs"] for e in entries if (e["phase"], e["action"]) == ("restore", "begin")]
+    assert (told_before["former"][0]["layers"], told_before["snapshots"]) == (former["layers"], ["clean-baseline"])
+    assert told_before["point"]["images"][0]["sha256"] == image["sha256"]
+    found = answer(simulated, "restore")
+    assert (found["kind"], found["chosen"], found["state"]) == ("backup", "nightly", "done")
+    assert found["lost"]["seconds"] >= 0
+    (ended,) = simulated.entries("restore", "end")[-1:]
+    assert (ended["state"], ended["msg"][:42]) == ("done", "the backup nightly of 2037-01-01T00:00:00Z")
+    simulated.done("release", **newest)
+    assert (simulated.vm()["power"], is_free(simulated.vm())) == ("running", True)
+
+
+def test_a_backup_that_was_altered_or_cannot_be_brought_back_is_refused(simulated: Tour) -> None:
+    simulated.done("contain")
+    simulated.done("preserve")
+    copy = recorded(backup(simulated, "2037-01-01T00:00:00Z"))
+    copy["disks"][0]["sha256"] = "0" * 64
+    newest = {"clean_point_backups": [copy], "vmward_forget_snapshots": True, "vmward_snapshot": "nightly"}
+    before = simulated.vm()
+    told = simulated.failed("restore", **newest)
+    assert "recorded is 0000000" in told
+    path = simulated.directory / "fake1.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lacks": ["DISK_RESTORE"]}))
+    told = simulated.failed("restore", **newest)
+    assert "Cannot bring the disks of desk1 back: fake1 cannot do it. NOT DONE, and nothing was touched." in told
+    assert simulated.entries("restore", "begin") == []
+    assert [one["state"] for one in simulated.entries("restore", "end")] == ["failed", "failed"]
+    assert simulated.vm() == before
 
 
 def test_no_time_and_no_name_is_no_leave_to_take_any_snapshot(simulated: Tour) -> None:

@@ -48,7 +48,7 @@ class Scratch:
         try:
             handle = lock(path, wait)
         except StoreError as exc:
-            raise TimedOut(f"Cannot take evidence of VM {vm_id}: {exc}", task=path) from exc
+            raise TimedOut(f"Cannot work on the data of VM {vm_id}: {exc}", task=path) from exc
         try:
             for name in os.listdir(self.path):
                 if name.startswith(vm_id + ".") and name != os.path.basename(path):

@@ -93,13 +93,8 @@ def run(spec: Spec, verb: Verb) -> None:
 def whole(module: Module, verb: Verb, started: float) -> dict[str, Any]:
     params = module.params
     try:
-        names = chosen_names(params["hypervisors"], params["only"])
-        if len(names) != 1:
-            raise Refused(
-                f"Cannot tell which hypervisor holds {params['vm']} on this data host: {', '.join(names)} are "
-                "configured. Nothing was touched. Name its own with only: [...]."
-            )
-        hypervisor = connect(names[0], params["hypervisors"][names[0]], on_data_host=True)
+        name = the_one(params)
+        hypervisor = connect(name, params["hypervisors"][name], on_data_host=True)
         try:
             vm = the_vm(hypervisor, params["vm"])
             terms = terms_of(params, hypervisor, vm, module.ansible_version, started)
@@ -116,6 +111,17 @@ def whole(module: Module, verb: Verb, started: float) -> dict[str, Any]:
             hypervisor.close()
     except (StoreError, OSError) as exc:
         raise TaskFailed(f"Cannot take evidence of {params['vm']}: {exc}") from exc
+
+
+def the_one(params: Params) -> str:
+    """The hypervisor that holds the VM."""
+    names = chosen_names(params["hypervisors"], params["only"])
+    if len(names) != 1:
+        raise Refused(
+            f"Cannot tell which hypervisor holds {params['vm']} on this data host: {', '.join(names)} are "
+            "configured. Nothing was touched. Name its own with only: [...]."
+        )
+    return names[0]
 
 
 def the_vm(hypervisor: Hypervisor, selector: str) -> Vm:

@@ -20,9 +20,10 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Callable
 
+from .._disk_copy import Copies
 from .._errors import NotFound, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import Capability, Detail, GuestOutput, Hypervisor, Pending
-from .._model import Collector, Isolation, IsolationNote, PowerState, Vm, VmRef
+from .._model import Collector, DiskCopy, Isolation, IsolationNote, PowerState, Vm, VmRef
 from .._wait import poll_all
 from . import images
 from .convert import CUT_BY, guard_of, layers_of, note_data, vm_of
@@ -33,6 +34,8 @@ Edit = Callable[[Data, Data], None]  # (the VM's data, the whole state)
 
 class FakeHypervisor(Hypervisor):
     """One state file. See ``machine()`` in convert.py for what a VM is made of."""
+
+    _copying: Copies | None = None
 
     def __init__(self, name: str, path: str) -> None:
         self.name, self.state = name, State(path)
@@ -229,6 +232,26 @@ class FakeHypervisor(Hypervisor):
 
         return self._change("submit_reset_disks", vm, reset)
 
+    def submit_restore_disks(self, vm: Vm, copies: Sequence[DiskCopy]) -> Pending:
+        work = self._copying = Copies(vm, copies)
+
+        def put(machine: Data, _state: Data) -> None:
+            for disk in writable(machine):
+                disk["layers"] = next(
+                    ([{"path": copy.target, "format": "qcow2"}] for copy in copies if copy.disk.id == disk["id"]),
+                    disk["layers"],
+                )
+            machine["snapshots"] = []
+
+        def poll() -> bool:
+            if not work.poll():
+                return False
+            self._change("submit_restore_disks", vm, put)
+            work.settle()
+            return True
+
+        return Pending(vm.ref, "restore disks", poll, abort=work.abort)
+
     def submit_delete(self, vm: Vm) -> Pending:
         def delete(machine: Data, state: Data) -> None:
             del state["vms"][vm.ref.id]
@@ -264,7 +287,7 @@ class FakeHypervisor(Hypervisor):
         return self._change("submit_disk_export", vm, export)
 
     def progress(self, vm: Vm) -> tuple[int, int]:
-        return (0, 0)  # a simulated job ends with its call
+        return self._copying.progress() if self._copying else (0, 0)  # other simulated jobs end with their call
 
     def guest_run(self, vm: Vm, argv: Sequence[str], deadline: float, limit: int) -> GuestOutput:
         if self.state.strike("guest_run", vm.ref.name) > deadline:

@@ -16,6 +16,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any, Callable
 
+from .._disk_copy import Copies
 from .._errors import NotFound, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
 from .._model import ON, Disk, PowerState, Vm, printable
@@ -33,7 +34,7 @@ class EvidenceVerbs:
 
     link: Connection
     _watch: FreezeWatch | None = None
-    _converting: Conversion | None = None
+    _converting: Conversion | Copies | None = None
     end_dead_job: Callable[[Vm, str], None]  # of FrozenVerbs
 
     def submit_memory_dump(self, vm: Vm, path: str) -> Pending:
@@ -114,7 +115,8 @@ class EvidenceVerbs:
 
     def _convert(self, vm: Vm, disk: Disk, path: str) -> Pending:
         """A stopped VM's images."""
-        made = self._converting = Conversion(vm.ref, disk, path)
+        made = Conversion(vm.ref, disk, path)
+        self._converting = made
         return Pending(
             vm.ref, f"export disk {disk.id} of", made.poll, task=f"process {made.process.pid}", abort=made.abort
         )

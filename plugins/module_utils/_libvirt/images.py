@@ -2,11 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Disk images on libvirt: chains, fresh overlays, deletion; over the storage API, so that it works remotely too.
+Disks are brought back from images on the data host alone, by qemu-img.
 
 The format of the active image is the domain's statement. The format of each image below it is what the image above
 states in its header, which only the host writes. Nothing is probed.
 
-Source: U(https://libvirt.org/formatstorage.html).
+Sources: U(https://libvirt.org/formatstorage.html),
+U(https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainDefineXML),
+U(https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms).
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ from __future__ import annotations
 import os.path
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .._disk_copy import Copies
 from .._errors import NotVerified, Refused, TaskFailed, Unsupported
 from .._hypervisor import Pending, done
-from .._model import Disk, Layer, Vm, VmRef
+from .._model import Disk, DiskCopy, Layer, Vm, VmRef
 from . import xml
 from .checkpoints import forget
 from .connection import Connection, libvirt
@@ -34,6 +38,7 @@ class ImageVerbs:
     """The Pool part of the contract, and the reading of disks."""
 
     link: Connection
+    _converting: Any  # of EvidenceVerbs, which tells its progress
 
     def disks(self, ref: VmRef, domain: ET.Element) -> tuple[Disk, ...]:
         """Every disk with its chain; CD-ROM and floppy drives without a medium are left out."""
@@ -110,6 +115,32 @@ class ImageVerbs:
 
         self.link.call("reset the disks of", vm.ref, reset, repeat=False)
         return done(vm.ref, "reset the disks")
+
+    def submit_restore_disks(self, vm: Vm, copies: Sequence[DiskCopy]) -> Pending:
+        """The copies first, then the definition: at every moment each disk is either the former or the restored one."""
+        what = "bring the disks back of"
+        self.link.call(what, vm.ref, lambda conn: restorable(conn, vm, copies))
+        work = Copies(vm, copies)
+        self._converting = work
+
+        def put(conn: Any) -> None:
+            domain, root = restorable(conn, vm, copies)
+            for copy in copies:
+                point_to(root, copy.disk.id, copy.target)
+            for snapshot in domain.listAllSnapshots(0):
+                snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+            forget(domain)
+            conn.defineXML(xml.text_of(root))
+
+        def poll() -> bool:
+            if not work.poll():
+                return False
+            self.link.call(what, vm.ref, lambda conn: restorable(conn, vm, copies))  # after hours: connects again
+            self.link.call(what, vm.ref, put, repeat=False)
+            work.settle()
+            return True
+
+        return Pending(vm.ref, what, poll, abort=work.abort)
 
     def _refuse_shared(self, vm: Vm) -> None:
         """A reset removes what lies between the disk and its base: no other VM may stand on that."""
@@ -207,6 +238,38 @@ def backing(description: ET.Element) -> Layer | None:
 
 def writable(vm: Vm) -> Iterator[Disk]:
     return (disk for disk in vm.disks if not disk.read_only)
+
+
+def restorable(conn: Any, vm: Vm, copies: Sequence[DiskCopy]) -> tuple[Any, ET.Element]:
+    """The domain and its definition, if it is still as it was read, and can take other images."""
+    domain = conn.lookupByUUIDString(vm.ref.id)
+    root = xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+    start = f"Cannot bring the disks of {vm.ref.name} back"
+    if domain.isActive() or domain.hasManagedSaveImage(0):
+        raise Refused(f"{start}: it is no longer stopped. Its disks are as they were. Stop it, then run again.")
+    known = {snapshot.id for snapshot in vm.snapshots}
+    if {snapshot.getName() for snapshot in domain.listAllSnapshots(0)} != known:
+        raise Refused(f"{start}: somebody took or removed a snapshot meanwhile. Its disks are as they were. Run again.")
+    elements = {one.get("dev"): disk for disk in root.findall("./devices/disk") for one in disk.findall("target")}
+    for copy in copies:
+        element = elements.get(copy.disk.id)
+        source = element.find("source") if element is not None else None
+        if element is None or source is None or source.get("file") != copy.disk.layers[0].path:
+            raise Refused(
+                f"{start}: disk {copy.disk.id} is not the file {copy.disk.layers[0].path} in its definition. Its disks "
+                "are as they were. Only disks that are files can be brought back; bring it back by hand."
+            )
+        strange = [
+            tag
+            for tag in ("encryption", "transient", "source/encryption", "source/slices")
+            if element.find(tag) is not None
+        ]
+        if strange:
+            raise Unsupported(
+                f"{start}: disk {copy.disk.id} has <{strange[0]}> in its definition, which a new image would not fit. "
+                "Its disks are as they were. Bring it back by hand."
+            )
+    return domain, root
 
 
 def fresh_name(path: str) -> str:

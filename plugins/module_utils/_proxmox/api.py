@@ -30,6 +30,7 @@ LACKS = {
     Capability.COLLECTORS,
     Capability.ISOLATE_SUSPENDED,
     Capability.DISK_RESET,
+    Capability.DISK_RESTORE,
     Capability.REVERT_EXTERNAL,
 }
 RESERVED = ("current", "pending")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Callable
@@ -48,6 +48,7 @@ class Point:
     created: str
     disks: tuple[DiskRequest, ...]
     candidate: bool = True
+    images: tuple[Mapping[str, str], ...] = ()  # of a backup: told back for who brings it back
 
 
 def disks_at(now: Sequence[DiskRequest], kind: str, snapshot: str) -> list[DiskRequest]:
@@ -77,8 +78,11 @@ def find(request: Request, points: Sequence[Point], every: bool, at: datetime) -
         )
     found = dict(listener.points)
     told = [_told(point, found.get(str(number)), ended) for number, point in enumerate(points)]
-    chosen = next((one for one, point in zip(told, points) if point.candidate and _is(one, Verdict.CLEAN)), None)
-    return {**_chosen(told, chosen, at), "points": told, **_shared(listener, ended)}
+    clean = [(one, point) for one, point in zip(told, points) if point.candidate and _is(one, Verdict.CLEAN)]
+    answer = _chosen(told, clean[0][0] if clean else None, at)
+    if clean and clean[0][1].images:
+        answer["chosen"]["images"] = [dict(image) for image in clean[0][1].images]
+    return {**answer, "points": told, **_shared(listener, ended)}
 
 
 def _prepare(

@@ -11,7 +11,10 @@ from ansible_collections.vmward.remediation.plugins.filter.exported_disks import
 
 
 def kept(*paths: str, taken_at: str = "2026-01-31T12:05:00Z") -> dict[str, Any]:
-    return {"action": "evidence", "artefacts": [{"path": path, "taken_at": taken_at} for path in paths]}
+    return {
+        "action": "evidence",
+        "artefacts": [{"path": path, "taken_at": taken_at, "sha256": path[-11:]} for path in paths],
+    }
 
 
 TWO = [{"name": "vda", "layers": []}, {"name": "vdb", "layers": []}]
@@ -30,8 +33,8 @@ def test_each_cut_is_one_export_of_all_its_disks() -> None:
     (newer,) = exported_disks(entries, "/srv/cases/1", TWO[:1])
     assert (older["name"], older["time"]) == ("export desk1-20260131T120000Z", "2026-01-31T12:07:00Z")
     assert older["disks"] == [
-        {"disk": "vda", "path": f"/srv/cases/1/{first}/disk-vda.qcow2", "format": "qcow2"},
-        {"disk": "vdb", "path": f"/srv/cases/1/{first}/disk-vdb.qcow2", "format": "qcow2"},
+        {"disk": "vda", "path": f"/srv/cases/1/{first}/disk-vda.qcow2", "format": "qcow2", "sha256": "k-vda.qcow2"},
+        {"disk": "vdb", "path": f"/srv/cases/1/{first}/disk-vdb.qcow2", "format": "qcow2", "sha256": "k-vdb.qcow2"},
     ]
     assert (newer["time"], len(newer["disks"])) == ("2026-02-02T08:01:00Z", 1)
 

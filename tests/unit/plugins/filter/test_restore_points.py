@@ -78,7 +78,10 @@ def test_a_backup_takes_its_place_among_the_snapshots() -> None:
     assert [(point["kind"], point["name"]) for point in points] == [("backup", "nightly"), ("snapshot", "old")]
     image, golden = {"path": "/vda", "format": "raw"}, {"path": "/golden", "format": "qcow2"}
     assert points[0]["disks"] == [{"name": "vda", "layers": [image], "clone_of": [golden]}]
-    (named,) = restore_points(SNAPSHOTS, named="late", backups=backups, disks=DISKS)
+    assert points[0]["images"] == [{"disk": "vda", "image": "/vda", "format": "raw", "sha256": ""}]
+    hashed = {"disks": [{"disk": "vda", "path": "/vda", "format": "raw", "sha256": "ab"}]}
+    (named,) = restore_points(SNAPSHOTS, named="late", backups=[backups[0], {**backups[1], **hashed}], disks=DISKS)
+    assert [one["sha256"] for one in named["images"]] == ["ab"]
     assert named["kind"] == "backup"
     alone = [{**DISKS[0], "layers": DISKS[0]["layers"][:1]}]
     assert restore_points([], named="late", backups=backups, disks=alone)[0]["disks"][0]["clone_of"] == []
