@@ -767,7 +767,7 @@ def test_what_is_packed_by_a_library_that_is_missing_is_never_known_to_be_clean(
         for module in (judge, inside, known):
             patch.setattr(module, "UNPACKED", module.UNPACKED - {"zstd"})
         patch.setattr(judge, "MISSING", {"zstd": "backports.zstd"})
-        patch.setattr(self_test, "_INSIDE", self_test._INSIDE - {"a.tar!/zstd!/"})
+        patch.setattr(self_test, "INSIDE", self_test.INSIDE - {"a.tar!/zstd!/"})
         result = look((image, "raw"), directory=known_at)
     assert (result["verdict"], result["archives_unopened"]) == ("clean", 1)
     assert any("Install the Python library backports.zstd" in note for note in result["coverage_notes"])

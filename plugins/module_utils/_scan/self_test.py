@@ -11,14 +11,8 @@ and in archives. Of one sample in ext on qcow2, and of one in XFS, only the jour
 from __future__ import annotations
 
 import base64
-import bz2
-import gzip
-import io
-import lzma
 import os
 import struct
-import tarfile
-import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,16 +20,12 @@ from typing import Any
 
 from .blocks import Meter
 from .chain import Layer
-from .engines import WINDOW, Content, Engine, eicar
-from .frames import MISSING
+from .engines import WINDOW, Content, Engine
 from .inside import Archives
 from .judge import Emit, Judge, Where
+from .samples import INSIDE, archive
 from .scanner import DiskSpec, Scanner
 
-_INSIDE = {"a.tar!/gz!/", "a.tar!/bz2!/", "a.tar!/xz!/", "a.tar!/zip!/sample"}
-_INSIDE |= {"a.tar!/cpio!/sample", "a.tar!/rpm!/payload!/sample", "a.tar!/lzip!/"}
-_INSIDE |= {"a.tar!/%s!/" % kind for kind in ("zstd", "lz4", "legacy lz4") if kind not in MISSING}
-_LZMA = [{"id": lzma.FILTER_LZMA1, "dict_size": 4096}]
 _WANTED = {"yara": {"/etc/replaced", "/d/new"}, "clamd": {"/etc/replaced"}}
 _JOURNALED, _LOGGED = {"as a whole", "by its differences", "as XFS"}, "/logged"
 
@@ -324,7 +314,7 @@ def passes(engines: Sequence[Engine], images: tuple[Layer, ...], emit: Emit) -> 
 
 def see_inside(engines: Sequence[Engine], emit: Emit) -> bool:
     """Whether samples in an archive, each packed in another way, are found by what does not unpack by itself."""
-    sample = _archive()
+    sample = archive()
     for engine in engines:
         found: set[str] = set()
 
@@ -332,7 +322,7 @@ def see_inside(engines: Sequence[Engine], emit: Emit) -> bool:
         content = Content(len(sample), lambda at, length: sample[at : at + length], WINDOW)
         with engine.testing():
             judge.file(Where("self-test", 0), content, lambda: "a.tar")
-        if not getattr(engine, "unpacks", False) and not found >= _INSIDE:
+        if not getattr(engine, "unpacks", False) and not found >= INSIDE:
             told = "The self-test failed: %s did not find the planted samples in an archive (found %s)."
             emit("reason", {"text": told % (engine.name, ", ".join(sorted(found)) or "nothing")})
             return False
@@ -345,40 +335,6 @@ def _noting(found: set[str]) -> Emit:
             found.add(body["path"])
 
     return take
-
-
-def _archive() -> bytes:
-    """A tar that holds one of each other format."""
-    zipped, tarred = io.BytesIO(), io.BytesIO()
-    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("sample", eicar())
-    packed = {"gz": gzip.compress(eicar(), 1), "bz2": bz2.compress(eicar(), 1), "xz": lzma.compress(eicar(), preset=0)}
-    with tarfile.open(fileobj=tarred, mode="w") as tar:
-        for name, data in {**packed, **_others(), "zip": zipped.getvalue()}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return tarred.getvalue()
-
-
-def _others() -> dict[str, bytes]:
-    """What Python can't write: an rpm of no tags around a cpio, and frames that hold their data as they are."""
-    sample, size = eicar(), len(eicar())
-    cpio = b"".join(
-        b"070701"
-        + b"".join(b"%08x" % number for number in (0, mode, *[0] * 4, len(data), *[0] * 4, len(name), 0))
-        + name
-        + data
-        for mode, name, data in ((0o100644, b"sample".ljust(10, b"\0"), sample), (0, b"TRAILER!!!\0", b""))
-    )
-    return {
-        "cpio": cpio,
-        "lzip": b"LZIP\1\x0c" + lzma.compress(sample, lzma.FORMAT_RAW, filters=_LZMA) + bytes(20),
-        "rpm": b"\xed\xab\xee\xdb".ljust(96, b"\0") + (b"\x8e\xad\xe8\1" + bytes(12)) * 2 + cpio,
-        "zstd": b"\x28\xb5\x2f\xfd\x20%c" % size + (size << 3 | 1).to_bytes(3, "little") + sample,
-        "lz4": b"\x04\x22\x4d\x18\x60\x40\x82" + struct.pack("<I", size | 1 << 31) + sample + bytes(4),
-        "legacy lz4": b"\x02\x21\x4c\x18" + struct.pack("<I", size + 2) + b"\xf0%c" % (size - 15) + sample,
-    }
 
 
 def _specs(images: tuple[Layer, ...]) -> dict[str, DiskSpec]:
