@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Callable, Protocol
 
+from .alone import WIDE, stands_alone
+
 WINDOW = 16 << 20
 OVERLAP = 1 << 16
 SELF_TEST = "vmward_self_test"
 MARKER = b"VMWARD-INERT-" + b"SAMPLE"
 HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
+ALONE = "vmward_alone"  # in the metadata of a rule: what its texts are, that count only by themselves
 _BESIDE = 1 << 18
+_MOST_MATCHES = 1_000_000  # of one pattern, that YARA-X tells
 
 
 class EngineFailed(Exception):
@@ -200,9 +204,11 @@ class Yara:
                 return list(hits.values()), "YARA gave up on it (%s)" % exc
             for rule in matches:
                 if self._testing or rule.namespace != SELF_TEST:
-                    is_hint = dict(rule.metadata).get("severity") == HINT
-                    hit = Hit(rule.identifier, at + _first_match(rule), is_hint)
-                    hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
+                    about = dict(rule.metadata)
+                    first = _first_match(rule, data, about.get(ALONE))
+                    if first >= 0:
+                        hit = Hit(rule.identifier, at + first, about.get("severity") == HINT)
+                        hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
         # A rule may look at the whole file, so windows can show what is there but not what is absent.
         gap = "" if content.is_whole else "it is too large for the memory limit, so YARA saw it in parts only"
         return list(hits.values()), gap
@@ -239,8 +245,20 @@ def _merged(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _first_match(rule: Any) -> int:
-    return min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)
+def _first_match(rule: Any, data: bytes, alone: str | None) -> int:
+    """-1: none of them counts."""
+    if alone is None:
+        return min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)
+    found = [_first_alone(pattern, data, alone) for pattern in rule.patterns]
+    return min((at for at in found if at >= 0), default=-1)
+
+
+def _first_alone(pattern: Any, data: bytes, kind: str) -> int:
+    matches, wide = pattern.matches, pattern.identifier.startswith("$" + WIDE)
+    if len(matches) >= _MOST_MATCHES:  # those that follow are not told
+        return int(matches[0].offset)
+    places = ((match.offset, match.offset + match.length) for match in matches)
+    return next((start for start, end in places if stands_alone(kind, data, start, end, wide)), -1)
 
 
 def _self_test_rules() -> str:
