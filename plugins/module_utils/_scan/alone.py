@@ -19,7 +19,7 @@ _REACH = 4  # bytes before it that tell: two characters
 
 def stands_alone(kind: str, data: bytes, start: int, end: int, wide: bool) -> bool:
     before, after = _AROUND[kind, wide]
-    return bool(before.search(data, max(0, start - _REACH), start) and after.match(data, end))
+    return bool(after.match(data, end) and before.search(data, max(0, start - _REACH), start))
 
 
 def _unit(pattern: str, wide: bool) -> str:

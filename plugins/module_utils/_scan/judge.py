@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from .blocks import Blocks, Meter, UnreadableImage
+from .blocks import Blocks, Meter, UnreadableImage, is_blank
 from .brief import Brief
 from .engines import WINDOW, Content, Engine, EngineFailed, Hit
 from .ext4_records import BadFilesystem
@@ -325,7 +325,7 @@ class Judge:
             for at, data in content.windows():
                 self.bytes += len(data)
                 self.tell()
-                if data.count(0) != len(data):
+                if not is_blank(data):
                     something = True
                     self._match(data, at, hits, gaps)
             if key is not None:
