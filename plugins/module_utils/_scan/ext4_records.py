@@ -24,10 +24,18 @@ class Inode(NamedTuple):
     size: int
     links: int
     flags: int
-    block: bytes
-    extra: bytes
     acl: int
     raw: bytes
+
+    @property
+    def block(self) -> bytes:
+        """The root of its map, or the beginning of its content."""
+        return self.raw[40:100]
+
+    @property
+    def extra(self) -> bytes:
+        """What follows its fields: attributes."""
+        return self.raw[128 + int.from_bytes(self.raw[128:130], "little") :] if len(self.raw) > 130 else b""
 
     @property
     def content(self) -> tuple[object, ...]:
