@@ -38,16 +38,19 @@ def _then(other_than: str, wide: bool) -> str:
 
 def _around(kind: str, wide: bool) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     if kind == DOMAIN:  # what is below a domain is found with it
-        before = (_behind(_WORD + "-", wide),)
-        after = _then(_WORD + ".-", wide), _unit("[.-]", wide) + _then(_WORD, wide)
+        before = [_behind(_WORD + "-", wide)]
+        after = [_then(_WORD + ".-", wide), _unit("[.-]", wide) + _then(_WORD, wide)]
     elif kind == IPV4:
-        before = _behind(_WORD + ".", wide), _behind("0-9", wide) + _unit(r"\.", wide)
-        after = _then(_WORD + ".", wide), _unit(r"\.", wide) + _then("0-9", wide)
+        before = [_behind(_WORD + ".", wide), _behind("0-9", wide) + _unit(r"\.", wide)]
+        after = [_then(_WORD + ".", wide), _unit(r"\.", wide) + _then("0-9", wide)]
     else:
-        before = _behind(_WORD + ":.", wide), _behind(_HEX + ":", wide) + _unit(":", wide)
-        after = _then(_WORD + ":", wide), _unit(":", wide) + _then(_HEX + ":", wide)
-    patterns = r"(%s)\Z" % "|".join(before), "|".join(after)
-    return re.compile(patterns[0].encode(), re.DOTALL), re.compile(patterns[1].encode(), re.DOTALL)
+        before = [_behind(_WORD + ":.", wide), _behind(_HEX + ":", wide) + _unit(":", wide)]
+        after = [_then(_WORD + ":", wide), _unit(":", wide) + _then(_HEX + ":", wide)]
+    return _compiled(r"(%s)\Z" % "|".join(before)), _compiled("|".join(after))
+
+
+def _compiled(pattern: str) -> re.Pattern[bytes]:
+    return re.compile(pattern.encode(), re.DOTALL)
 
 
 _AROUND = {(kind, wide): _around(kind, wide) for kind in (IPV4, IPV6, DOMAIN) for wide in (False, True)}

@@ -38,9 +38,14 @@ class Inode(NamedTuple):
         return self.raw[128 + int.from_bytes(self.raw[128:130], "little") :] if len(self.raw) > 130 else b""
 
     @property
+    def shape(self) -> tuple[int, int, int, bytes]:
+        """What it is, of which size, and where its bytes lie."""
+        return stat.S_IFMT(self.mode), self.size, self.flags, self.block
+
+    @property
     def content(self) -> tuple[object, ...]:
         """All in the inode that says what the content is, but for the bytes of its blocks."""
-        return stat.S_IFMT(self.mode), self.size, self.flags, self.block, self.acl, self.extra
+        return self.shape, self.acl, self.extra
 
     @property
     def owner(self) -> tuple[int, int]:
