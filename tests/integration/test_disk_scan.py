@@ -22,7 +22,7 @@ import lz4.frame
 import pytest
 from backports import zstd
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import inside, judge, known, self_test
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import inside, judge, known, samples, self_test
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer, open_chain
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
@@ -767,7 +767,7 @@ def test_what_is_packed_by_a_library_that_is_missing_is_never_known_to_be_clean(
         for module in (judge, inside, known):
             patch.setattr(module, "UNPACKED", module.UNPACKED - {"zstd"})
         patch.setattr(judge, "MISSING", {"zstd": "backports.zstd"})
-        patch.setattr(self_test, "INSIDE", self_test.INSIDE - {"a.tar!/zstd!/"})
+        patch.setattr(self_test, "INSIDE", samples.INSIDE - {"a.tar!/zstd!/"})
         result = look((image, "raw"), directory=known_at)
     assert (result["verdict"], result["archives_unopened"]) == ("clean", 1)
     assert any("Install the Python library backports.zstd" in note for note in result["coverage_notes"])

@@ -45,9 +45,9 @@ def tell_changes(
 
 
 def _tell_name(emit: Emit, where: Where, number: int, names: NamesOnTop) -> None:
-    kind, path, former = _names(names, number)
+    kind = _renamed(names, number)
     if kind:
-        _tell(emit, where, kind, path, former, [], None)
+        _tell(emit, where, kind, names.path(number), names.old_path(number), [], None)
 
 
 def _tell_pair(
@@ -57,9 +57,10 @@ def _tell_pair(
     now = pair.new if pair.new and pair.new.mode else None
     if was and now and was.generation == now.generation and stat.S_IFMT(was.mode) == stat.S_IFMT(now.mode):
         what = _what(old, new, was, now, touched)
-        kind, path, former = _names(names, pair.number)
+        kind = _renamed(names, pair.number)
         if kind or what:
-            _tell(emit, where, kind or "changed", path, former, what, now)
+            former = names.old_path(pair.number) if kind else b""
+            _tell(emit, where, kind or "changed", names.path(pair.number), former, what, now)
         return
     if was:
         _tell(emit, where, "deleted", names.old_path(pair.number), b"", [], was)
@@ -69,22 +70,22 @@ def _tell_pair(
         _tell(emit, where, "new" if now.links else "orphan", names.path(pair.number), b"", what, now)
 
 
-def _names(names: NamesOnTop, number: int) -> tuple[str, bytes, bytes]:
-    """Whether it was renamed, its path, and the former one."""
+def _renamed(names: NamesOnTop, number: int) -> str:
+    """What happened to its names; empty if nothing did."""
     before, after = set(names.before(number)), set(names.entries(number))
     if before == after:
-        return "", names.path(number), b""
+        return ""
     if not after:
-        return "orphan", names.path(number), names.old_path(number)
-    return ("renamed" if before - after else "linked"), names.path(number), names.old_path(number)
+        return "orphan"
+    return "renamed" if before - after else "linked"
 
 
 def _what(old: Ext4, new: Ext4, was: Inode, now: Inode, touched: bool | None) -> list[str]:
     what = []
     if touched is None:
-        if not now.is_dir and (was.content[:4] != now.content[:4] or was.modified != now.modified):
+        if not now.is_dir and (was.shape != now.shape or was.modified != now.modified):
             what.append("content")
-    elif not now.is_dir and (touched or was.content[:4] != now.content[:4]) and _content_differs(old, new, was, now):
+    elif not now.is_dir and (touched or was.shape != now.shape) and _content_differs(old, new, was, now):
         what.append("content")
         if was.times == now.times:
             what.append("mtime_forged")

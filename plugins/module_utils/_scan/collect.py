@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from .archive import Archive, CannotWrite, Read
-from .blocks import Blocks
+from .blocks import Blocks, is_blank
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
 from .foreign import READABLE, identify, open_volume
@@ -196,6 +196,6 @@ def _split(path: str) -> Path:
 def _is_empty(volume: Blocks) -> bool:
     for at in range(0, volume.size, _STEP):
         data = volume.read(at, min(_STEP, volume.size - at))
-        if data.count(0) != len(data):
+        if not is_blank(data):
             return False
     return True

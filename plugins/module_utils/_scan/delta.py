@@ -55,6 +55,7 @@ class ExtDelta:
         self._names = NamesOnTop(self._new, base.index)
         self._touched, self._attributes = base.index.touched(base.changed, old.block_size)
         self.again: frozenset[int] = frozenset()  # the inodes that are not known to be the base's
+        self._unlike: set[int] = set()  # of those, all that are not the base's in what they hold
         self._judged: set[int] = set()
         self._covered: list[tuple[int, int]] = []
         self._wanted = judge.indicators.names_as_bytes
@@ -67,11 +68,11 @@ class ExtDelta:
             self._judge.reason("%s may look different to the guest: %s." % (str(self._where).capitalize(), doubt))
         self.again = frozenset(self._candidates())
         pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self.again)]
-        self._read_directories(pairs)
+        unlike = [pair for pair in pairs if not self._is_same(pair)]
+        self._unlike = {pair.number for pair in unlike}
+        self._read_directories(unlike)
         files = sum(
-            pair.new.size
-            for pair in pairs
-            if pair.new and pair.new.is_file and not self._new.is_own(pair.number) and not self._is_same(pair)
+            pair.new.size for pair in unlike if pair.new and pair.new.is_file and not self._new.is_own(pair.number)
         )
         self._judge.emit("expect", {"bytes": max(files, self._changed.size)})
         for pair in pairs:
@@ -142,8 +143,7 @@ class ExtDelta:
     def _read_directories(self, pairs: list[Pair]) -> None:
         for pair in pairs:
             if pair.new and pair.new.is_dir:
-                if not self._is_same(pair):
-                    self._names.read(pair.new)
+                self._names.read(pair.new)
             elif pair.old and pair.old.is_dir:
                 self._names.forget(pair.number)
 
@@ -153,7 +153,7 @@ class ExtDelta:
             return
         if new.is_odd:
             self._judge.reason("Inode %d on %s was not read: it is damaged." % (new.number, self._where))
-        if new.is_file and not self._is_same(pair):
+        if new.is_file and pair.number in self._unlike:
             self._file(new)
         if new.acl and (pair.number in self._attributes or pair.old is None or pair.old.acl != new.acl):
             self._judge.attributes(self._where, new.number, self._new.xattr_block(new))

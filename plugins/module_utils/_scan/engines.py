@@ -16,12 +16,16 @@ from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, Callable, Protocol
 
+from .alone import WIDE, stands_alone
+
 WINDOW = 16 << 20
 OVERLAP = 1 << 16
 SELF_TEST = "vmward_self_test"
 MARKER = b"VMWARD-INERT-" + b"SAMPLE"
 HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
+ALONE = "vmward_alone"  # in the metadata of a rule: what its texts are, that count only by themselves
 _BESIDE = 1 << 18
+_MOST_MATCHES = 1_000_000  # of one pattern, that YARA-X tells
 
 
 class EngineFailed(Exception):
@@ -261,7 +265,7 @@ class Yara:
             for at, data in content.windows():
                 # Its clock ticks once a second, so the first one may be over at once
                 self._scanner.set_timeout(1 + math.ceil(min(self._timeout, max(0.0, content.budget.left()))))
-                self._take(self._matching(data, content.budget), at, hits)
+                self._take(content, at, data, hits)
         except OverTime as exc:
             return list(hits.values()), str(exc)
         except self._errors as exc:
@@ -277,12 +281,16 @@ class Yara:
             budget.check()
             raise
 
-    def _take(self, rules: Any, at: int, hits: dict[str, Hit]) -> None:
-        for rule in rules:
+    def _take(self, content: Content, at: int, data: bytes, hits: dict[str, Hit]) -> None:
+        for rule in self._matching(data, content.budget):
             if self._testing or rule.namespace != SELF_TEST:
-                is_hint = dict(rule.metadata).get("severity") == HINT
-                hit = Hit(rule.identifier, at + _first_match(rule), is_hint)
-                hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
+                about = dict(rule.metadata)
+                if ALONE in about:
+                    content.budget.check()  # each match may have to be looked at
+                first = _first_match(rule, data, about.get(ALONE))
+                if first >= 0:
+                    hit = Hit(rule.identifier, at + first, about.get("severity") == HINT)
+                    hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
 
     @contextmanager
     def testing(self) -> Iterator[None]:
@@ -316,8 +324,20 @@ def _merged(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _first_match(rule: Any) -> int:
-    return min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)
+def _first_match(rule: Any, data: bytes, alone: str | None) -> int:
+    """-1: none of them counts."""
+    if alone is None:
+        return min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)
+    found = [_first_alone(pattern, data, alone) for pattern in rule.patterns]
+    return min((at for at in found if at >= 0), default=-1)
+
+
+def _first_alone(pattern: Any, data: bytes, kind: str) -> int:
+    matches, wide = pattern.matches, pattern.identifier.startswith("$" + WIDE)
+    if len(matches) >= _MOST_MATCHES:  # those that follow are not told
+        return int(matches[0].offset)
+    places = ((match.offset, match.offset + match.length) for match in matches)
+    return next((start for start, end in places if stands_alone(kind, data, start, end, wide)), -1)
 
 
 def _self_test_rules() -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Callable
 
-from .blocks import Blocks
+from .blocks import Blocks, is_blank
 from .ext4_map import Maps, Nodes
 from .ext4_records import BadFilesystem, Inode, attribute, entries_in
 from .layout import Scattered
@@ -65,6 +65,7 @@ class Ext4:
         self._check(log_size)
         self.block_size = 1024 << log_size
         self.end = self.blocks_count * self.block_size
+        self._record = struct.Struct("%s%dx" % (_INODE.format, self.inode_size - _INODE.size))
         self.groups = self._read_groups()
         numbers = [struct.unpack_from("<I", raw, at)[0] for at in _NAMED]
         self._internal = frozenset(number for number in numbers if number)
@@ -172,7 +173,8 @@ class Ext4:
             for start in range(0, wanted, per_read):
                 count = min(per_read, wanted - start)
                 raw = self._source.read(table * self.block_size + start * self.inode_size, count * self.inode_size)
-                yield from self._used_in(raw, bitmap, first, start, count, kind >> 8)
+                if not is_blank(raw) or any(bitmap[start // 8 : (start + count + 7) // 8]):
+                    yield from self._used_in(raw, bitmap, first, start, kind)
 
     def used(self, number: int) -> Inode | None:
         """One inode, if it is among the used ones."""
@@ -190,16 +192,15 @@ class Ext4:
             self._room -= len(raw)
             self._kept[number] = raw
 
-    def _used_in(self, raw: bytes, bitmap: bytes, first: int, start: int, count: int, kind: int) -> Iterator[Inode]:
+    def _used_in(self, raw: bytes, bitmap: bytes, first: int, start: int, kind: int) -> Iterator[Inode]:
         size = self.inode_size
-        for index in range(count):
-            at = index * size
-            if kind and raw[at + 1] & 0xF0 != kind:
+        for index, fields in enumerate(self._record.iter_unpack(raw), start):
+            mode, links = fields[0], fields[2]  # both are set in every inode that the kernel would open
+            if kind and stat.S_IFMT(mode) != kind:
                 continue
-            marked = bitmap[(start + index) >> 3] >> ((start + index) & 7) & 1
-            # mode and link count: both are set in every inode that the kernel would open
-            if marked or (raw[at : at + 2] != b"\0\0" and raw[at + 26 : at + 28] != b"\0\0"):
-                yield self._parse(first + start + index + 1, raw[at : at + size])
+            if (mode and links) or bitmap[index >> 3] >> (index & 7) & 1:
+                at = (index - start) * size
+                yield self._made(first + index + 1, fields, raw[at : at + size])
 
     def inode(self, number: int) -> Inode:
         if not 1 <= number <= self.inodes_count:
@@ -211,14 +212,13 @@ class Ext4:
         return self._parse(number, self._source.read(at, self.inode_size))
 
     def _parse(self, number: int, raw: bytes) -> Inode:
-        mode, size_low, links, flags, acl_low, size_high, acl_high = _INODE.unpack_from(raw)
-        size = size_low
-        if stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and self._incompat & 0x4000):
+        return self._made(number, _INODE.unpack_from(raw), raw)
+
+    def _made(self, number: int, fields: tuple[int, ...], raw: bytes) -> Inode:
+        mode, size, links, flags, acl_low, size_high, acl_high = fields
+        if size_high and (stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and self._incompat & 0x4000)):
             size |= size_high << 32
-        extra = b""
-        if len(raw) > 130:
-            extra = raw[128 + struct.unpack_from("<H", raw, 128)[0] :]
-        return Inode(number, mode, size, links, flags, raw[40:100], extra, acl_low | acl_high << 32, raw)
+        return Inode(number, mode, size, links, flags, acl_low | acl_high << 32, raw)
 
     def is_own(self, number: int) -> bool:
         """Said to be the file system's own (the root is not), so that no name is missed. It is judged all the same."""

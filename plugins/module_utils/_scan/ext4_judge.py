@@ -43,12 +43,12 @@ def judge_files(judge: Judge, where: Where, volume: Blocks, fs: Ext4, remember: 
         number = inode.number
         if inode.mode:
             seen.add(number)
-        if inode.is_odd:
-            judge.reason(what % number + " was not read: it is damaged.")
         if inode.is_file and inode.size > _LARGE:
             large.append(number)
         elif inode.is_file:
             judge.each(what % number, file, inode)
+        elif inode.is_odd:
+            judge.reason(what % number + " was not read: it is damaged.")
         if inode.acl:
             judge.each(what % number, _attributes, judge, where, fs, inode)
     listed = names.listed()

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .blocks import Blocks
 from .ext4_records import BadFilesystem, Inode
@@ -58,25 +58,28 @@ class Maps:
         nodes[number] = None
         return self._source.read(number * self._block_size, self._block_size)
 
-    def _extents(self, node: bytes, deepest: int, nodes: Nodes, reserved: bool) -> Iterator[Run]:
+    def _extents(self, node: bytes, deepest: int, nodes: Nodes, reserved: bool) -> Iterable[Run]:
         magic, entries, _most, depth = _HEAD.unpack_from(node)
         end = 12 + entries * 12
         if magic != _MAGIC or depth > deepest or end > len(node):
             raise BadFilesystem("its extent tree is damaged")
-        if not depth:
-            for logical, count, high, low in _EXTENT.iter_unpack(node[12:end]):
-                if count <= _LONGEST:
-                    yield logical, low | high << 32, count
-                else:
-                    yield logical, low | high << 32 if reserved else 0, count - _LONGEST
-            return
+        if depth:
+            return self._below(node[12:end], depth - 1, nodes, reserved)
+        return [
+            (logical, low | high << 32, count)
+            if count <= _LONGEST
+            else (logical, low | high << 32 if reserved else 0, count - _LONGEST)
+            for logical, count, high, low in _EXTENT.iter_unpack(node[12:end])
+        ]
+
+    def _below(self, entries: bytes, deepest: int, nodes: Nodes, reserved: bool) -> Iterator[Run]:
         last = -1
-        for logical, low, high in _INDEX.iter_unpack(node[12:end]):
+        for logical, low, high in _INDEX.iter_unpack(entries):
             below = self._node(low | high << 32, nodes)
             if logical <= last or below[2:4] == b"\0\0":  # it leads back, or to nothing
                 raise BadFilesystem("its extent tree is damaged")
             last = logical
-            yield from self._extents(below, depth - 1, nodes, reserved)
+            yield from self._extents(below, deepest, nodes, reserved)
 
     def _blocks(self, inode: Inode, nodes: Nodes) -> Iterator[Run]:
         """Neighbours as one."""

@@ -24,15 +24,28 @@ class Inode(NamedTuple):
     size: int
     links: int
     flags: int
-    block: bytes
-    extra: bytes
     acl: int
     raw: bytes
 
     @property
+    def block(self) -> bytes:
+        """The root of its map, or the beginning of its content."""
+        return self.raw[40:100]
+
+    @property
+    def extra(self) -> bytes:
+        """What follows its fields: attributes."""
+        return self.raw[128 + int.from_bytes(self.raw[128:130], "little") :] if len(self.raw) > 130 else b""
+
+    @property
+    def shape(self) -> tuple[int, int, int, bytes]:
+        """What it is, of which size, and where its bytes lie."""
+        return stat.S_IFMT(self.mode), self.size, self.flags, self.block
+
+    @property
     def content(self) -> tuple[object, ...]:
         """All in the inode that says what the content is, but for the bytes of its blocks."""
-        return stat.S_IFMT(self.mode), self.size, self.flags, self.block, self.acl, self.extra
+        return self.shape, self.acl, self.extra
 
     @property
     def owner(self) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from .baseline import VolumeIndex, build, packed
-from .blocks import Blocks
+from .blocks import Blocks, is_blank
 from .delta import Base
 from .ext4 import Ext4
 from .ext4_records import BadFilesystem
@@ -150,7 +150,7 @@ def _read(volume: Blocks, known: Ranges, changed: Ranges) -> Iterator[tuple[int,
             data = volume.read(at, min(_STEP, end - at))
             for place in range(0, len(data), GRAIN):
                 block = data[place : place + GRAIN]
-                if block.count(0) != len(block):
+                if not is_blank(block):
                     yield at + place, block
 
 

@@ -7,60 +7,32 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable
 
-from .engines import HINT
+from .alone import DOMAIN, IPV4, IPV6, WIDE
+from .engines import ALONE, HINT
 
-_RULE = (
-    'rule %s%d { meta: severity = "%s" value = "%s" strings: $bytes = /%s/s nocase $wide = /%s/s nocase '
-    "condition: any of them }"
-)
-_WORD, _HEX = "0-9A-Za-z", "0-9A-Fa-f"
+_RULE = 'rule %s%d { meta: severity = "%s" value = "%s" %s = "%s" strings: %s condition: any of them }'
+_STRINGS = '$bytes%d = "%s" nocase $' + WIDE + '%d = "%s" wide nocase'
 
 
 def rules(prefix: str, values: Iterable[str]) -> str:
     """Hints: a log may tell of a mere attempt."""
-    lines = enumerate(sorted(values))
-    return "\n".join(_RULE % (prefix, at, HINT, one, _pattern(one, False), _pattern(one, True)) for at, one in lines)
+    return "\n".join(_rule(prefix, at, value) for at, value in enumerate(sorted(values)))
 
 
-def _pattern(value: str, wide: bool) -> str:
-    def literal(text: str) -> str:
-        return "".join(_unit(re.escape(character), wide) for character in text)
-
-    address = _address(value)
-    if address is None:  # what is below a domain is found with it
-        after = _then(_WORD + ".-", wide), _unit("[.-]", wide) + _then(_WORD, wide)
-        return "%s%s(%s|%s)" % (_behind(_WORD + "-", wide), literal(value), *after)
-    if isinstance(address, ipaddress.IPv4Address):
-        before = _behind(_WORD + ".", wide), _behind("0-9", wide) + _unit(r"\.", wide)
-        after = _then(_WORD + ".", wide), _unit(r"\.", wide) + _then("0-9", wide)
-        return "(%s|%s)%s(%s|%s)" % (*before, literal(value), *after)
-    before = _behind(_WORD + ":.", wide), _behind(_HEX + ":", wide) + _unit(":", wide)
-    after = _then(_WORD + ":", wide), _unit(":", wide) + _then(_HEX + ":", wide)
-    return "(%s|%s)(%s)(%s|%s)" % (*before, "|".join(map(literal, _spellings(address))), *after)
+def _rule(prefix: str, at: int, value: str) -> str:
+    kind, spellings = _sought(value)
+    strings = " ".join(_STRINGS % (number, text, number, text) for number, text in enumerate(spellings))
+    return _RULE % (prefix, at, HINT, value, ALONE, kind, strings)
 
 
-def _address(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _sought(value: str) -> tuple[str, list[str]]:
     try:
-        return ipaddress.ip_address(value)
+        address = ipaddress.ip_address(value)
     except ValueError:
-        return None
-
-
-def _unit(pattern: str, wide: bool) -> str:
-    """One character."""
-    return pattern + r"\x00" if wide else pattern
-
-
-def _behind(other_than: str, wide: bool) -> str:
-    """Behind the beginning, or a character other than these; in UTF-16 that of any other script is one too."""
-    return r"(^|[^\x00]|[^%s]\x00)" % other_than if wide else "(^|[^%s])" % other_than
-
-
-def _then(other_than: str, wide: bool) -> str:
-    return r"($|[^%s]|.[^\x00])" % other_than if wide else "($|[^%s])" % other_than
+        return DOMAIN, [value]
+    return (IPV4, [value]) if isinstance(address, ipaddress.IPv4Address) else (IPV6, _spellings(address))
 
 
 def _spellings(address: ipaddress.IPv6Address) -> list[str]:

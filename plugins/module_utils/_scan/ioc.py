@@ -62,14 +62,19 @@ class Indicators:
 
     def of_content(self, stream: Callable[[], Iterable[bytes]]) -> list[str]:
         """The hashes among the indicators that this content has."""
-        kinds = [kind for kind in _LENGTHS if getattr(self, kind)]
-        if not kinds:
+        if not self._hashes:
             return []
-        digests = [hashlib.new(kind, usedforsecurity=False) for kind in kinds]
+        digests = [hashlib.new(kind, usedforsecurity=False) for kind in self._hashes]
         for part in stream():
             for digest in digests:
                 digest.update(part)
-        return ["ioc_%s" % kind for kind, digest in zip(kinds, digests) if digest.hexdigest() in getattr(self, kind)]
+        told = [(kind, digest.hexdigest()) for kind, digest in zip(self._hashes, digests)]
+        return ["ioc_%s" % kind for kind, digest in told if digest in getattr(self, kind)]
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        """The kinds that are looked for."""
+        return [kind for kind in _LENGTHS if getattr(self, kind)]
 
     @property
     def of_files(self) -> bool:

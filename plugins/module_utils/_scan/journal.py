@@ -145,7 +145,7 @@ def _check_kept(head: bytes, inode: Inode, after: Ext4) -> None:
     is_kept = all(now[low:high] == head[low:high] for low, high in _FOR_GOOD) and not any(
         (_word(now, at) ^ _word(head, at)) & mask for at, mask in _FEATURES_FOR_GOOD.items()
     )
-    if not is_kept or (journal.mode, journal.content[1:4]) != (inode.mode, inode.content[1:4]):
+    if not is_kept or (journal.mode, journal.shape) != (inode.mode, inode.shape):
         raise BadFilesystem("its journal changes what Linux goes by before it replays it")
 
 

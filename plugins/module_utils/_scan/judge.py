@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from .blocks import Blocks, Meter, UnreadableImage
+from .blocks import Blocks, Meter, UnreadableImage, is_blank
 from .brief import Brief
 from .engines import WINDOW, Budget, Content, Engine, EngineFailed, Hit, Judgement, OverTime
 from .ext4_records import BadFilesystem
@@ -321,7 +321,7 @@ class Judge:
             for at, data in content.windows():
                 self.bytes += len(data)
                 self.tell()
-                if data.count(0) != len(data):
+                if not is_blank(data):
                     something = True
                     self._match(data, at, hits, gaps)
             if key is not None:

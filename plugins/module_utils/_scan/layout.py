@@ -66,9 +66,13 @@ class Scattered:
         self._volume, self.pieces, self._size = volume, pieces, size
 
     def read(self, offset: int, length: int) -> bytes:
-        parts, at, end = list[bytes](), offset, min(offset + length, self._size)
-        for number in range(max(0, bisect_right(self.pieces, (offset, _BEHIND_ALL, 0)) - 1), len(self.pieces)):
+        parts: list[bytes] = []
+        at, end = offset, min(offset + length, self._size)
+        start = max(0, bisect_right(self.pieces, (offset, _BEHIND_ALL, 0)) - 1) if offset else 0
+        for number in range(start, len(self.pieces)):
             first, low, high = self.pieces[number]
+            if first <= offset < end <= first + high - low:  # most reads lie in one piece
+                return self._volume.read(low + offset - first, end - offset)
             begin, stop = max(at, first), min(end, first + high - low)
             if begin >= end:
                 break

@@ -11,7 +11,13 @@ import json
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, RuleFile, Yara
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import (
+    WINDOW,
+    Content,
+    Hit,
+    RuleFile,
+    Yara,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import BadIndicators, merged, parse
 
 PLAIN = """
@@ -205,11 +211,27 @@ def test_a_bad_file_is_refused(text: str, words: str) -> None:
     ],
 )
 def test_addresses_and_domains_become_rules(data: bytes, matches: bool) -> None:
-    rules = merged([parse(PLAIN, "x.yml")]).rules()
-    engine = Yara([RuleFile("i", rules, "0", 0)], 60)
-    hits, _gap = engine.scan(Content(len(data), lambda _at, _length: data, WINDOW))
+    hits = _found(data)
     assert bool(hits) == matches
     assert all(hit.is_hint for hit in hits)
+
+
+def _found(data: bytes) -> list[Hit]:
+    engine = Yara([RuleFile("i", merged([parse(PLAIN, "x.yml")]).rules(), "0", 0)], 60)
+    hits, _gap = engine.scan(Content(len(data), lambda _at, _length: data, WINDOW))
+    return hits
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16-le"])
+def test_an_address_is_told_where_it_first_stands_by_itself(encoding: str) -> None:
+    parts = "203.0.113.9.7, 1203.0.113.9, ", "203.0.113.9, 203.0.113.9"
+    before, after = (part.encode(encoding) for part in parts)
+    assert [hit.offset for hit in _found(before + after)] == [len(before)]
+
+
+def test_an_address_behind_more_matches_than_the_engine_tells_is_not_missed() -> None:
+    assert _found(b"1203.0.113.9 " * 1_000_000 + b"203.0.113.9")
+    assert not _found(b"1203.0.113.9 " * 1000)
 
 
 def test_what_is_looked_for_decides_on_the_digest() -> None:
