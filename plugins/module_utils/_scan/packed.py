@@ -57,7 +57,7 @@ _MOST_SKIPPED = 100
 _OLD_ZSTD = re.compile(rb"[\x1e-\x27]\xb5\x2f\xfd")
 _BZIP2 = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # of its first block, and of its end if there is none
 _SUM = re.compile(rb"[ \0]*([0-7]{1,8})(?:[ \0].*)?", re.DOTALL)
-_ZIP_END = re.compile(rb"PK\x05\x06")
+_ZIP_END = b"PK\x05\x06"
 _SPLIT = b"PK\x07\x08"  # the first part of a zip of several
 ZIP_END_SIZE, _ZIP_ENTRY, ZIP_LOCATOR = 22, 46, 20
 _REACH, _REACH_OF_PROGRAMS = 128 << 10, 1 << 20  # a program's certificate lies behind its zip
@@ -144,7 +144,9 @@ def zip_end(read: Read, size: int) -> int:
     lie behind) it leads back to its directory."""
     reach = min(size, _REACH_OF_PROGRAMS if read(0, 2) == b"MZ" else _REACH)
     tail = read(size - reach, reach)
-    ends = [match.start() for match in _ZIP_END.finditer(tail) if match.start() + ZIP_END_SIZE <= reach]
+    if _ZIP_END not in tail:
+        return -1
+    ends = [match.start() for match in re.finditer(_ZIP_END, tail) if match.start() + ZIP_END_SIZE <= reach]
     for at in ends:
         if zip_comment(tail[at:]) == reach - at - ZIP_END_SIZE:
             return size - reach + at
