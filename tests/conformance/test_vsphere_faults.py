@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import ssl
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +39,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.note i
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     FORENSIC,
     FREE,
+    HELD,
     OFF,
     SEAL,
     VsphereBench,
@@ -40,6 +47,8 @@ from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     refused,
 )
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Hosts and certificates
 
@@ -230,6 +239,33 @@ def test_it_is_logged_out_after_a_list_or_a_read_that_fails(vsphere: VsphereBenc
     assert not shown(told)
     calls = vsphere.server.calls()
     assert calls["Logout"] == calls["Login"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+@pytest.mark.parametrize("method", ["RetrievePropertiesEx", "PowerOffVM_Task"], ids=["listing", "working"])
+def test_it_is_logged_out_when_a_signal_ends_the_module(
+    vsphere: VsphereBench, number: signal.Signals, method: str
+) -> None:
+    vsphere.create("desk1")
+    vsphere.server.faults({"method": method, "hold": HELD})
+    vsphere.server.forget_calls()
+    arguments = {"hypervisors": {"vc1": vsphere.entry}, "vms": ["desk1"], "state": "stopped", "force": True, "grace": 0}
+    module = subprocess.Popen(
+        [sys.executable, str(ROOT / "plugins/modules/vm_power.py")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "build/collections")},
+    )  # fmt: skip
+    assert module.stdin is not None
+    module.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+    module.stdin.close()
+    while not vsphere.server.calls().get(method) and module.poll() is None:
+        time.sleep(0.05)
+    module.send_signal(number)
+    assert module.stdout is not None
+    told = module.stdout.read()
+    assert module.wait() != 0, told
+    assert vsphere.server.calls().get("Logout") == 1, told
+    assert not shown(told)
 
 
 # What there is
