@@ -25,6 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox.connection import AT_ONCE
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -33,6 +34,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolv
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play, task
 from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, WAIVED, take
+
+FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
 
 # In the middle of a batch
 
@@ -112,6 +115,53 @@ def test_a_refusal_that_passes_is_tried_again_after_reading_back(bench: ProxmoxB
     vm_id = bench.create("desk1")
     bench.pve.fail("PUT", f"/qemu/{vm_id}/config", 595, "No route to host", times=1)
     assert bench.one(SEAL, vm_id).after["isolation"] == "sealed"
+
+
+LOCKED = "can't lock file '/var/lock/pve-firewall/100.lock' - got timeout\n"
+
+
+@pytest.mark.parametrize(("status", "message"), [(595, "No route to host"), (500, LOCKED)], ids=["lost", "locked"])
+@pytest.mark.parametrize(
+    ("verb", "method", "path"),
+    [
+        (SEAL, "POST", "firewall/ipset"),
+        (SEAL, "PUT", "firewall/options"),
+        (SEAL, "GET", "firewall/rules"),
+        (SEAL, "POST", "firewall/rules"),
+        (FREE, "PUT", "firewall/options"),
+        (FREE, "DELETE", "firewall/rules/0"),
+        (FREE, "DELETE", "firewall/ipset/vmward-undo"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "seal" if one is SEAL else "free",
+)
+def test_note_and_firewall_are_tried_again_too(
+    bench: ProxmoxBench, verb: UseCase, method: str, path: str, status: int, message: str
+) -> None:
+    """A VM is not cut where its note cannot be written: it takes more than one hiccup to leave it so."""
+    vm_id = bench.create("desk1")
+    bench.pve.firewall_config("vm", vmid=int(vm_id))["rules"].append({"type": "in", "action": "ACCEPT", "enable": 1})
+    free = bench.wiring(vm_id)
+    if verb is FREE:
+        bench.one(SEAL, vm_id)
+    bench.pve.fail(method, f"/qemu/{vm_id}/{path}", status, message, times=1)
+    warnings = bench.one(verb, vm_id).warnings
+    if verb is FREE:
+        assert warnings == ["its old sessions may resume (keep_sessions)"]
+        assert (bench.wiring(vm_id), bench.vm(vm_id).note) == (free, None)
+    else:
+        assert warnings == []
+        assert all(now == as_set for _name, now, as_set in bench.vm(vm_id).firewall)
+
+
+def test_a_note_whose_answer_is_lost_is_written_once_more(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+
+    class Late(SetIsolation):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            bench.pve.truncate[f"/qemu/{vm_id}/firewall/ipset"] = 1
+            return super().plan(hypervisor, vm)
+
+    assert bench.one(Late(Isolation.SEALED, "2026-1"), vm_id).after["case"] == "2026-1"
 
 
 def test_an_answer_that_is_lost_after_the_change_is_read_back_and_not_repeated(
