@@ -54,7 +54,7 @@ def validate_entry(name: str, entry: Any) -> dict[str, Any]:
 def secrets_of(entries: Any) -> set[str]:
     """Every secret in the entries, so that no output and no log shows it.
 
-    In an entry that is not well formed a secret may stand under any key that is no option: mistyped, or a level too high.
+    In an entry that is not well formed one may stand under any key that is no option: mistyped, or a level too high.
     """
     found = set(told_secrets(entries, ""))
     for entry in entries.values() if isinstance(entries, Mapping) else ():

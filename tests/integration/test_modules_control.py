@@ -221,7 +221,8 @@ def test_no_secret_is_shown_however_loudly_it_is_asked(tmp_path: Path, proxmox: 
     wrong = {"proxmox": {**proxmox.cluster.entry, "token_id": "ir@pve!other"}}
     bare = proxmox.cluster.entry  # its kind is forgotten
     tasks = [task("vm_info", proxmox, "desk1")]
-    ill = [{"vmward.remediation.vm_info": {"hypervisors": {"hv1": one}, "vms": ["desk1"]}} for one in (lost, wrong, bare)]
+    entries = [{"hv1": one} for one in (lost, wrong, bare)]
+    ill = [{"vmward.remediation.vm_info": {"hypervisors": one, "vms": ["desk1"]}} for one in entries]
     told = play(tmp_path, tasks + ill, "-vvv")  # it looks for the secret in all that was printed
     fine, unreachable, refused, malformed = told
     assert "Hypervisor hv1 must have exactly one key" in malformed["msg"]

@@ -208,8 +208,8 @@ class Connection:
             raise NoAnswer(f"{start}: {self.host} took the request and has not answered for {ANSWER:g} s.") from exc
         except (AttributeError, KeyError, TypeError) as exc:  # proxmoxer's, of JSON of another shape
             raise NoAnswer(
-                f"{start}: the answer is JSON, but not Proxmox VE's. Look for a proxy between here and {self.host}; what "
-                "was asked for may have been done."
+                f"{start}: the answer is JSON, but not Proxmox VE's. Look for a proxy between here and {self.host}; "
+                "what was asked for may have been done."
             ) from exc
         except (requests.exceptions.RequestException, OSError, ValueError) as exc:
             told = type(exc).__name__ if isinstance(exc, ValueError) else reason(exc)  # it may quote a header
