@@ -71,7 +71,7 @@ import gc
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -82,7 +82,7 @@ from ansible.utils.unsafe_proxy import wrap_var
 
 from ansible_collections.vmward.remediation.plugins.module_utils._connect import connect, warnings_of
 from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unsupported, VmwardError
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unsupported, VmwardError, attempt
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Vm, printable
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import long_names
@@ -123,7 +123,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             )
         machines: list[dict[str, Any]] = []
         tags = self.get_option("tags")
-        reading = {name: apart(partial(listed, name, entry, tags)) for name, entry in hypervisors.items()}
+        reading = {
+            name: apart(partial(attempt, f"list the VMs on {name}", listed, name, entry, tags))
+            for name, entry in hypervisors.items()
+        }
         for name, entry in hypervisors.items():
             try:
                 for warning in warnings_of({name: entry}):
@@ -131,6 +134,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 machines += reading[name].result()
             except VmwardError as exc:
                 if self.get_option("strict_hypervisors"):
+                    wait(reading.values())  # else this process may end before they have logged out
                     raise AnsibleParserError(
                         f"{exc} No VM was listed; strict_hypervisors: false leaves {name} out."
                     ) from exc

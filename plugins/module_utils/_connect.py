@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -14,6 +14,11 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ._argspec import BACKENDS
 from ._errors import NotFound, VmwardError
 from ._hypervisor import Hypervisor
+
+OPTIONS = [(name, option) for spec in BACKENDS.values() for name, option in spec.items()]
+SECRET = {name for name, option in OPTIONS if option.get("no_log")}
+PLAIN = {name for name, _option in OPTIONS} - SECRET
+SHORTEST = 4  # characters of a value that is hidden although it may be none: a shorter one would hide every sentence
 
 
 class BadEntry(VmwardError):
@@ -47,16 +52,30 @@ def validate_entry(name: str, entry: Any) -> dict[str, Any]:
 
 
 def secrets_of(entries: Any) -> set[str]:
-    """Every secret in the entries, so that no output and no log shows it; a malformed entry is told elsewhere."""
-    found: set[str] = set()
+    """Every secret in the entries, so that no output and no log shows it.
+
+    In an entry that is not well formed one may stand under any key that is no option: mistyped, or a level too high.
+    """
+    found = set(told_secrets(entries, ""))
     for entry in entries.values() if isinstance(entries, Mapping) else ():
-        for backend, options in entry.items() if isinstance(entry, Mapping) else ():
-            given = options if isinstance(options, Mapping) else {}
-            for key, option in BACKENDS.get(backend, {}).items():
+        for backend in entry if isinstance(entry, Mapping) else ():
+            for option in BACKENDS.get(backend, {}).values():
                 if option.get("no_log"):
-                    told = [given.get(key), *(os.environ.get(name) for name in option.get("fallback", (None, []))[1])]
-                    found.update(str(value) for value in told if value)
+                    found.update(os.environ.get(name, "") for name in option.get("fallback", (None, []))[1])
+    found.discard("")
     return found | {value.strip() for value in found if value.strip()}  # a message may quote it without its line end
+
+
+def told_secrets(told: Any, key: str) -> Iterator[str]:
+    """What stands under the key of a secret; and under one that is no option, unless it is too short to be one."""
+    if isinstance(told, Mapping):
+        for name, value in told.items():
+            yield from told_secrets(value, str(name))
+    elif isinstance(told, (list, tuple)):
+        for value in told:
+            yield from told_secrets(value, key)
+    elif key in SECRET or (key not in PLAIN and not isinstance(told, bool) and len(str(told)) >= SHORTEST):
+        yield "" if told is None else str(told)
 
 
 def warnings_of(entries: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
@@ -32,6 +33,9 @@ class Module(AnsibleModule):
 
     def __init__(self, spec: Spec, **module_args: Any) -> None:
         super().__init__(argument_spec=spec, supports_check_mode=True, no_log=True, **module_args)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, give_up)
 
     def exit_json(self, **result: Any) -> None:
         self._hide()
@@ -43,6 +47,11 @@ class Module(AnsibleModule):
 
     def _hide(self) -> None:
         self.no_log_values.update(secrets_of(self.params.get("hypervisors")))
+
+
+def give_up(_number: int, _frame: object) -> None:
+    """So that what was begun is ended, and who was logged in is logged out."""
+    raise SystemExit(1)
 
 
 class Session:
@@ -67,14 +76,20 @@ class Session:
         self.used: set[Future[Any]] = set()  # the answers that were looked at
 
     def __enter__(self) -> Session:
+        try:
+            self._list()
+        except BaseException:  # also a signal
+            self.__exit__()
+            raise
+        return self
+
+    def _list(self) -> None:
         self.asked = {name: apart(partial(attempt, "ask " + name, self._ask, name)) for name in self.entries}
         self.take_in(self.end if self.needs_all else min(self.end, self.started + PATIENCE), ALL_COMPLETED)
         while not self.needs_all and len(self.missing) == len(self.entries) and self.take_in(self.end):
             pass
         if self.missing and (self.needs_all or len(self.missing) == len(self.entries)):
-            self.__exit__()
             raise self._refusal()
-        return self
 
     def take_in(self, until: float, how: str = FIRST_COMPLETED) -> bool:
         """Wait for those who have not answered, and for what is looked up; has one answered?"""

@@ -325,7 +325,6 @@ cpu_seconds:
   returned: success
 """
 
-import signal
 import time
 from typing import Any
 
@@ -372,15 +371,8 @@ def whole(params: dict[str, Any], check: bool) -> dict[str, Any]:
         hypervisor.close()
 
 
-def give_up(_number: int, _frame: object) -> None:
-    """So that what was begun is ended."""
-    raise SystemExit(1)
-
-
 def main() -> None:
     module = Module(ARGUMENTS)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, give_up)
     try:
         result = attempt("scan %s" % module.params["vm"], whole, module.params, module.check_mode)
     except VmwardError as exc:

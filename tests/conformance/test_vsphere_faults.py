@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import ssl
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +46,8 @@ from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
 )
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
 
+ROOT = Path(__file__).resolve().parents[2]
+
 # Hosts and certificates
 
 
@@ -66,7 +73,25 @@ def test_a_name_that_nobody_knows_is_told(vcenter: Vcsim) -> None:
     assert "the connection to vc1.vmward.invalid:" in told
 
 
+@pytest.mark.parametrize("option", ["username", "password", "guest_username", "guest_password"])
+@pytest.mark.parametrize("spoilt", ["{}\n", "{}\x1b", "{}\x00", "{}\ud800"], ids=ascii)
+def test_a_log_in_that_cannot_be_sent_is_refused_without_showing_it(vcenter: Vcsim, option: str, spoilt: str) -> None:
+    """As it is read from a file with its line end; it would count as a wrong one, or break the request."""
+    vcenter.forget_calls()
+    told = refused(vcenter.entry, **{option: spoilt.format(PASSWORD)})
+    assert f"Cannot log in to vc1: {option} holds a control character" in told
+    assert not shown(told)
+    assert vcenter.calls() == {}
+
+
 # In the middle of a batch
+
+
+def test_a_note_whose_answer_is_lost_is_written_once_more(vsphere: VsphereBench) -> None:
+    """Without its note a VM is not cut."""
+    vm_id = vsphere.create("desk1")
+    vsphere.server.faults({"method": "SetField", "status": 503})
+    assert vsphere.one(SEAL, vm_id).after["isolation"] == "sealed"
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -230,6 +255,45 @@ def test_it_is_logged_out_after_a_list_or_a_read_that_fails(vsphere: VsphereBenc
     assert not shown(told)
     calls = vsphere.server.calls()
     assert calls["Logout"] == calls["Login"] == 1
+
+
+HANGING = """
+import threading
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.api import VsphereHypervisor
+from ansible_collections.vmward.remediation.plugins.modules import vm_isolation
+
+def hang(*_given):
+    print("here", flush=True)
+    threading.Event().wait()
+
+VsphereHypervisor.{} = hang
+vm_isolation.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+@pytest.mark.parametrize("verb", ["refs", "submit_note"], ids=["listing", "working"])
+def test_it_is_logged_out_when_a_signal_ends_the_module(
+    vsphere: VsphereBench, number: signal.Signals, verb: str
+) -> None:
+    vsphere.create("desk1")
+    vsphere.server.forget_calls()
+    arguments = {"hypervisors": {"vc1": vsphere.entry}, "vms": ["desk1"], "state": "sealed"}
+    module = subprocess.Popen(
+        [sys.executable, "-c", HANGING.format(verb)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "build/collections")},
+    )  # fmt: skip
+    assert module.stdin is not None
+    assert module.stdout is not None
+    module.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+    module.stdin.close()
+    assert module.stdout.readline() == "here\n"
+    module.send_signal(number)
+    told = module.stdout.read()
+    assert module.wait() != 0, told
+    assert vsphere.server.calls().get("Logout") == 1, told
+    assert not shown(told)
 
 
 # What there is

@@ -219,9 +219,13 @@ def test_no_secret_is_shown_however_loudly_it_is_asked(tmp_path: Path, proxmox: 
     proxmox.create("desk1")
     lost = {"proxmox": {**proxmox.cluster.entry, "port": 1}}
     wrong = {"proxmox": {**proxmox.cluster.entry, "token_id": "ir@pve!other"}}
+    bare = proxmox.cluster.entry  # its kind is forgotten
     tasks = [task("vm_info", proxmox, "desk1")]
-    tasks += [{"vmward.remediation.vm_info": {"hypervisors": {"hv1": one}, "vms": ["desk1"]}} for one in (lost, wrong)]
-    fine, unreachable, refused = play(tmp_path, tasks, "-vvv")  # it looks for the secret in all that was printed
+    entries = [{"hv1": one} for one in (lost, wrong, bare)]
+    ill = [{"vmward.remediation.vm_info": {"hypervisors": one, "vms": ["desk1"]}} for one in entries]
+    told = play(tmp_path, tasks + ill, "-vvv")  # it looks for the secret in all that was printed
+    fine, unreachable, refused, malformed = told
+    assert "Hypervisor hv1 must have exactly one key" in malformed["msg"]
     assert fine["vms"][0]["before"]["nics"][0]["network"] == "vmbr0"
     assert "the connection to 127.0.0.1 failed" in unreachable["msg"]
     assert "The token ir@pve!other was refused" in refused["msg"]

@@ -113,6 +113,14 @@ def test_a_log_in_with_a_line_end_is_refused_without_showing_it(cluster: Cluster
     assert cluster.pve.requests == []
 
 
+@pytest.mark.parametrize("option", ["token_secret", "token_id"])
+def test_a_token_that_was_copied_with_a_character_that_none_has(cluster: Cluster, option: str) -> None:
+    """It fits in no HTTP header; that is no fault of the server or of the way to it."""
+    sentence = refused(cluster.entry, **{option: cluster.entry[option] + "\u200b"})
+    assert "token_id or token_secret holds a character that no token has" in sentence
+    assert cluster.pve.requests == []
+
+
 @pytest.mark.parametrize("kind", [ValueError, UnicodeError])
 def test_an_error_that_quotes_a_header_is_told_without_it(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, kind: type[ValueError]

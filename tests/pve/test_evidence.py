@@ -19,7 +19,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play
-from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
+from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
 
 HERE = platform.node().split(".")[0]
 STATE = b"QEVM" + bytes(8000) + b"RAM-ONLY-MARKER"
@@ -102,6 +102,15 @@ def test_a_snapshot_that_stays_takes_nothing_from_a_copy_that_is_whole(
     (kept,) = bench.pve.vm(int(guest)).snapshots
     (remark,) = bench.hypervisor.remarks(guest)
     assert f"its evidence is whole, but snapshot {kept}" in remark
+
+
+@pytest.mark.parametrize("path", ["exec", "exec-status"])
+def test_an_agent_that_nobody_hears_of_ends_with_the_deadline(bench: ProxmoxBench, guest: str, path: str) -> None:
+    """Proxmox VE itself may not answer: not its time-out counts, which is longer, but what the program was given."""
+    vm = bench.vm(guest)
+    bench.pve.hang[f"/qemu/{guest}/agent/{path}"] = HELD
+    with pytest.raises(TimedOut, match=r"Cannot ask the guest agent of desk1 \(100\) on hv1: no answer for . s"):
+        bench.hypervisor.guest_run(vm, ["ps"], 1, 100)
 
 
 def test_what_an_earlier_run_left_is_evidence_and_stays(bench: ProxmoxBench, guest: str, node: Path) -> None:

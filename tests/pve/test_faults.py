@@ -25,6 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, FIRST, LAST
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._proxmox.connection import AT_ONCE
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -33,6 +34,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolv
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play, task
 from ansible_collections.vmward.remediation.tests.pve.bench import HELD, ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, WAIVED, take
+
+FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
 
 # In the middle of a batch
 
@@ -68,6 +71,29 @@ def test_a_ticket_that_expires_in_the_middle_of_a_batch_is_renewed_once_for_all(
     assert calls["POST /access/ticket"] == 1
 
 
+def test_a_log_in_that_is_refused_in_the_middle_of_a_batch_is_not_tried_again(bench: ProxmoxBench) -> None:
+    """It would be, for each call of each VM: and the account would be locked."""
+    ids = [bench.create(f"desk{number}") for number in range(20)]
+    bench.log_in()
+    bench.pve.meanwhile[f"/qemu/{ids[7]}/config"] = bench.pve.revoke_tickets
+    bench.pve.fail("POST", "/access/ticket", 401, "authentication failure")
+    with bench.cluster.counted() as calls:
+        outcomes = bench.do(SEAL, *ids)
+    assert calls["POST /access/ticket"] == 1
+    assert outcomes[-1].failed
+    assert "refused root@pam. Correct user and password" in outcomes[-1].msg
+
+
+def test_a_ticket_that_cannot_be_renewed_is_asked_for_once(bench: ProxmoxBench) -> None:
+    ids = [bench.create(f"desk{number}") for number in range(5)]
+    bench.log_in()
+    bench.hypervisor.link.api._store["session"].ends = 0.0  # type: ignore[attr-defined]
+    bench.pve.fail("POST", "/access/ticket", 401, "authentication failure")
+    with bench.cluster.counted() as calls:
+        assert {type(one) for one in bench.hypervisor.read(ids).values()} == {AuthFailed}
+    assert calls["POST /access/ticket"] == 1
+
+
 def test_a_server_that_goes_away_in_the_middle_fails_every_vm_by_name(bench: ProxmoxBench, quick: None) -> None:
     ids = [bench.create(f"desk{number}") for number in range(6)]
     bench.pve.meanwhile[f"/qemu/{ids[3]}/config"] = lambda: asyncio.ensure_future(bench.pve.stop())
@@ -89,6 +115,53 @@ def test_a_refusal_that_passes_is_tried_again_after_reading_back(bench: ProxmoxB
     vm_id = bench.create("desk1")
     bench.pve.fail("PUT", f"/qemu/{vm_id}/config", 595, "No route to host", times=1)
     assert bench.one(SEAL, vm_id).after["isolation"] == "sealed"
+
+
+LOCKED = "can't lock file '/var/lock/pve-firewall/100.lock' - got timeout\n"
+
+
+@pytest.mark.parametrize(("status", "message"), [(595, "No route to host"), (500, LOCKED)], ids=["lost", "locked"])
+@pytest.mark.parametrize(
+    ("verb", "method", "path"),
+    [
+        (SEAL, "POST", "firewall/ipset"),
+        (SEAL, "PUT", "firewall/options"),
+        (SEAL, "GET", "firewall/rules"),
+        (SEAL, "POST", "firewall/rules"),
+        (FREE, "PUT", "firewall/options"),
+        (FREE, "DELETE", "firewall/rules/0"),
+        (FREE, "DELETE", "firewall/ipset/vmward-undo"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "seal" if one is SEAL else "free",
+)
+def test_note_and_firewall_are_tried_again_too(
+    bench: ProxmoxBench, verb: UseCase, method: str, path: str, status: int, message: str
+) -> None:
+    """A VM is not cut where its note cannot be written: it takes more than one hiccup to leave it so."""
+    vm_id = bench.create("desk1")
+    bench.pve.firewall_config("vm", vmid=int(vm_id))["rules"].append({"type": "in", "action": "ACCEPT", "enable": 1})
+    free = bench.wiring(vm_id)
+    if verb is FREE:
+        bench.one(SEAL, vm_id)
+    bench.pve.fail(method, f"/qemu/{vm_id}/{path}", status, message, times=1)
+    warnings = bench.one(verb, vm_id).warnings
+    if verb is FREE:
+        assert warnings == ["its old sessions may resume (keep_sessions)"]
+        assert (bench.wiring(vm_id), bench.vm(vm_id).note) == (free, None)
+    else:
+        assert warnings == []
+        assert all(now == as_set for _name, now, as_set in bench.vm(vm_id).firewall)
+
+
+def test_a_note_whose_answer_is_lost_is_written_once_more(bench: ProxmoxBench) -> None:
+    vm_id = bench.create("desk1")
+
+    class Late(SetIsolation):
+        def plan(self, hypervisor, vm):  # type: ignore[no-untyped-def]
+            bench.pve.truncate[f"/qemu/{vm_id}/firewall/ipset"] = 1
+            return super().plan(hypervisor, vm)
+
+    assert bench.one(Late(Isolation.SEALED, "2026-1"), vm_id).after["case"] == "2026-1"
 
 
 def test_an_answer_that_is_lost_after_the_change_is_read_back_and_not_repeated(
@@ -115,6 +188,15 @@ def test_a_page_of_a_proxy_instead_of_json(bench: ProxmoxBench, status: int) -> 
     bench.pve.fail("GET", f"/qemu/{vm_id}/pending", status, "<html>Please log in</html>", html=True)
     (outcome,) = bench.do(Info(), vm_id)
     assert ("begins with '<html>Please log in</html>'" if status == 200 else "Bad Gateway") in outcome.msg
+
+
+@pytest.mark.parametrize("status", [200, 502])
+@pytest.mark.parametrize("page", ["[]", '"log in"', "null"])
+def test_json_that_is_not_proxmox_ves(bench: ProxmoxBench, status: int, page: str) -> None:
+    vm_id = bench.create("desk1")
+    bench.pve.fail("GET", f"/qemu/{vm_id}/pending", status, page, html=True)
+    (outcome,) = bench.do(Info(), vm_id)
+    assert "the answer is JSON, but not Proxmox VE's. Look for a proxy" in outcome.msg
 
 
 def test_a_list_that_cannot_be_read_is_never_shortened(bench: ProxmoxBench) -> None:
@@ -217,6 +299,17 @@ def test_a_snapshot_name_that_cannot_be_is_refused_before_anything_is_touched(be
     (outcome,) = bench.do(take(name), vm_id)
     assert "Nothing was touched. Choose another." in outcome.msg
     assert [m for m, _path, _body in bench.pve.requests if m != "GET"] == []
+
+
+@pytest.mark.parametrize("user", ["o'brien@ad!ir", "r#1%41?=@ad", "ren\u00e9@ad"])
+def test_a_task_of_somebody_with_a_strange_name_is_taken_up(bench: ProxmoxBench, user: str) -> None:
+    """The name is the end of the task's id, and so of a path."""
+    vm_id = bench.create("desk1", nics=())
+    bench.pve.time_scale, bench.pve.delays = 1.0, {"qmstop": 1.0}
+    bench.cluster.run(bench.pve._do_stop(bench.pve.vm(int(vm_id)), user, {}))
+    with bench.cluster.counted() as calls:
+        assert bench.one(OFF, vm_id).after == {"power": "stopped"}
+    assert not calls["POST /nodes/pve1/qemu/N/status/stop"]
 
 
 def test_no_nic_and_ten(bench: ProxmoxBench) -> None:

@@ -14,6 +14,7 @@ import re
 import threading
 from collections.abc import Mapping
 from typing import Any, Callable
+from urllib.parse import quote
 
 from .._crew import Crew
 from .._errors import AuthFailed, TaskFailed, TimedOut, Unsupported, VmwardError
@@ -35,6 +36,7 @@ NODE_AWAY = (503, 595, 596, 597, 598, 599)  # the node asked cannot reach the VM
 TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SEGMENT = re.compile(r"[A-Za-z0-9_.:@!~+-]*")
+UPID = re.compile(r"UPID:[^\s/]+")  # it ends with the name of a user, which may have any other characters
 
 
 class Rejected(TaskFailed, Exception):
@@ -85,6 +87,7 @@ class Connection:
         self.readers: dict[str, Crew] = {}  # by node, as the writers: one that hangs holds up no other's VMs
         self.writers: dict[str, Crew] = {}
         self._log_in_again = threading.Lock()
+        self.refused: AuthFailed | None = None  # a log-in that was: tried for every call, it would lock the account
         self.login = self._who()
         self.api = self._log_in()
 
@@ -105,6 +108,11 @@ class Connection:
                 raise AuthFailed(
                     f"Cannot log in to {self.name}: a token is told as token_id: user@realm!name and token_secret. "
                     "Correct both, or use user and password."
+                )
+            if not (told["token_id"] + told["token_secret"]).isascii():
+                raise AuthFailed(
+                    f"Cannot log in to {self.name}: token_id or token_secret holds a character that no token has (one "
+                    "that is not seen, or a mark that was replaced while it was copied). Copy both anew."
                 )
             return {"user": found[1], "token_name": found[2], "token_value": told["token_secret"]}
         if told.get("user") and told.get("password"):
@@ -140,10 +148,7 @@ class Connection:
 
     def call(self, what: str, vm: VmRef | None, method: str, path: str, **values: Any) -> Any:
         """One request. A ticket that has expired is renewed once; the request was then not taken."""
-        unsafe = [part for part in path.split("/") if not SEGMENT.fullmatch(part) or part in (".", "..")]
-        if unsafe:
-            raise Unsupported(f"Cannot {what}: '{printable(unsafe[0])}' is no name that Proxmox VE can have.")
-        api = self.api
+        path, api = "/".join(segment(what, part) for part in path.split("/")), self.api
         try:
             return self._once(what, vm, api, method, path, values)
         except Rejected as exc:
@@ -155,6 +160,8 @@ class Connection:
                     "valid again, then run again."
                 ) from exc
         with self._log_in_again:
+            if self.refused:
+                raise self.refused
             if self.api is api:
                 self.api = self._log_in()
         try:
@@ -184,9 +191,10 @@ class Connection:
         except ResourceException as exc:
             raise self._rejected(start, exc) from exc
         except AuthenticationError as exc:
-            raise AuthFailed(
+            self.refused = AuthFailed(
                 f"{start}: {self.host} refused {self.login['user']}. Correct user and password, or use a token."
-            ) from exc
+            )
+            raise self.refused from exc
         except requests.exceptions.SSLError as exc:
             raise AuthFailed(
                 f"{start}: the certificate of {self.host} cannot be trusted ({printable(reason(exc), 200)}). Set "
@@ -198,6 +206,11 @@ class Connection:
             ) from exc
         except requests.exceptions.ReadTimeout as exc:
             raise NoAnswer(f"{start}: {self.host} took the request and has not answered for {ANSWER:g} s.") from exc
+        except (AttributeError, KeyError, TypeError) as exc:  # proxmoxer's, of JSON of another shape
+            raise NoAnswer(
+                f"{start}: the answer is JSON, but not Proxmox VE's. Look for a proxy between here and {self.host}; "
+                "what was asked for may have been done."
+            ) from exc
         except (requests.exceptions.RequestException, OSError, ValueError) as exc:
             told = type(exc).__name__ if isinstance(exc, ValueError) else reason(exc)  # it may quote a header
             raise NoAnswer(
@@ -223,6 +236,15 @@ class Connection:
         for crew in [*self.readers.values(), *self.writers.values()]:
             crew.dismiss()
         self.api._store["session"].close()
+
+
+def segment(what: str, part: str) -> str:
+    """A part of a path. Names come from the server too: none leads elsewhere."""
+    if SEGMENT.fullmatch(part) and part not in (".", ".."):
+        return part
+    if UPID.fullmatch(part):
+        return quote(part, safe=":@!")
+    raise Unsupported(f"Cannot {what}: '{printable(part)}' is no name that Proxmox VE can have.")
 
 
 def reason(exc: BaseException) -> str:

@@ -21,6 +21,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Callable
 
+from .._crew import within
 from .._errors import NotFound, NotVerified, TaskFailed, TimedOut, Unsupported, VmwardError
 from .._hypervisor import GuestOutput, Pending
 from .._model import ON, Disk, Layer, PowerState, Vm, VmRef, printable
@@ -265,12 +266,20 @@ class EvidenceVerbs(Work):
         """PVE decodes the agent's streams to text; they are cut to the limit here."""
         what, end = "ask the guest agent of", time.monotonic() + deadline
         self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.GuestAgent.Unrestricted", "VM.Monitor"))
+        start = f"{what} {vm.ref.name} ({vm.ref.id}) on {self.name}"
         last: dict[str, Any] = {}
+
+        def asked(method: str, path: str, **values: Any) -> dict[str, Any]:
+            told: dict[str, Any] = within(
+                end - time.monotonic(), start, lambda: self.at(vm.ref, what, method, path, **values)
+            )
+            return told
+
         try:
-            pid = self.at(vm.ref, what, "post", "/agent/exec", command=list(argv)).get("pid")
+            pid = asked("post", "/agent/exec", command=list(argv)).get("pid")
 
             def ended() -> bool:
-                last.update(self.at(vm.ref, what, "get", "/agent/exec-status", pid=pid))
+                last.update(asked("get", "/agent/exec-status", pid=pid))
                 return bool(last.get("exited"))
 
             pending = Pending(vm.ref, f"{argv[0]} in the guest", ended)

@@ -51,6 +51,7 @@ class Session:
         self.login, self.base = login, parts.path
         self.ticket: Mapping[str, str] = {}
         self.ends = 0.0  # of the ticket, by time.monotonic()
+        self.refused: Exception | None = None  # a log-in, which is not tried again
         self.lock = threading.Lock()
         self.pool = urllib3.HTTPSConnectionPool(
             str(parts.hostname),
@@ -74,6 +75,8 @@ class Session:
         if "password" not in self.login:
             return {"Authorization": "PVEAPIToken={user}!{token_name}={token_value}".format(**self.login)}
         with self.lock:
+            if self.refused:
+                raise self.refused
             if time.monotonic() >= self.ends:
                 self.ticket = self._new_ticket()
                 self.ends = time.monotonic() + RENEWED
@@ -85,7 +88,8 @@ class Session:
         who = {"username": self.login["user"], "password": self.login["password"]}
         got = self._asked("POST", f"{self.base}/access/ticket", who, {})
         if got.status_code == 401:
-            raise AuthenticationError("the log-in is refused")
+            self.refused = AuthenticationError("the log-in is refused")
+            raise self.refused
         if got.status_code != 200:
             raise requests.exceptions.ConnectionError(f"it answers HTTP {got.status_code} to the log-in")
         try:

@@ -31,10 +31,13 @@ class WiringVerbs(Work):
             if note_ and note_.mode is Isolation.FORENSIC:
                 self._quarantine(vm)
             if note_ is None:
-                self._forget_note(vm.ref, what)
+                self.repeated(lambda: self._forget_note(vm.ref, what), self.patience)
                 return
             mark = self.seen[vm.ref.id].mark or (note.SAVED if vm.power is PowerState.SUSPENDED else "")
             told = {"name": note.NAME, "comment": note.text_of(note_, mark, int(time.time()))}
+            self.repeated(lambda: put(told), self.patience)
+
+        def put(told: Mapping[str, str]) -> None:
             there = {"rename": note.NAME}
             try:
                 self.at(vm.ref, what, "post", "/firewall/ipset", **told, **(there if seen.comment is not None else {}))
@@ -116,7 +119,7 @@ class WiringVerbs(Work):
             return {key: new for key, new in wanted.items() if any(convert.canonical(s) != new for s in sides[key])}
 
         def when_locked(_exc: Rejected) -> str:
-            told = self._second_layer(vm, mode, collectors)
+            told = self._second_layer(vm, mode, collectors, patience=0.0)  # the links wait for it
             return " ".join([told, self._links_by_monitor(vm) if mode is Isolation.SEALED else ""]).strip()
 
         self._down_before_up(vm, "isolate", first, when_locked)
@@ -125,13 +128,18 @@ class WiringVerbs(Work):
         if told:
             self.tell(vm, told)
 
-    def _second_layer(self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector]) -> str:
+    def _second_layer(
+        self, vm: VmRef, mode: Isolation, collectors: Sequence[Collector], patience: float | None = None
+    ) -> str:
         """The firewall; answers why it could not be set. The cut does not rest on it."""
+        patience = self.patience if patience is None else patience
         try:
             lacking = note.lacking(self.seen[vm.id].firewall, mode)
             if lacking:
-                self.at(vm, "set the firewall of", "put", "/firewall/options", **lacking)
-            self._set_rules(vm, note.wanted_rules(mode, collectors), even_alone=mode is Isolation.FORENSIC)
+                put = partial(self.at, vm, "set the firewall of", "put", "/firewall/options", **lacking)
+                self.repeated(put, patience)
+            rules = note.wanted_rules(mode, collectors)
+            self.repeated(lambda: self._set_rules(vm, rules, even_alone=mode is Isolation.FORENSIC), patience)
         except VmwardError as exc:
             return f"its firewall could not be set: {exc}"
         return ""
@@ -225,8 +233,9 @@ class WiringVerbs(Work):
         if unset:
             values["delete"] = ",".join(unset)
         if values:
-            self.at(vm, "restore the firewall of", "put", "/firewall/options", **values)
-        self._set_rules(vm, [], even_alone=True)
+            put = partial(self.at, vm, "restore the firewall of", "put", "/firewall/options", **values)
+            self.repeated(put, self.patience)
+        self.repeated(lambda: self._set_rules(vm, [], even_alone=True), self.patience)
 
     def links_down(self, vm: VmRef) -> None:
         """Every link down, as quickly as can be: the VM may be running."""

@@ -112,6 +112,18 @@ class Work(Reading):
 
         return Pending(vm, what, poll, abort=abort)
 
+    def repeated(self, call: Callable[[], object], patience: float) -> None:
+        """A write that, made twice, is the same: again while another holds the lock, or when its answer was lost."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                call()
+                return
+            except (Rejected, NoAnswer) as exc:
+                if not passes(exc) or time.monotonic() >= end or self.link.closing.is_set():
+                    raise
+            self.link.closing.wait(min(AGAIN, patience / 10))
+
     def snapshot_names(self, vm: VmRef) -> set[str]:
         """Those that are whole."""
         rows = self.at(vm, "list the snapshots of", "get", "/snapshot")
@@ -128,6 +140,11 @@ class Work(Reading):
 
     def is_running(self, vm: VmRef) -> bool:
         return bool(self.at(vm, "read", "get", "/status/current").get("status") == "running")
+
+
+def passes(exc: Rejected | NoAnswer) -> bool:
+    """Whether it may be otherwise at the next try: another worked there, or no answer came."""
+    return isinstance(exc, NoAnswer) or exc.busy
 
 
 class Job:
@@ -164,7 +181,7 @@ class Job:
             try:
                 upid = self.start()
             except (Rejected, NoAnswer) as exc:
-                if isinstance(exc, Rejected) and not exc.busy:
+                if not passes(exc):
                     raise
                 upid = work.tasks.running(work.node(self.vm.id), self.vm, self.kind, fresh=True) or self._begun()
                 if not upid and self.reached():

@@ -42,6 +42,7 @@ RENEWED = "Have it renewed, or correct the clock of this host."
 NAMED = "Set hostname to a name that the certificate bears."
 ADVICE = {9: RENEWED, 10: RENEWED, 62: NAMED, 64: NAMED}  # by OpenSSL's reason not to trust a certificate
 SIGNED = "Set ca_path to the certificate of the authority that signed it."  # and for any other
+UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")  # in XML, or a line end that no log-in has
 THREADS = 32  # calls under way at once: most take the server longer than the network
 
 
@@ -55,6 +56,13 @@ class Connection:
                 "Install pyvmomi with pip for the interpreter that runs this task."
             ) from IMPORT_ERROR
         self.name, self.options = name, options
+        for option in ("username", "password", "guest_username", "guest_password"):
+            if UNWRITABLE.search(options.get(option) or ""):
+                raise AuthFailed(
+                    f"Cannot log in to {name}: {option} holds a control character such as the end of a line, or what "
+                    "is no text. Write it without (in YAML with |- instead of |, in a shell with printf %s instead of "
+                    "echo)."
+                )
         self.host, self.port = options["hostname"], options["port"]
         self._lock = threading.Lock()
         self.closed = False

@@ -50,8 +50,9 @@ class WiringVerbs:
             option = vim.option.OptionValue(key=notes.KEY, value=text)
             spec = vim.vm.ConfigSpec(extraConfig=[option])
             return lambda: machine.ReconfigVM_Task(spec)
-        key = self._field(attributes)
-        return lambda: attributes.SetField(machine, key, text)
+        key, what = self._field(attributes), "write the undo note on"
+        # Twice is the same: one answer that is lost leaves no VM uncut.
+        return lambda: self.link.run(what, vm.ref, lambda: attributes.SetField(machine, key, text))
 
     def _field(self, attributes: Any) -> int:
         """The key of our custom attribute, made when it is missing."""

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from typing import Any
 
 import pytest
+from ansible.errors import AnsibleParserError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
 from ansible_collections.vmward.remediation.plugins.inventory import vms
 from ansible_collections.vmward.remediation.plugins.inventory.vms import host_names
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Ambiguous, TaskFailed
 from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 
@@ -68,10 +72,50 @@ def test_hypervisors_are_asked_side_by_side_and_listed_in_their_order(monkeypatc
         both.wait()
         return [{"vmward_name": f"desk on {name}"}]
 
-    options = {"hypervisors": {"vc1": {}, "kvm1": {}}, "tags": True, "strict_hypervisors": True}
+    plugin = prepared(monkeypatch, listed, "vc1", "kvm1")
+    assert [one["vmward_name"] for one in plugin._machines()] == ["desk on vc1", "desk on kvm1"]
+
+
+def prepared(
+    monkeypatch: pytest.MonkeyPatch, listed: Callable[..., Any], *names: str, strict: bool = True
+) -> vms.InventoryModule:
+    options = {"hypervisors": {name: {} for name in names}, "tags": True, "strict_hypervisors": strict}
     monkeypatch.setattr(vms, "listed", listed)
     monkeypatch.setattr(vms, "warnings_of", lambda _entries: [])
     plugin = vms.InventoryModule()
     plugin._vars, plugin.templar = {}, Templar(loader=DataLoader())
     monkeypatch.setattr(plugin, "get_option", options.__getitem__)
-    assert [one["vmward_name"] for one in plugin._machines()] == ["desk on vc1", "desk on kvm1"]
+    return plugin
+
+
+def test_a_surprise_on_one_hypervisor_leaves_that_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(name: str, _entry: object, _tags: bool) -> list[dict[str, str]]:
+        if name == "pve":
+            raise TypeError("'NoneType' object is not iterable")  # what strange JSON leads to
+        return [{"vmward_name": f"desk on {name}"}]
+
+    told = prepared(monkeypatch, listed, "pve", "kvm1", strict=False)._machines()
+    assert [one["vmward_name"] for one in told] == ["desk on kvm1"]
+    with pytest.raises(AnsibleParserError, match="Cannot list the VMs on pve: unexpected TypeError"):
+        prepared(monkeypatch, listed, "pve", "kvm1")._machines()
+
+
+def test_whoever_is_still_asked_when_one_fails_is_logged_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may end right after the failure, and its threads with it."""
+    awaited, logged_out = threading.Event(), threading.Event()
+
+    def listed(name: str, _entry: object, _tags: bool) -> list[dict[str, str]]:
+        if name == "kvm1":
+            raise TaskFailed("It is away.")
+        if awaited.wait(20):
+            logged_out.set()
+        return []
+
+    def waiting(futures: Iterable[Future[Any]]) -> None:
+        awaited.set()
+        wait(futures)
+
+    monkeypatch.setattr(vms, "wait", waiting)
+    with pytest.raises(AnsibleParserError, match="It is away"):
+        prepared(monkeypatch, listed, "kvm1", "vc1")._machines()
+    assert logged_out.is_set()
