@@ -23,6 +23,7 @@ from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
+from .given import read_whole, rule_files
 from .groups import each_disk, merged, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
@@ -321,21 +322,15 @@ def unpacked(disks: Sequence[OnTop]) -> list[DiskSpec]:
 def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
     """All rule files named, and all *.yar and *.yara files in the directories named."""
     for path in paths:
-        names = [path]
-        if os.path.isdir(path):
-            names = sorted(
-                os.path.join(root, name)
-                for root, _dirs, found in os.walk(path)
-                for name in found
-                if name.endswith((".yar", ".yara"))
-            )
-            if not names:
-                raise BadInput("Cannot use the rules in %s: it holds no *.yar or *.yara file." % path)
+        try:
+            names = rule_files(path)
+        except OSError as exc:
+            raise BadInput("Cannot use the rules in %s: %s." % (path, exc)) from exc
+        if not names:
+            raise BadInput("Cannot use the rules in %s: it holds no *.yar or *.yara file." % path)
         for name in names:
             try:
-                with open(name, "rb") as file:
-                    raw = file.read(MAX_RULE_FILE)
-                    mtime = os.fstat(file.fileno()).st_mtime
+                raw, mtime = read_whole(name, MAX_RULE_FILE)
                 yield RuleFile(name, raw.decode("utf-8"), hashlib.sha256(raw).hexdigest(), mtime)
             except (OSError, UnicodeDecodeError) as exc:
                 raise BadInput("Cannot read the rule file %s: %s." % (name, exc)) from exc
