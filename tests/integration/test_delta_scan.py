@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -19,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import indexing
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import parse
@@ -35,6 +38,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen im
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import rules_of
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.plugins.modules.golden_index import told
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden, found
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES, RULES_DIRECTORY, module
@@ -273,6 +277,34 @@ def test_a_damaged_or_foreign_index_is_not_relied_on(tmp_path: Path) -> None:
     assert only_base(own.look(top)) == (False, "no base of it is indexed")
     assert own.index()["changed"]
     assert only_base(own.look(top)) == (True, "")
+
+
+def test_an_index_that_cannot_be_kept_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    own = Lab(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match="Cannot keep what is known of .*No space left on device"):
+        own.index()
+    assert [path.suffix for path in (tmp_path / "known").iterdir()] == [".lock"]
+
+
+def test_an_index_that_is_not_kept_is_not_told_as_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Lab(tmp_path)
+
+    def written_to(layer: Layer) -> str:
+        os.utime(layer.path)
+        return "00"
+
+    with monkeypatch.context() as context:
+        context.setattr(indexing, "fingerprint", written_to)
+        result = own.index()
+    assert (result["verdict"], result["index"], result["changed"]) == ("clean", "", False)
+    assert told(result, False).endswith(", not indexed, since it can't be bound to these bytes and engines")
+    assert not list(tmp_path.rglob("*.index"))
+    first, second = own.index(), own.index()
+    assert (told(first, False)[-9:], told(second, False)[-15:]) == (", indexed", ", known already")
 
 
 @pytest.mark.parametrize("request_", ["ssv feature_incompat 0x12c2", "ssv uuid clear", "ssv inodes_count 4096"])

@@ -29,7 +29,7 @@ from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
 from .known import Base, Former, Known, Records, binding, find_base, state_of
-from .listen import Listener, Progress
+from .listen import Listener, Progress, announcing
 from .nbd import PATIENCE, connect, written
 from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
@@ -103,7 +103,8 @@ class Prepared:
 
 
 def check_directory(request: Request) -> None:
-    why = Known(request.directory).create() if request.directory else ""
+    known = Known(request.directory)
+    why = "" if not request.directory else known.doubt() if request.dry else known.create()
     if why:
         raise BadInput(why)
 
@@ -202,10 +203,10 @@ def confined_all(
         # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
         is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
         if request.directory and listener.binding and is_clean:
-            Known(request.directory).add_contents(listener.binding, listener.fresh)
+            listener.keep(Known(request.directory))
 
     jobs = [
-        Job(part.prepare, [layer.fd for layer in part.layers], listener.take)
+        Job(announcing(part.prepare), [layer.fd for layer in part.layers], listener.take)
         for part, listener in zip(parts, listeners)
     ]
     try:

@@ -27,6 +27,7 @@ from .judge import KEY, MOST_CONTENTS
 
 READER = 7  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_HEAD = 1 << 20
+_UNUSABLE = "Cannot use the directory %s: %s."
 
 
 @dataclass(frozen=True)
@@ -199,30 +200,73 @@ class Known:
                 os.unlink(path)
 
     def _replace(self, path: str, content: bytes) -> None:
-        draft = "%s.%d" % (path, os.getpid())
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        draft = path + ".draft"
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise
 
     def create(self) -> str:
-        """Make the directory; say why what lies there can't be believed: who writes there calls anything clean."""
+        """Make the directory; say why what lies there can't be believed."""
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            status = os.stat(self._directory)
         except OSError as exc:
-            return "Cannot use the directory %s: %s." % (self._directory, exc.strerror)
-        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+            return _UNUSABLE % (self._directory, exc.strerror)
+        return self.doubt()
+
+    def doubt(self) -> str:
+        """Who can write there, or replace it, calls anything clean; and so may have who once could."""
+        try:
+            return self._doubt() if os.path.isdir(self._directory) else ""
+        except OSError as exc:
+            return _UNUSABLE % (self._directory, exc.strerror)
+
+    def _doubt(self) -> str:
+        status = os.stat(self._directory)
+        if not _is_own(status):
             return "Others may write to the directory %s. Give it to root, with mode 0700." % self._directory
+        for above in _above(self._directory):
+            status = os.stat(above)
+            if not _is_own(status) and not (_is_ours(status) and status.st_mode & stat.S_ISVTX):
+                told = "Others may write to %s, and so replace the directory %s. Choose another one."
+                return told % (above, self._directory)
+        for entry in os.scandir(self._directory):
+            with suppress(FileNotFoundError):
+                if not _is_ours(entry.stat(follow_symlinks=False)):
+                    return "%s belongs to another user, who can have made it say anything. Remove it." % entry.path
         return ""
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
         """One at a time, over all processes of the host."""
-        with open(os.path.join(self._directory, what + ".lock"), "wb") as file:
+        path = os.path.join(self._directory, what + ".lock")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid())
+
+
+def _is_own(status: os.stat_result) -> bool:
+    return _is_ours(status) and not status.st_mode & 0o022
+
+
+def _above(directory: str) -> Iterator[str]:
+    """All directories on the way to it, and to what it is a link to."""
+    for path in {os.path.abspath(directory), os.path.realpath(directory)}:
+        while path != os.path.dirname(path):
+            path = os.path.dirname(path)
+            yield path
 
 
 def find_base(directory: str, bound: str, parts: Sequence[Sequence[Layer]]) -> tuple[Base | None, Sequence[Layer], str]:

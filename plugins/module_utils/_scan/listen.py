@@ -10,10 +10,11 @@ import time
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Callable
 
 from .._evidence.progress import tell
-from .judge import KEY, MOST_CONTENTS
+from .judge import KEY, MOST_CONTENTS, Emit
+from .known import Known
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
 
 
@@ -79,6 +80,17 @@ class Progress:
         }
 
 
+def announcing(prepare: Callable[[Emit], Callable[[Emit], None]]) -> Callable[[Emit], Callable[[Emit], None]]:
+    """Says when all is prepared: what comes after that, a disk may have made the child say."""
+
+    def announced(emit: Emit) -> Callable[[Emit], None]:
+        work = prepare(emit)
+        emit("reads", {})
+        return work
+
+    return announced
+
+
 class Listener:
     """Takes what the child says, and believes none of its shapes: it parsed what an attacker wrote."""
 
@@ -96,6 +108,7 @@ class Listener:
         self.index = bytearray()
         self.records: dict[str, bytearray] = {}
         self.is_current = False
+        self._is_reading = False
 
     def tallies(self) -> list[Tally]:
         return [tally for _id, tally in self.points] or [self.tally]
@@ -105,8 +118,20 @@ class Listener:
         """What was said before the first point."""
         return self._before or self.tally
 
+    def keep(self, known: Known) -> None:
+        """What was found clean. That there is no room for it leaves the verdict as it is."""
+        try:
+            known.add_contents(self.binding, self.fresh)
+        except OSError as exc:
+            self.tally.notes.append("What was found clean is not remembered: %s." % exc)
+
     def take(self, kind: str, body: dict[str, Any]) -> None:
+        if self._is_reading and kind in _BEFORE:
+            raise ValueError("who reads what an attacker wrote cannot say this")
         getattr(self, "_" + kind if kind in _KINDS else "_unknown")(body)
+
+    def _reads(self, body: dict[str, Any]) -> None:
+        self._is_reading = True
 
     def _unknown(self, body: dict[str, Any]) -> None:
         raise ValueError(body)
@@ -205,6 +230,7 @@ class Listener:
 
 
 _KINDS = frozenset(name[1:] for name in vars(Listener) if name.startswith("_") and name[1:].isalpha()) - {"unknown"}
+_BEFORE = frozenset(("engine", "base", "binding", "refused", "current"))
 _TYPES = {"str": str, "int": int, "bool": bool}
 
 
