@@ -155,13 +155,13 @@ ARGUMENTS = {
 
 def told(result: dict[str, Any], dry: bool) -> str:
     """The result in one line."""
+    packed = f", {result['archives_unopened']} archives unopened" if result["archives_unopened"] else ""
     if result["index"] and not result["changed"]:
         megabytes = result["bytes_read"] / 1e6
-        return f"{result['verdict']} ({result['files']} files, {megabytes:.0f} MB), known already"
+        return f"{result['verdict']} ({result['files']} files, {megabytes:.0f} MB{packed}), known already"
     if dry:
         return "would be scanned as a whole and indexed"
     why = f"; {result['incomplete_reasons'][0]}" if result["incomplete_reasons"] else ""
-    packed = f", {result['archives_unopened']} archives unopened" if result["archives_unopened"] else ""
     kept = "indexed" if result["index"] else "not indexed, since it can't be bound to these bytes and engines"
     return f"{result['verdict']} ({result['files']} files, {result['seconds']:.1f} s{packed}), {kept}{why}"
 

@@ -279,6 +279,25 @@ def test_a_damaged_or_foreign_index_is_not_relied_on(tmp_path: Path) -> None:
     assert only_base(own.look(top)) == (True, "")
 
 
+def test_what_a_base_holds_unopened_is_told_of_what_stands_on_it(tmp_path: Path) -> None:
+    """Nobody looks at it again, so that no line without it may say clean."""
+    sealed = b"7z\xbc\xaf\x27\x1c" + bytes(26)
+    own = Lab(tmp_path, files={"a.7z": sealed})
+    first, second = own.index(), own.index()
+    assert told(first, False).endswith(" s, 1 archives unopened), indexed")
+    assert told(second, False).endswith(" MB, 1 archives unopened), known already")
+    top = own.overlay(own.raw_with(f"write {own.file('b.7z', sealed)} b.7z"))
+    result = own.look(top)
+    assert only_base(result) == (True, "")
+    assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
+    assert f"The first of them: 1 of {own.golden}; /b.7z on volume 1 of disk vda." in result["coverage_notes"][-1]
+    disks.run("qemu-img", "snapshot", "-c", "s1", top)
+    asked = request((top, "qcow2"), (own.golden, "qcow2"), directory=own.known)
+    points = [Point("snapshot", "s1", "s1", "", tuple(disks_at(asked.disks, "snapshot", "s1")))]
+    points += [Point("present", "", "now", "", asked.disks, candidate=False)]
+    assert find(asked, points, True, NOW)["archives_unopened"] == 2
+
+
 def test_an_index_that_cannot_be_kept_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -22,6 +22,8 @@ def rule_files(path: str) -> list[str]:
             continue
         seen.add(os.path.realpath(root))
         found += [os.path.join(root, name) for name in names if name.endswith((".yar", ".yara"))]
+    if not found:
+        raise OSError(errno.ENOENT, "it holds no *.yar or *.yara file")
     return sorted(found)
 
 

@@ -285,7 +285,14 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
     """Each disk with the base that it may be scanned on top of."""
     looked: dict[tuple[object, ...], tuple[Base | None, Sequence[Layer], str]] = {}
     formers = {printable(disk.name, 64): disk.former for disk in request.disks}
-    found, told = [], set()
+    found, told = [], set[object]()
+
+    def count(unopened: int, of: str) -> None:
+        """What nobody looks at again is told again."""
+        if unopened and of not in told:
+            told.add(of)
+            emit("unopened", {"count": unopened, "names": ["%d of %s" % (unopened, of)]})
+
     for disk, former in ((disk, formers.get(disk.name)) for disk in disks):
         if former is not None:
             why = disk.doubt
@@ -293,6 +300,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
                 why = "it was scanned with other rules, engines or limits"
             emit("base", vars(BaseUse(disk.name, former.name, not why, why, former.at)))
             if not why:
+                count(former.unopened, "the scan before")
                 found.append(OnTop(disk, (), former.body))
                 continue
         key = (disk.layers, bool(disk.snapshot), disk.clone_of)
@@ -300,16 +308,13 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
             parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
             looked[key] = find_base(request.directory, prepared.binding, [*parts, disk.clone_of])
         base, layers, why = looked[key]
-        use = BaseUse(
-            disk.name,
-            printable(layers[0].path) if base else "",
-            not why,
-            why,
-            int(base.head["written"]) if base else 0,
-        )
+        path, at = (printable(layers[0].path), int(base.head["written"])) if base else ("", 0)
+        use = BaseUse(disk.name, path, not why, why, at)
         if use not in told:
             told.add(use)
             emit("base", vars(use))
+        if base and use.used:
+            count(base.unopened, path)
         found.append(OnTop(disk, tuple(layers), base.body if base and not why else None))
     return found
 
@@ -326,9 +331,7 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
         try:
             names = rule_files(path)
         except OSError as exc:
-            raise BadInput("Cannot use the rules in %s: %s." % (path, exc)) from exc
-        if not names:
-            raise BadInput("Cannot use the rules in %s: it holds no *.yar or *.yara file." % path)
+            raise BadInput("Cannot use the rules in %s: %s." % (path, exc.strerror)) from exc
         for name in names:
             try:
                 raw, mtime = read_whole(name, MAX_RULE_FILE)

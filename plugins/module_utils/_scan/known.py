@@ -45,6 +45,10 @@ class Base:
     def verdict(self) -> str:
         return str(self.head["verdict"])
 
+    @property
+    def unopened(self) -> int:
+        return int(self.head["result"]["archives_unopened"])
+
     def is_of(self, layers: Sequence[Layer]) -> bool:
         """Whether these files are still what was indexed: untouched, or (a new owner touches a file) the same bytes."""
         if self.is_untouched(layers):
@@ -69,6 +73,7 @@ class Former:
     binding: str
     body: bytes
     context: str  # of NBD: a dirty bitmap
+    unopened: int = 0  # archives that nobody looked into
 
 
 @dataclass
