@@ -185,13 +185,18 @@ class Walk:
             return
         self._kinds.append(kind)
         volume = len(self._kinds) - 1
-        if os.path.isdir(path):
+        try:
+            mode = os.stat(path).st_mode
+            if path in self._area.mounts:
+                space = os.statvfs(path)
+                self._judge.emit("expect", {"bytes": (space.f_blocks - space.f_bfree) * space.f_frsize})
+        except OSError as exc:
+            self._miss(path, volume, exc.strerror or str(exc))
+            return
+        if stat.S_ISDIR(mode):
             self._pending.append((path, volume, None))
-        elif not (os.path.isfile(path) and self._file(path, path, volume)):
+        elif not (stat.S_ISREG(mode) and self._file(path, path, volume)):
             self._miss(path, volume, "there is neither a file nor a directory")
-        if path in self._area.mounts:
-            space = os.statvfs(path)
-            self._judge.emit("expect", {"bytes": (space.f_blocks - space.f_bfree) * space.f_frsize})
 
     def _leave_out(self, path: bytes, why: str = " was left out.") -> None:
         self._left_out.append(printable(path, 300) + why)

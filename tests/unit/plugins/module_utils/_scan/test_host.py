@@ -164,3 +164,37 @@ def test_a_mount_beneath_a_later_one_is_none(tmp_path: Path) -> None:
         b"/mnt/over": b"ext4",
         b"/srv": b"ext4",
     }
+
+
+def test_a_file_system_that_lets_nobody_in_is_told_and_hides_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the FUSE of another user, to which not even root has access."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    for name in "abcdefgh":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_bytes(b"bad")
+    of_all = {"stat": os.stat, "statvfs": os.statvfs, "open": os.open}
+
+    def refusing(what: str) -> Callable[..., Any]:
+        def call(path: Any, *arguments: Any, **options: Any) -> Any:
+            if path == os.fsencode(closed):
+                raise PermissionError(13, "Permission denied")
+            return of_all[what](path, *arguments, **options)
+
+        return call
+
+    for what in of_all:
+        monkeypatch.setattr(os, what, refusing(what))
+    told: dict[str, list[str]] = {}
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        told.setdefault(kind, []).append(str(body.get("path") or body.get("text")))
+
+    for asked in (tmp_path, closed):
+        told.clear()
+        area = Area((os.fsencode(asked),), frozenset(), {os.fsencode(closed): b"fuse.portal"})
+        Walk(Judge([Moving(int)], take, WINDOW), area).run()
+        assert told["reason"] == [f"{closed} was not read: Permission denied."]
+        assert len(told.get("finding", [])) == (8 if asked == tmp_path else 0)
