@@ -160,12 +160,12 @@ class Listener:
         self.refused = str(body["text"])[:4096]
 
     def _expect(self, body: dict[str, Any]) -> None:
-        self.share.total += int(body["bytes"])
+        self.share.total += _amount(body["bytes"])
 
     def _progress(self, body: dict[str, Any]) -> None:
-        self.tally.files, self.tally.bytes_read = int(body["files"]), int(body["bytes"])
+        self.tally.files, self.tally.bytes_read = _amount(body["files"]), _amount(body["bytes"])
         self.share.count(self.tally.files, self.tally.bytes_read)
-        self.tally.bytes_from_disk = int(body["read"])
+        self.tally.bytes_from_disk = _amount(body["read"])
 
     def _change(self, body: dict[str, Any]) -> None:
         self.tally.add_change(Change(**_typed(Change, body)))
@@ -220,7 +220,7 @@ class Listener:
         self.share.begin_point()
 
     def _unopened(self, body: dict[str, Any]) -> None:
-        self.tally.add_unopened(max(0, int(body["count"])), [printable(str(name), 300) for name in body["names"]])
+        self.tally.add_unopened(_amount(body["count"]), [printable(str(name), 300) for name in body["names"]])
 
     def _since(self, body: dict[str, Any]) -> None:
         self.tally.bytes_since = int(body["bytes"])
@@ -232,6 +232,11 @@ class Listener:
 _KINDS = frozenset(name[1:] for name in vars(Listener) if name.startswith("_") and name[1:].isalpha()) - {"unknown"}
 _BEFORE = frozenset(("engine", "base", "binding", "refused", "current"))
 _TYPES = {"str": str, "int": int, "bool": bool}
+
+
+def _amount(value: Any) -> int:
+    """Of files or bytes; more than there can be would be too large to be reckoned with."""
+    return max(0, min(int(value), 1 << 62))
 
 
 def _typed(shape: type, body: dict[str, Any]) -> dict[str, Any]:
