@@ -160,13 +160,13 @@ def _yaml(text: str, origin: str) -> Any:
             "Cannot read the indicators in %s: the library PyYAML is missing. Install it, or write JSON." % origin
         ) from exc
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             _once([(key.value, None) for key, _value in node.value if isinstance(key, yaml.ScalarNode)], origin)
             return dict(super().construct_mapping(node, deep))
 
     try:
-        return yaml.load(text, Loader)  # noqa: S506 - a safe one
+        return yaml.load(text, Loader)
     except yaml.YAMLError as exc:
         raise BadIndicators("Cannot read the indicators in %s: %s" % (origin, exc)) from exc
 

@@ -175,7 +175,7 @@ def test_a_file_system_that_lets_nobody_in_is_told_and_hides_nothing_beside_it(
     for name in "abcdefgh":
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_bytes(b"bad")
-    of_all = {"stat": os.stat, "statvfs": os.statvfs, "open": os.open}
+    of_all: dict[str, Callable[..., Any]] = {"stat": os.stat, "statvfs": os.statvfs, "open": os.open}
 
     def refusing(what: str) -> Callable[..., Any]:
         def call(path: Any, *arguments: Any, **options: Any) -> Any:

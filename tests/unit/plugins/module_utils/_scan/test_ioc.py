@@ -12,7 +12,12 @@ import json
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, RuleFile, Yara
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import BadIndicators, Indicators, merged, parse
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import (
+    BadIndicators,
+    Indicators,
+    merged,
+    parse,
+)
 
 PLAIN = """
 sha256: [aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]

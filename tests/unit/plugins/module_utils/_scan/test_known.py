@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import known as known_module
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
     BadInput,
@@ -118,7 +117,7 @@ def listened(directory: Path, work: Callable[[Emit], None]) -> tuple[Listener, E
 
 
 def test_a_full_disk_costs_what_would_be_kept_not_the_verdict(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     listener, ended = listened(directory, clean)
     assert (listener.tally.verdict().value, ended.trouble) == ("clean", "")
     assert "No space left on device" in listener.tally.notes[-1]
@@ -135,7 +134,9 @@ TOO_LATE: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "body"), TOO_LATE)
-def test_one_that_reads_a_disk_cannot_say_what_is_known_before(directory: Path, kind: str, body: dict[str, Any]) -> None:
+def test_one_that_reads_a_disk_cannot_say_what_only_comes_before(
+    directory: Path, kind: str, body: dict[str, Any]
+) -> None:
     def taken_over(emit: Emit) -> None:
         emit(kind, body)
         clean(emit)
