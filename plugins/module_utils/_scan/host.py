@@ -20,7 +20,7 @@ from .engines import MARKER, WINDOW, Engine
 from .job import Request, check_directory, confined, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .self_test import see_inside
-from .verdict import Volume, printable
+from .verdict import ELSEWHERE, Volume, printable
 
 # File systems that hold no files of their own, and those whose files lie on another host
 _KERNEL = frozenset(
@@ -178,10 +178,10 @@ class Walk:
     def _begin(self, path: bytes, kind: bytes) -> None:
         """A path that was asked for, or another file system on the way."""
         if path in self._area.exclude or kind in _KERNEL:
-            self._leave_out(path)
+            self._left_out.append("%s was left out." % printable(path, 300))
             return
         if kind in _ELSEWHERE:
-            self._leave_out(path, " lies on another host (%s): scan it there." % printable(kind))
+            self._left_out.insert(0, "%s%s (%s). Scan it there." % (ELSEWHERE, printable(path, 300), printable(kind)))
             return
         self._kinds.append(kind)
         volume = len(self._kinds) - 1
@@ -197,9 +197,6 @@ class Walk:
             self._pending.append((path, volume, None))
         elif not (stat.S_ISREG(mode) and self._file(path, path, volume)):
             self._miss(path, volume, "there is neither a file nor a directory")
-
-    def _leave_out(self, path: bytes, why: str = " was left out.") -> None:
-        self._left_out.append(printable(path, 300) + why)
 
     def _name(self, path: bytes, volume: int, kind: bytes) -> None:
         for rule in self._judge.indicators.of_path(os.fsdecode(path), os.fsdecode(kind)):
@@ -262,7 +259,7 @@ class Walk:
         path = os.path.join(directory, os.fsencode(entry.name))
         self._name(path, volume, self._kinds[volume])
         if path in self._area.exclude:
-            self._leave_out(path)
+            self._left_out.append("%s was left out." % printable(path, 300))
         elif entry.is_dir(follow_symlinks=False):
             if path in self._area.mounts:
                 self._begin(path, self._area.mounts[path])

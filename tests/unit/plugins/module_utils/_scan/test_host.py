@@ -18,6 +18,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk, mounts
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally, in_one_line
 
 
 class Moving:
@@ -133,9 +134,15 @@ def test_all_that_is_left_out_is_told_or_counted(tmp_path: Path) -> None:
     def take(kind: str, body: dict[str, Any]) -> None:
         notes.extend([body["text"]] if kind == "note" else [])
 
-    area = Area((os.fsencode(tmp_path),), frozenset(), dict.fromkeys(places, b"nfs4"))
+    kinds = {**dict.fromkeys(places, b"proc"), **dict.fromkeys(places[-2:], b"nfs4")}
+    area = Area((os.fsencode(tmp_path),), frozenset(), kinds)
     Walk(Judge([Moving(int)], take, WINDOW), area).run()
-    assert notes[0].endswith(" lies on another host (nfs4): scan it there.")
+    assert [note for note in notes if not note.endswith(" was left out.")] == [*notes[:2], notes[-1]]
+    assert {note.partition(": ")[2] for note in notes[:2]} == {
+        f"{tmp_path}/{at} (nfs4). Scan it there." for at in (298, 299)
+    }
+    told = Tally(notes=notes).as_result()
+    assert in_one_line({**told, "seconds": 1.0}).endswith("; file systems of other hosts were left out")
     assert (len(notes), notes[-1]) == (101, "200 more paths were left out.")
 
 
