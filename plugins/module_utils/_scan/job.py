@@ -129,7 +129,8 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
         outcome(listener.tally, ended, " of disk %s" % ", ".join(disk.name for disk in group) if told[1:] else "")
         tallies.append(listener.tally)
         if request.records is not None:
-            request.records.binding = listener.binding
+            is_one = len({one.binding for one, _ended in told}) == 1
+            request.records.binding = listener.binding if is_one else ""
             request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
     ended = Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
     return {**merged(tallies).as_result(), **spent(ended), "disks": each_disk(groups, tallies)}
