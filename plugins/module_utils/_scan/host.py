@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
-from .engines import MARKER, WINDOW, Engine
+from .engines import PLANTED, WINDOW, Engine
 from .job import Request, check_directory, confined, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .self_test import see_inside
@@ -52,7 +52,7 @@ def scan_host(request: Request, paths: Sequence[str], exclude: Sequence[str]) ->
     planted = os.path.realpath(tempfile.mkdtemp(prefix="vmward-self-test-"))
     try:
         with open(os.path.join(planted, "sample"), "wb", opener=_private) as file:
-            file.write(MARKER)
+            file.write(PLANTED)
         listener, ended = confined(
             replace(request, limits=replace(request.limits, reads_all=True)),
             (),
