@@ -42,7 +42,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def asked(directory: Path, dry: bool = False) -> Request:
-    limits = Limits(30, 64 << 20, 20)
+    limits = Limits(600, 64 << 20, 60)
     return Request((), (), "", ("yara",), 0, "", limits, directory=str(directory), dry=dry, archives=Archives())
 
 
