@@ -236,12 +236,12 @@ class Known:
 
     def _doubt(self) -> str:
         status = os.stat(self._directory)
-        if not _is_own(status):
+        if not _is_ours(status) or status.st_mode & 0o022:
             return "Others may write to the directory %s. Give it to root, with mode 0700." % self._directory
         for above in _above(self._directory):
-            status = os.stat(above)
-            if not _is_own(status) and not (_is_ours(status) and status.st_mode & stat.S_ISVTX):
-                told = "Others may write to %s, and so replace the directory %s. Choose another one."
+            mode = os.stat(above).st_mode
+            if mode & 0o002 and not mode & stat.S_ISVTX:
+                told = "Everybody may write to %s, and so replace the directory %s. Choose another one."
                 return told % (above, self._directory)
         for entry in os.scandir(self._directory):
             with suppress(FileNotFoundError):
@@ -260,10 +260,6 @@ class Known:
 
 def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid in (0, os.geteuid())
-
-
-def _is_own(status: os.stat_result) -> bool:
-    return _is_ours(status) and not status.st_mode & 0o022
 
 
 def _above(directory: str) -> Iterator[str]:

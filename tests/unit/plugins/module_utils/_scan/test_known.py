@@ -70,14 +70,14 @@ def test_a_link_that_another_user_left_there_is_refused(directory: Path, tmp_pat
 
 def test_whoever_may_replace_the_directory_is_told(directory: Path, tmp_path: Path) -> None:
     directory.parent.chmod(0o777)
-    assert f"Others may write to {directory.parent}" in refusal(directory)
+    assert f"Everybody may write to {directory.parent}" in refusal(directory)
+    (tmp_path / "link").symlink_to(directory)
+    assert f"Everybody may write to {directory.parent}" in refusal(tmp_path / "link")
     directory.parent.chmod(0o1777)  # as /tmp: only who owns it can replace it there
     check_directory(asked(directory))
-    directory.parent.chmod(0o755)
+    directory.parent.chmod(0o775)  # as in a checkout: who made it so knows who is in that group
     os.chown(directory.parent, MALLORY, MALLORY)
-    assert f"Others may write to {directory.parent}" in refusal(directory)
-    (tmp_path / "link").symlink_to(directory)
-    assert f"Others may write to {directory.parent}" in refusal(tmp_path / "link")
+    check_directory(asked(directory))
 
 
 def test_nothing_is_made_or_needed_in_check_mode(tmp_path: Path) -> None:
