@@ -17,7 +17,7 @@ from .engines import MARKER, WINDOW, Engine
 from .job import DiskRequest, LayerSpec, Request, confined, opened, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .partitions import Extent
-from .verdict import Volume
+from .verdict import LEFT_OUT, Volume
 
 FORMATS = ("elf", "qemu-state", "raw")
 _CORE, _LOAD, _MANY, _MOST = 4, 1, 0xFFFF, 4096
@@ -72,6 +72,8 @@ def _work(judge: Judge, memory: Blocks, kind: str, emit: Emit) -> None:
     match(judge, memory, kind)
     for note in _NOTES:
         judge.note(note)
+    if judge.indicators.of_files or judge.indicators.paths:
+        judge.note(LEFT_OUT + "hashes, paths and names are not looked for in memory.")
     emit("finished", {})
 
 
