@@ -13,7 +13,7 @@ class ModuleDocFragment:
 options:
   rules:
     description:
-      - YARA rule files, or directories whose C(*.yar) and C(*.yara) files are used.
+      - YARA rule files, or directories whose C(*.yar) and C(*.yara) files are used, behind symbolic links too.
       - The directive C(include) is not allowed in them.
       - A match of a rule whose metadata say C(severity = "suspicious") is an indicator, which makes the verdict V(incomplete). Any
         other match is a finding, which makes it V(infected).
@@ -24,7 +24,8 @@ options:
     description:
       - Files with indicators of compromise, each a plain mapping in YAML or JSON, or a STIX 2.1 bundle. They are looked for in the
         same pass.
-      - The mapping has the keys C(sha256), C(sha1), C(md5), C(paths), C(names), C(ips) and C(domains), each with a list of texts.
+      - The mapping has the keys C(sha256), C(sha1), C(md5), C(paths), C(names), C(ips) and C(domains), each once and with a list
+        of texts.
       - A hash, path or name that is found is a finding. An address or domain is an indicator only, since a log may tell of an
         attack.
       - Of STIX, patterns of one comparison, or of several joined by C(OR), are looked for. All others are listed in the

@@ -87,7 +87,7 @@ verdict:
   type: str
   returned: success
 index:
-  description: Path of the index.
+  description: Path of the index; empty if none is kept, since the scan did not end, or nothing tells what it was of.
   type: str
   returned: success
 findings:
@@ -156,14 +156,15 @@ ARGUMENTS = {
 
 def told(result: dict[str, Any], dry: bool) -> str:
     """The result in one line."""
-    if not result["changed"]:
+    packed = f", {result['archives_unopened']} archives unopened" if result["archives_unopened"] else ""
+    if result["index"] and not result["changed"]:
         megabytes = result["bytes_read"] / 1e6
-        return f"{result['verdict']} ({result['files']} files, {megabytes:.0f} MB), known already"
+        return f"{result['verdict']} ({result['files']} files, {megabytes:.0f} MB{packed}), known already"
     if dry:
         return "would be scanned as a whole and indexed"
     why = f"; {result['incomplete_reasons'][0]}" if result["incomplete_reasons"] else ""
-    packed = f", {result['archives_unopened']} archives unopened" if result["archives_unopened"] else ""
-    return f"{result['verdict']} ({result['files']} files, {result['seconds']:.1f} s{packed}), indexed{why}"
+    kept = "indexed" if result["index"] else "not indexed, since it can't be bound to these bytes and engines"
+    return f"{result['verdict']} ({result['files']} files, {result['seconds']:.1f} s{packed}), {kept}{why}"
 
 
 def main() -> None:

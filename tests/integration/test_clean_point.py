@@ -178,6 +178,8 @@ def test_what_is_lost_counts_up_to_now(vm: Vm) -> None:
     lost = vm.ask([old])["lost"]["seconds"]
     since = datetime(2026, 1, 1, tzinfo=UTC)
     assert (before - since).total_seconds() - 1 <= lost <= (datetime.now(UTC) - since).total_seconds() + 1
+    ahead = backup("ahead", disk(layer(vm.clean, "raw")), created="2999-01-01T00:00:00Z")
+    assert vm.ask([ahead])["lost"]["seconds"] == -1, "nobody knows by how much that clock is ahead"
 
 
 def test_the_answer_in_one_line_holds_no_foreign_line() -> None:

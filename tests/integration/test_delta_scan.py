@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -19,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import indexing
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import parse
@@ -35,6 +38,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen im
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.options import rules_of
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.plugins.modules.golden_index import told
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden, found
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES, RULES_DIRECTORY, module
@@ -273,6 +277,53 @@ def test_a_damaged_or_foreign_index_is_not_relied_on(tmp_path: Path) -> None:
     assert only_base(own.look(top)) == (False, "no base of it is indexed")
     assert own.index()["changed"]
     assert only_base(own.look(top)) == (True, "")
+
+
+def test_what_a_base_holds_unopened_is_told_of_what_stands_on_it(tmp_path: Path) -> None:
+    """Nobody looks at it again, so that no line without it may say clean."""
+    sealed = b"7z\xbc\xaf\x27\x1c" + bytes(26)
+    own = Lab(tmp_path, files={"a.7z": sealed})
+    first, second = own.index(), own.index()
+    assert told(first, False).endswith(" s, 1 archives unopened), indexed")
+    assert told(second, False).endswith(" MB, 1 archives unopened), known already")
+    top = own.overlay(own.raw_with(f"write {own.file('b.7z', sealed)} b.7z"))
+    result = own.look(top)
+    assert only_base(result) == (True, "")
+    assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
+    assert f"The first of them: 1 of {own.golden}; /b.7z on volume 1 of disk vda." in result["coverage_notes"][-1]
+    disks.run("qemu-img", "snapshot", "-c", "s1", top)
+    asked = request((top, "qcow2"), (own.golden, "qcow2"), directory=own.known)
+    points = [Point("snapshot", "s1", "s1", "", tuple(disks_at(asked.disks, "snapshot", "s1")))]
+    points += [Point("present", "", "now", "", asked.disks, candidate=False)]
+    assert find(asked, points, True, NOW)["archives_unopened"] == 2
+
+
+def test_an_index_that_cannot_be_kept_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    own = Lab(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match="Cannot keep what is known of .*No space left on device"):
+        own.index()
+    assert [path.suffix for path in (tmp_path / "known").iterdir()] == [".lock"]
+
+
+def test_an_index_that_is_not_kept_is_not_told_as_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Lab(tmp_path)
+
+    def written_to(layer: Layer) -> str:
+        os.utime(layer.path)
+        return "00"
+
+    with monkeypatch.context() as context:
+        context.setattr(indexing, "fingerprint", written_to)
+        result = own.index()
+    assert (result["verdict"], result["index"], result["changed"]) == ("clean", "", False)
+    assert told(result, False).endswith(", not indexed, since it can't be bound to these bytes and engines")
+    assert not list(tmp_path.rglob("*.index"))
+    first, second = own.index(), own.index()
+    assert (told(first, False)[-9:], told(second, False)[-15:]) == (", indexed", ", known already")
 
 
 @pytest.mark.parametrize("request_", ["ssv feature_incompat 0x12c2", "ssv uuid clear", "ssv inodes_count 4096"])

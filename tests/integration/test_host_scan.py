@@ -111,6 +111,25 @@ def test_its_own_sample_infects_nobody_by_another_path(tree: Path, tmp_path: Pat
     assert (result["verdict"], result["findings"]) == ("clean", [])
 
 
+def test_the_sample_of_another_scan_infects_nobody(tree: Path, tmp_path: Path) -> None:
+    """One that runs at the same time, or that was killed before it could remove it."""
+    (tree / "temporary").mkdir()
+    asked = {"paths": [str(tree)], "rules": [RULES_DIRECTORY], "clamd_socket": str(tmp_path / "socket")}
+    command = [sys.executable, str(ROOT / "plugins/modules/host_scan.py"), json.dumps({"ANSIBLE_MODULE_ARGS": asked})]
+    changed = {"PYTHONPATH": str(ROOT / "build/collections"), "TMPDIR": str(tree / "temporary")}
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "socket"))
+        door.listen(1)
+        with subprocess.Popen(command, env={**os.environ, **changed}, stdout=subprocess.PIPE) as other:
+            link, _address = door.accept()  # an engine that answers nobody: it waits with its sample planted
+            (sample,) = tree.glob("temporary/*/sample")
+            result = scan(tree)
+            other.kill()
+            link.close()
+    assert sample.exists(), "it was there all the time"
+    assert (result["verdict"], result["findings"]) == ("clean", [])
+
+
 def test_known_contents_are_not_judged_twice(tree: Path, tmp_path: Path) -> None:
     known = str(tmp_path / "known")
     first, second = scan(tree, index_directory=known), scan(tree, index_directory=known)

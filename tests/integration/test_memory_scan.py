@@ -57,6 +57,16 @@ def test_a_core_of_qemu_is_read_and_the_samples_found_at_their_addresses(saved: 
     assert [engine["name"] for engine in result["engines"]] == ["yara"]
 
 
+def test_indicators_of_files_are_told_not_to_be_looked_for(tmp_path: Path) -> None:
+    memory, listed = tmp_path / "memory.raw", tmp_path / "indicators.yml"
+    memory.write_bytes(b"evil.exe" + bytes(MB))
+    for text, is_told in (("names: [evil.exe]", True), ("paths: [/evil.exe]", True), ("ips: [203.0.113.9]", False)):
+        listed.write_text(text)
+        result = scan(memory, format="raw", indicators=[str(listed)])
+        assert result["verdict"] == "clean"
+        assert ("some indicators of compromise were not looked for" in result["msg"]) == is_told
+
+
 def test_memory_without_a_match_is_clean(saved: dict[str, Path]) -> None:
     result = scan(saved["clean"])
     assert (result["verdict"], result["incomplete_reasons"], result["findings"]) == ("clean", [], [])

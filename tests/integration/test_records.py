@@ -62,6 +62,26 @@ def test_a_record_that_fails_is_no_reason(image: Path, monkeypatch: pytest.Monke
     assert all(not one.starts and not one.kept for body in records.bodies.values() for one in unpack(body).values())
 
 
+def test_disks_that_other_engines_judged_leave_no_record(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is read by a child of its own, and signatures may be loaded anew between the two."""
+    specs = tuple(DiskRequest(name, (LayerSpec(str(image), "raw"),)) for name in ("vda", "vdb", "vdc"))
+    counted = tmp_path / "counted"
+
+    def bound(*_arguments: Any) -> str:
+        with counted.open("a") as file:
+            file.write("x")
+        return "%064x" % (counted.stat().st_size == 2)
+
+    monkeypatch.setattr(job, "binding", bound)
+    records = Records()
+    request = Request(specs, RULES, "", ("yara",), 0, "", Limits(120, 1 << 30, 120), records=records,
+                      directory=str(tmp_path / "known"), at_once=1)  # fmt: skip
+    assert scan(request)["verdict"] == "clean"
+    assert (counted.stat().st_size, records.binding) == (3, "")
+
+
 def test_a_child_tells_no_record_of_a_disk_that_it_does_not_read() -> None:
     listener = Listener(Progress("", 0), disks=["vda"])
     listener.take("record", {"disk": "vda", "data": "QUJD"})

@@ -50,7 +50,9 @@ class Course:
             return None
         head = self._head
         context = FROZEN_SINCE + disk.id
-        return Former(str(head["checkpoint"]), int(head["at"]), str(head["binding"]), self._bodies[disk.id], context)
+        unopened = int(head.get("unopened", 0)) if disk == self._disks[0] else 0  # of all disks together
+        body = self._bodies[disk.id]
+        return Former(str(head["checkpoint"]), int(head["at"]), str(head["binding"]), body, context, unopened)
 
     def begin(self, freeze: Callable[[str, str], None]) -> None:
         """``freeze`` takes the checkpoint to make, and the one to tell from. What can't be had is given up and told."""
@@ -86,6 +88,7 @@ class Course:
             self._troubles.append(f"this scan leaves no checkpoint, since {why}")
             return
         head = {"checkpoint": self.name, "at": self._at, "binding": self.records.binding, "disks": self._states}
+        head["unopened"] = result["archives_unopened"]
         self._known.keep_record(self._vm.ref.id, head, bodies)
         self._stays = self.name
 

@@ -22,6 +22,7 @@ WINDOW = 16 << 20
 OVERLAP = 1 << 16
 SELF_TEST = "vmward_self_test"
 MARKER = b"VMWARD-INERT-" + b"SAMPLE"
+PLANTED = b"VMWARD-PLANTED-" + b"SAMPLE"  # on a host, where another scan may come upon it: no rule but ours knows it
 HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
 ALONE = "vmward_alone"  # in the metadata of a rule: what its texts are, that count only by themselves
 _BESIDE = 1 << 18
@@ -236,7 +237,7 @@ def compiled(files: Sequence[RuleFile]) -> Any:
 
 
 class Yara:
-    """YARA-X with the responder's rules, and two of our own that serve the self-test only."""
+    """YARA-X with the responder's rules, and a few of our own that serve the self-test only."""
 
     name = "yara"
 
@@ -341,6 +342,6 @@ def _first_alone(pattern: Any, data: bytes, kind: str) -> int:
 
 
 def _self_test_rules() -> str:
-    samples = (("eicar", eicar()), ("marker", MARKER))
+    samples = (("eicar", eicar()), ("marker", MARKER), ("planted", PLANTED))
     rule = "rule %s { strings: $sample = { %s } condition: $sample }\n"
     return "".join(rule % (name, sample.hex(" ")) for name, sample in samples)

@@ -12,15 +12,15 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
-from .engines import MARKER, WINDOW, Engine
+from .engines import PLANTED, WINDOW, Engine
 from .job import Request, check_directory, confined, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .self_test import see_inside
-from .verdict import Volume, printable
+from .verdict import ELSEWHERE, Volume, printable
 
 # File systems that hold no files of their own, and those whose files lie on another host
 _KERNEL = frozenset(
@@ -30,6 +30,7 @@ _KERNEL = frozenset(
 _ELSEWHERE = frozenset(b"9p afs ceph cifs fuse.glusterfs fuse.sshfs lustre nfs nfs4 smb3 smbfs virtiofs".split())
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (FileNotFoundError, NotADirectoryError)
+_MOST_LEFT_OUT = 100
 _AGAIN = 3  # times that one directory is listed anew for one that went away from it
 _TRUST = "A live host is read through its own kernel: what a rootkit hides there was not seen."
 
@@ -51,7 +52,7 @@ def scan_host(request: Request, paths: Sequence[str], exclude: Sequence[str]) ->
     planted = os.path.realpath(tempfile.mkdtemp(prefix="vmward-self-test-"))
     try:
         with open(os.path.join(planted, "sample"), "wb", opener=_private) as file:
-            file.write(MARKER)
+            file.write(PLANTED)
         listener, ended = confined(
             replace(request, limits=replace(request.limits, reads_all=True)),
             (),
@@ -72,15 +73,32 @@ def _absolute(paths: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(os.fsencode(os.path.realpath(path)) for path in paths)
 
 
-def mounts() -> dict[bytes, bytes]:
-    """The newest mount at a place is the one that is seen."""
-    found = {}
-    with open("/proc/self/mountinfo", "rb") as file:
+def mounts(table: str = "/proc/self/mountinfo") -> dict[bytes, bytes]:
+    """The kinds of those that can be seen: what lies beneath a later one is a directory of that."""
+    rows: dict[bytes, list[tuple[bytes, bytes, bytes]]] = {}
+    numbers = set()
+    with open(table, "rb") as file:
         for line in file:
             fields, _dash, rest = line.partition(b" - ")
-            place = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields.split()[4])
-            found[place] = rest.split()[0]
+            number, parent, _device, _root, escaped = fields.split()[:5]
+            place = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), escaped)
+            rows.setdefault(parent, []).append((number, place, rest.split()[0]))
+            numbers.add(number)
+    found = {}
+    pending = [row for parent, below in rows.items() if parent not in numbers for row in below]
+    while pending:
+        number, place, kind = pending.pop()
+        found[place] = kind
+        below = rows.get(number, [])
+        places = {other for _number, other, _kind in below}
+        pending += [row for row in below if places.isdisjoint(_above(row[1]))]
     return found
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    while path != b"/":
+        path = os.path.dirname(path)
+        yield path
 
 
 def _prepare(request: Request, area: Area, planted: bytes, emit: Emit) -> Callable[[Emit], None]:
@@ -130,14 +148,16 @@ class Walk:
         self._gone = 0
         self._lost: dict[Identity, tuple[bytes, int]] = {}
         self._again: Counter[bytes] = Counter()
-        self._left_out: list[bytes] = []
+        self._left_out: list[str] = []
 
     def run(self) -> None:
         for path in self._area.paths:
             at = path
             while at not in self._area.mounts and at != b"/":
                 at = os.path.dirname(at)
-            self._begin(path, self._area.mounts.get(at, b"unknown"))
+            kind = self._area.mounts.get(at, b"unknown")
+            self._name(path, len(self._kinds), kind)
+            self._begin(path, kind)
             while self._pending:
                 self._directory(*self._pending.pop())
         for identity, (path, volume) in self._lost.items():
@@ -146,8 +166,10 @@ class Walk:
         for number, kind in enumerate(self._kinds):
             read = number not in self._unread
             self._judge.emit("volume", vars(Volume("host", number + 1, 0, 0, printable(kind, 64), read)))
-        for path in self._left_out[:100]:
-            self._judge.note("%s was left out." % printable(path, 300))
+        for told in self._left_out[:_MOST_LEFT_OUT]:
+            self._judge.note(told)
+        if len(self._left_out) > _MOST_LEFT_OUT:
+            self._judge.note("%d more paths were left out." % (len(self._left_out) - _MOST_LEFT_OUT))
         if self._gone:
             self._judge.note("%d files went away while they were to be read." % self._gone)
         self._judge.flush()
@@ -156,21 +178,29 @@ class Walk:
     def _begin(self, path: bytes, kind: bytes) -> None:
         """A path that was asked for, or another file system on the way."""
         if path in self._area.exclude or kind in _KERNEL:
-            self._left_out.append(path)
+            self._left_out.append("%s was left out." % printable(path, 300))
             return
         if kind in _ELSEWHERE:
-            self._left_out.append(path)
-            self._judge.note("%s lies on another host (%s): scan it there." % (printable(path, 300), printable(kind)))
+            self._left_out.insert(0, "%s%s (%s). Scan it there." % (ELSEWHERE, printable(path, 300), printable(kind)))
             return
         self._kinds.append(kind)
         volume = len(self._kinds) - 1
-        if os.path.isdir(path):
+        try:
+            mode = os.stat(path).st_mode
+            if path in self._area.mounts:
+                space = os.statvfs(path)
+                self._judge.emit("expect", {"bytes": (space.f_blocks - space.f_bfree) * space.f_frsize})
+        except OSError as exc:
+            self._miss(path, volume, exc.strerror or str(exc))
+            return
+        if stat.S_ISDIR(mode):
             self._pending.append((path, volume, None))
-        elif not (os.path.isfile(path) and self._file(path, path, volume)):
+        elif not (stat.S_ISREG(mode) and self._file(path, path, volume)):
             self._miss(path, volume, "there is neither a file nor a directory")
-        if path in self._area.mounts:
-            space = os.statvfs(path)
-            self._judge.emit("expect", {"bytes": (space.f_blocks - space.f_bfree) * space.f_frsize})
+
+    def _name(self, path: bytes, volume: int, kind: bytes) -> None:
+        for rule in self._judge.indicators.of_path(os.fsdecode(path), os.fsdecode(kind)):
+            self._judge.named(Where("host", volume + 1), path, rule)
 
     def _directory(self, path: bytes, volume: int, identity: Identity | None) -> None:
         try:
@@ -227,10 +257,9 @@ class Walk:
     def _entry(self, fd: int, directory: bytes, entry: os.DirEntry[str], volume: int, device: int) -> bool:
         """Whether it was still there: a directory is not opened yet."""
         path = os.path.join(directory, os.fsencode(entry.name))
-        for rule in self._judge.indicators.of_path(os.fsdecode(path), os.fsdecode(self._kinds[volume])):
-            self._judge.named(Where("host", volume + 1), path, rule)
+        self._name(path, volume, self._kinds[volume])
         if path in self._area.exclude:
-            self._left_out.append(path)
+            self._left_out.append("%s was left out." % printable(path, 300))
         elif entry.is_dir(follow_symlinks=False):
             if path in self._area.mounts:
                 self._begin(path, self._area.mounts[path])

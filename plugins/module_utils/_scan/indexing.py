@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .baseline import PART, chunks, pack
 from .chain import Layer
-from .job import Request, check_directory, confined, opened, outcome, prepare, spent
+from .job import BadInput, Request, check_directory, confined, opened, outcome, prepare, spent
 from .judge import Emit
 from .known import Base, Known, fingerprint, state_of
 from .scanner import DiskSpec, Scanner
@@ -22,13 +22,15 @@ from .scanner import DiskSpec, Scanner
 def index(request: Request, dry: bool = False) -> dict[str, Any]:
     """Nothing is done if the same bytes were indexed with the same rules and engines."""
     known, request = Known(request.directory), replace(request, dry=dry)
-    if not dry:
-        check_directory(request)
+    check_directory(request)
     with opened(request.disks) as (disks, layers):
         if dry:
             return _index(request, known, disks, layers, dry)
-        with known.locked(known.path(layers).rsplit("/", 1)[-1]):
-            return _index(request, known, disks, layers, dry)
+        try:
+            with known.locked(known.path(layers).rsplit("/", 1)[-1]):
+                return _index(request, known, disks, layers, dry)
+        except OSError as exc:
+            raise BadInput("Cannot keep what is known of %s: %s." % (layers[0].path, exc)) from exc
 
 
 def _index(
@@ -58,7 +60,8 @@ def _index(
                 "result": {**result, "findings": told["findings"][:100], "indicators": told["indicators"][:100]},
             }
             known.keep(layers, head, bytes(listener.index))
-    return {**told, "changed": True}
+            return {**told, "changed": True}
+    return {**told, "index": "", "changed": False}
 
 
 def _prepare(

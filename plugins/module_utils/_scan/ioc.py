@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,8 +117,11 @@ def folded(text: str) -> str:
 
 
 def parse(text: str, origin: str) -> Indicators:
+    def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        return _once(pairs, origin)
+
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=once)
     except ValueError:
         content = _yaml(text, origin)
     if isinstance(content, dict) and content.get("type") == "bundle":
@@ -127,7 +131,20 @@ def parse(text: str, origin: str) -> Indicators:
             "Cannot use the indicators in %s: write a mapping of %s to lists, or a STIX 2.1 bundle."
             % (origin, ", ".join(KINDS))
         )
+    for kind, values in content.items():
+        if not isinstance(values, (list, type(None))):  # a text would be taken letter by letter
+            raise BadIndicators("Cannot use the indicators in %s: its %s are no list." % (origin, kind))
     return _checked([(kind, value) for kind in KINDS for value in content.get(kind) or ()], origin)
+
+
+def _once(pairs: Iterable[tuple[str, Any]], origin: str) -> dict[str, Any]:
+    """Of two lists of one kind the first would be lost."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadIndicators("Cannot use the indicators in %s: %.40r stands there twice." % (origin, key))
+        found[key] = value
+    return found
 
 
 def merged(all_of: Iterable[Indicators]) -> Indicators:
@@ -147,8 +164,14 @@ def _yaml(text: str, origin: str) -> Any:
         raise BadIndicators(
             "Cannot read the indicators in %s: the library PyYAML is missing. Install it, or write JSON." % origin
         ) from exc
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            _once([(key.value, None) for key, _value in node.value if isinstance(key, yaml.ScalarNode)], origin)
+            return dict(super().construct_mapping(node, deep))
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as exc:
         raise BadIndicators("Cannot read the indicators in %s: %s" % (origin, exc)) from exc
 
@@ -185,9 +208,9 @@ def _ignored(pattern: str) -> tuple[str, str]:
 
 
 def _can_be_matched(kind: str, value: str) -> bool:
-    """Feeds hold paths with variables, and parts of paths. One of those is no reason to refuse all the others."""
+    """Feeds hold paths with variables, parts of paths, networks. One of those is no reason to refuse all the others."""
     try:
-        return kind not in ("paths", "names") or bool(_value(kind, value, ""))
+        return bool(_value(kind, value, ""))
     except BadIndicators:
         return False
 
@@ -196,7 +219,8 @@ def _checked(items: Iterable[tuple[str, Any]], origin: str) -> Indicators:
     sorted_out: dict[str, list[str]] = {kind: [] for kind in (*KINDS, "ignored")}
     for kind, value in items:
         if not isinstance(value, str) or not value or len(value) > 4096:
-            raise BadIndicators("Cannot use %r of %s: the %s must be texts (quote them)." % (value, origin, kind))
+            told = reprlib.repr(value)  # aliases of YAML can make a short text endless
+            raise BadIndicators("Cannot use %s of %s: the %s must be texts (quote them)." % (told, origin, kind))
         sorted_out[kind].append(_value(kind, value, origin))
     ignored = tuple(sorted_out.pop("ignored"))
     if not ignored and not any(sorted_out.values()):
@@ -220,7 +244,7 @@ def _value(kind: str, value: str, origin: str) -> str:
         return value.lower()
     if kind == "paths":
         return _path(value, origin)
-    if kind == "names" and ("/" in value or _WINDOWS.match(value)):
+    if kind == "names" and ("/" in value or "\\" in value):
         raise BadIndicators("Cannot use %r of %s: a name holds no slash. Write it under paths." % (value, origin))
     return value
 

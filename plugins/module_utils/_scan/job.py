@@ -23,12 +23,13 @@ from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
+from .given import read_whole, rule_files
 from .groups import each_disk, merged, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
 from .known import Base, Former, Known, Records, binding, find_base, state_of
-from .listen import Listener, Progress
+from .listen import Listener, Progress, announcing
 from .nbd import PATIENCE, connect, written
 from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
@@ -102,7 +103,8 @@ class Prepared:
 
 
 def check_directory(request: Request) -> None:
-    why = Known(request.directory).create() if request.directory else ""
+    known = Known(request.directory)
+    why = "" if not request.directory else known.doubt() if request.dry else known.create()
     if why:
         raise BadInput(why)
 
@@ -127,7 +129,8 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
         outcome(listener.tally, ended, " of disk %s" % ", ".join(disk.name for disk in group) if told[1:] else "")
         tallies.append(listener.tally)
         if request.records is not None:
-            request.records.binding = listener.binding
+            is_one = len({one.binding for one, _ended in told}) == 1
+            request.records.binding = listener.binding if is_one else ""
             request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
     ended = Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
     return {**merged(tallies).as_result(), **spent(ended), "disks": each_disk(groups, tallies)}
@@ -201,10 +204,10 @@ def confined_all(
         # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
         is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
         if request.directory and listener.binding and is_clean:
-            Known(request.directory).add_contents(listener.binding, listener.fresh)
+            listener.keep(Known(request.directory))
 
     jobs = [
-        Job(part.prepare, [layer.fd for layer in part.layers], listener.take)
+        Job(announcing(part.prepare), [layer.fd for layer in part.layers], listener.take)
         for part, listener in zip(parts, listeners)
     ]
     try:
@@ -283,7 +286,14 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
     """Each disk with the base that it may be scanned on top of."""
     looked: dict[tuple[object, ...], tuple[Base | None, Sequence[Layer], str]] = {}
     formers = {printable(disk.name, 64): disk.former for disk in request.disks}
-    found, told = [], set()
+    found, told = [], set[object]()
+
+    def count(unopened: int, of: str) -> None:
+        """What nobody looks at again is told again."""
+        if unopened and of not in told:
+            told.add(of)
+            emit("unopened", {"count": unopened, "names": ["%d of %s" % (unopened, of)]})
+
     for disk, former in ((disk, formers.get(disk.name)) for disk in disks):
         if former is not None:
             why = disk.doubt
@@ -291,6 +301,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
                 why = "it was scanned with other rules, engines or limits"
             emit("base", vars(BaseUse(disk.name, former.name, not why, why, former.at)))
             if not why:
+                count(former.unopened, "the scan before")
                 found.append(OnTop(disk, (), former.body))
                 continue
         key = (disk.layers, bool(disk.snapshot), disk.clone_of)
@@ -298,16 +309,13 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
             parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
             looked[key] = find_base(request.directory, prepared.binding, [*parts, disk.clone_of])
         base, layers, why = looked[key]
-        use = BaseUse(
-            disk.name,
-            printable(layers[0].path) if base else "",
-            not why,
-            why,
-            int(base.head["written"]) if base else 0,
-        )
+        path, at = (printable(layers[0].path), int(base.head["written"])) if base else ("", 0)
+        use = BaseUse(disk.name, path, not why, why, at)
         if use not in told:
             told.add(use)
             emit("base", vars(use))
+        if base and use.used:
+            count(base.unopened, path)
         found.append(OnTop(disk, tuple(layers), base.body if base and not why else None))
     return found
 
@@ -321,21 +329,13 @@ def unpacked(disks: Sequence[OnTop]) -> list[DiskSpec]:
 def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
     """All rule files named, and all *.yar and *.yara files in the directories named."""
     for path in paths:
-        names = [path]
-        if os.path.isdir(path):
-            names = sorted(
-                os.path.join(root, name)
-                for root, _dirs, found in os.walk(path)
-                for name in found
-                if name.endswith((".yar", ".yara"))
-            )
-            if not names:
-                raise BadInput("Cannot use the rules in %s: it holds no *.yar or *.yara file." % path)
+        try:
+            names = rule_files(path)
+        except OSError as exc:
+            raise BadInput("Cannot use the rules in %s: %s." % (path, exc.strerror)) from exc
         for name in names:
             try:
-                with open(name, "rb") as file:
-                    raw = file.read(MAX_RULE_FILE)
-                    mtime = os.fstat(file.fileno()).st_mtime
+                raw, mtime = read_whole(name, MAX_RULE_FILE)
                 yield RuleFile(name, raw.decode("utf-8"), hashlib.sha256(raw).hexdigest(), mtime)
             except (OSError, UnicodeDecodeError) as exc:
                 raise BadInput("Cannot read the rule file %s: %s." % (name, exc)) from exc

@@ -28,6 +28,7 @@ from .packed import UNPACKED
 
 READER = 8  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_HEAD = 1 << 20
+_UNUSABLE = "Cannot use the directory %s: %s."
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Base:
     @property
     def verdict(self) -> str:
         return str(self.head["verdict"])
+
+    @property
+    def unopened(self) -> int:
+        return int(self.head["result"]["archives_unopened"])
 
     def is_of(self, layers: Sequence[Layer]) -> bool:
         """Whether these files are still what was indexed: untouched, or (a new owner touches a file) the same bytes."""
@@ -69,6 +74,7 @@ class Former:
     binding: str
     body: bytes
     context: str  # of NBD: a dirty bitmap
+    unopened: int = 0  # archives that nobody looked into
 
 
 @dataclass
@@ -202,30 +208,69 @@ class Known:
                 os.unlink(path)
 
     def _replace(self, path: str, content: bytes) -> None:
-        draft = "%s.%d" % (path, os.getpid())
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        draft = path + ".draft"
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise
 
     def create(self) -> str:
-        """Make the directory; say why what lies there can't be believed: who writes there calls anything clean."""
+        """Make the directory; say why what lies there can't be believed."""
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            status = os.stat(self._directory)
         except OSError as exc:
-            return "Cannot use the directory %s: %s." % (self._directory, exc.strerror)
-        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+            return _UNUSABLE % (self._directory, exc.strerror)
+        return self.doubt()
+
+    def doubt(self) -> str:
+        """Who can write there, or replace it, calls anything clean; and so may have who once could."""
+        try:
+            return self._doubt() if os.path.isdir(self._directory) else ""
+        except OSError as exc:
+            return _UNUSABLE % (self._directory, exc.strerror)
+
+    def _doubt(self) -> str:
+        status = os.stat(self._directory)
+        if not _is_ours(status) or status.st_mode & 0o022:
             return "Others may write to the directory %s. Give it to root, with mode 0700." % self._directory
+        for above in _above(self._directory):
+            mode = os.stat(above).st_mode
+            if mode & 0o002 and not mode & stat.S_ISVTX:
+                told = "Everybody may write to %s, and so replace the directory %s. Choose another one."
+                return told % (above, self._directory)
+        for entry in os.scandir(self._directory):
+            with suppress(FileNotFoundError):
+                if not _is_ours(entry.stat(follow_symlinks=False)):
+                    return "%s belongs to another user, who can have made it say anything. Remove it." % entry.path
         return ""
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
         """One at a time, over all processes of the host."""
-        with open(os.path.join(self._directory, what + ".lock"), "wb") as file:
+        path = os.path.join(self._directory, what + ".lock")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid())
+
+
+def _above(directory: str) -> Iterator[str]:
+    """All directories on the way to it, and to what it is a link to."""
+    for path in {os.path.abspath(directory), os.path.realpath(directory)}:
+        while path != os.path.dirname(path):
+            path = os.path.dirname(path)
+            yield path
 
 
 def find_base(directory: str, bound: str, parts: Sequence[Sequence[Layer]]) -> tuple[Base | None, Sequence[Layer], str]:

@@ -10,10 +10,11 @@ import time
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Callable
 
 from .._evidence.progress import tell
-from .judge import KEY, MOST_CONTENTS
+from .judge import KEY, MOST_CONTENTS, Emit
+from .known import Known
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
 
 
@@ -79,6 +80,17 @@ class Progress:
         }
 
 
+def announcing(prepare: Callable[[Emit], Callable[[Emit], None]]) -> Callable[[Emit], Callable[[Emit], None]]:
+    """Says when all is prepared: what comes after that, a disk may have made the child say."""
+
+    def announced(emit: Emit) -> Callable[[Emit], None]:
+        work = prepare(emit)
+        emit("reads", {})
+        return work
+
+    return announced
+
+
 class Listener:
     """Takes what the child says, and believes none of its shapes: it parsed what an attacker wrote."""
 
@@ -96,6 +108,7 @@ class Listener:
         self.index = bytearray()
         self.records: dict[str, bytearray] = {}
         self.is_current = False
+        self._is_reading = False
 
     def tallies(self) -> list[Tally]:
         return [tally for _id, tally in self.points] or [self.tally]
@@ -105,8 +118,20 @@ class Listener:
         """What was said before the first point."""
         return self._before or self.tally
 
+    def keep(self, known: Known) -> None:
+        """What was found clean. That there is no room for it leaves the verdict as it is."""
+        try:
+            known.add_contents(self.binding, self.fresh)
+        except OSError as exc:
+            self.tally.notes.append("What was found clean is not remembered: %s." % exc)
+
     def take(self, kind: str, body: dict[str, Any]) -> None:
+        if self._is_reading and kind in _BEFORE:
+            raise ValueError("who reads what an attacker wrote cannot say this")
         getattr(self, "_" + kind if kind in _KINDS else "_unknown")(body)
+
+    def _reads(self, body: dict[str, Any]) -> None:
+        self._is_reading = True
 
     def _unknown(self, body: dict[str, Any]) -> None:
         raise ValueError(body)
@@ -135,12 +160,12 @@ class Listener:
         self.refused = str(body["text"])[:4096]
 
     def _expect(self, body: dict[str, Any]) -> None:
-        self.share.total += int(body["bytes"])
+        self.share.total += _amount(body["bytes"])
 
     def _progress(self, body: dict[str, Any]) -> None:
-        self.tally.files, self.tally.bytes_read = int(body["files"]), int(body["bytes"])
+        self.tally.files, self.tally.bytes_read = _amount(body["files"]), _amount(body["bytes"])
         self.share.count(self.tally.files, self.tally.bytes_read)
-        self.tally.bytes_from_disk = int(body["read"])
+        self.tally.bytes_from_disk = _amount(body["read"])
 
     def _change(self, body: dict[str, Any]) -> None:
         self.tally.add_change(Change(**_typed(Change, body)))
@@ -195,7 +220,7 @@ class Listener:
         self.share.begin_point()
 
     def _unopened(self, body: dict[str, Any]) -> None:
-        self.tally.add_unopened(max(0, int(body["count"])), [printable(str(name), 300) for name in body["names"]])
+        self.tally.add_unopened(_amount(body["count"]), [printable(str(name), 300) for name in body["names"]])
 
     def _since(self, body: dict[str, Any]) -> None:
         self.tally.bytes_since = int(body["bytes"])
@@ -205,7 +230,13 @@ class Listener:
 
 
 _KINDS = frozenset(name[1:] for name in vars(Listener) if name.startswith("_") and name[1:].isalpha()) - {"unknown"}
+_BEFORE = frozenset(("engine", "base", "binding", "refused", "current"))
 _TYPES = {"str": str, "int": int, "bool": bool}
+
+
+def _amount(value: Any) -> int:
+    """Of files or bytes; more than there can be would be too large to be reckoned with."""
+    return max(0, min(int(value), 1 << 62))
 
 
 def _typed(shape: type, body: dict[str, Any]) -> dict[str, Any]:

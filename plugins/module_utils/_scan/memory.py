@@ -17,10 +17,10 @@ from .engines import MARKER, WINDOW, Engine
 from .job import DiskRequest, LayerSpec, Request, confined, opened, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .partitions import Extent
-from .verdict import Volume
+from .verdict import LEFT_OUT, Volume
 
 FORMATS = ("elf", "qemu-state", "raw")
-_LOAD, _MANY, _MOST = 1, 0xFFFF, 4096
+_CORE, _LOAD, _MANY, _MOST = 4, 1, 0xFFFF, 4096
 # by ELF class: the header from e_type on; a program header, and where in it p_offset, p_paddr, p_filesz and p_memsz
 # stand; where a section header keeps sh_info, which counts the program headers when they are too many for the header
 _ELF = {1: ("HHIIIIIHHHHHH", "IIIIIIII", (1, 3, 4, 5), 28), 2: ("HHIQQQIHHHHHH", "IIQQQQQQ", (2, 4, 5, 6), 44)}
@@ -72,6 +72,8 @@ def _work(judge: Judge, memory: Blocks, kind: str, emit: Emit) -> None:
     match(judge, memory, kind)
     for note in _NOTES:
         judge.note(note)
+    if judge.indicators.of_files or judge.indicators.paths:
+        judge.note(LEFT_OUT + "hashes, paths and names are not looked for in memory.")
     emit("finished", {})
 
 
@@ -92,6 +94,7 @@ def match(judge: Judge, memory: Blocks, kind: str) -> None:
         whole = Extent(0, region.size)
         read = judge.guard("The memory", judge.raw, where, part, whole, "memory") and judge.reasons == before
         judge.emit("volume", vars(Volume("memory", number + 1, region.address, region.size, kind, read)))
+    judge.flush()
     judge.tell(force=True)
 
 
@@ -100,7 +103,7 @@ def regions_of(memory: Blocks, kind: str) -> list[Region]:
         raise NotAsTold("it is empty")
     if kind == "elf":
         regions = list(_loads(memory))
-        if not regions:
+        if not any(region.size or region.lost for region in regions):
             raise NotAsTold("it is an ELF core without memory")
         return regions
     if kind == "qemu-state" and memory.read(0, 4) != b"QEVM":
@@ -115,6 +118,8 @@ def _loads(memory: Blocks) -> Iterator[Region]:
     order = "<" if head[5] == 1 else ">"
     header, shape, places, info = _ELF[head[4]]
     fields = struct.unpack_from(order + header, head, 16)
+    if fields[0] != _CORE:
+        raise NotAsTold("it is no ELF core, but of the ELF type %d" % fields[0])
     table, sections, step, count = fields[4], fields[5], fields[8], fields[9]
     if count == _MANY:
         count = struct.unpack(order + "I", memory.read(sections + info, 4))[0]

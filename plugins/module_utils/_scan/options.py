@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .engines import RuleFile
+from .given import read_whole
 from .inside import Archives
 from .ioc import NO_INDICATORS, BadIndicators, Indicators, merged, parse
 from .job import BadInput, DiskRequest, LayerSpec, Request, read_rules
@@ -104,8 +105,7 @@ def _indicators(paths: Sequence[str]) -> Indicators:
     found = []
     for path in paths:
         try:
-            with open(path, encoding="utf-8") as file:
-                found.append(parse(file.read(_MOST), path))
+            found.append(parse(read_whole(path, _MOST)[0].decode("utf-8"), path))
         except (OSError, UnicodeDecodeError) as exc:
             raise BadInput("Cannot read the indicators in %s: %s." % (path, exc)) from exc
         except BadIndicators as exc:

@@ -238,7 +238,7 @@ def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
     unknown = [note for tally in tallies for note in tally.notes if note.startswith(_NOT_KNOWN)]
     notes = list(dict.fromkeys([*listener.common.notes, *unknown]))
     whole = Tally(notes=notes)
-    for tally in tallies:
+    for tally in [listener.common, *tallies] if listener.points else tallies:
         whole.add_unopened(tally.unopened, tally.unopened_names)
     beside = whole.as_result()
     return {
@@ -252,12 +252,13 @@ def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
 
 
 def _seconds(created: str, at: datetime) -> int:
-    """From a time of RFC 3339 to another; -1 if it is not told."""
+    """From a time of RFC 3339 to another; -1 if it is not told, or by a clock that is ahead of ours."""
     try:
         then = datetime.fromisoformat(created.strip().replace("Z", "+00:00"))
     except ValueError:
         return -1
-    return max(0, round((at - (then if then.tzinfo else then.replace(tzinfo=timezone.utc))).total_seconds()))
+    seconds = round((at - (then if then.tzinfo else then.replace(tzinfo=timezone.utc))).total_seconds())
+    return seconds if seconds >= 0 else -1
 
 
 def in_words(result: dict[str, Any]) -> str:

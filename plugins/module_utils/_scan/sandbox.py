@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -150,7 +151,7 @@ class _Child:
             try:
                 message = json.loads(line)
                 self._take(str(message["kind"]), dict(message["body"]))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
                 self._trouble = "the scanning process reported nonsense"
                 return False
         return True
@@ -159,6 +160,8 @@ class _Child:
         trouble = trouble or self._trouble
         os.close(self._reader)
         _kill(self._pid, 0 if trouble else _PATIENCE)
+        with suppress(ProcessLookupError, PermissionError):  # what it started, which is of its session as well
+            os.killpg(self._pid, signal.SIGKILL)
         status, usage = os.wait4(self._pid, 0)[1:]
         self.is_reaped = True
         return Ended(trouble or _how(status), usage.ru_utime + usage.ru_stime)

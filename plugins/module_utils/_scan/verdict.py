@@ -17,6 +17,7 @@ MAX_CHANGES = 2000
 MAX_UNOPENED = 20
 MAX_TEXT = 512
 LEFT_OUT = "Indicators of compromise: "  # so begins a note about one that can't be looked for
+ELSEWHERE = "Left out, since it lies on another host: "  # so begins a note about a part of a live host
 OLD = 7  # days of signatures
 _UNOPENED = (
     "%d archives or packed files were matched as they are: they are not unpacked here, and no engine took part "
@@ -193,6 +194,8 @@ def in_one_line(result: dict[str, Any]) -> str:
     why = "; %s" % result["incomplete_reasons"][0] if result["incomplete_reasons"] else ""
     if any(note.startswith(LEFT_OUT) for note in result.get("coverage_notes", ())):
         why += "; some indicators of compromise were not looked for"
+    if any(note.startswith(ELSEWHERE) for note in result.get("coverage_notes", ())):
+        why += "; file systems of other hosts were left out"
     old = "".join("; %s" % text for text in ageing(result.get("engines", ())))
     return "%s (%s, %.1f s%s)%s%s" % (result["verdict"], amount, result["seconds"], found, why, old)
 

@@ -61,6 +61,9 @@ SAMPLES = {
     ],
     "preloaded_library_from_writable_place": [
         "/tmp/~.x/libprocesshider.so\n",
+        "/usr/lib/libeatmydata.so\n/tmp/~.x/hider.so\n",
+        "# local\n/usr/lib/a.so:/dev/shm/~a.so.1 # mine\n",
+        'LD_PRE~LOAD="/usr/lib/a.so:/tmp/~a.so" run',
         "#!/bin/sh\nexport LD_PRE~LOAD=/dev/shm/~a.so\n",
     ],
     "download_and_run_persistence": [
@@ -94,6 +97,9 @@ HARMLESS = [
     "<?php echo htmlspecialchars($_GET['name']); system('uptime'); ?>",
     "The connection /dev/tcp/host/port of bash is described in its manual.\n",
     "LD_PRELOAD=/usr/lib/libeatmydata.so\n",
+    "# as shown: cc -shared -o\n/usr/bin/cc -o /tmp/a.so a.c\n",
+    "/usr/lib/debug/tmp/a.so\n",
+    "/usr/lib/a.so\n" * 20 + "/tmp/a.so\n",
 ]
 
 

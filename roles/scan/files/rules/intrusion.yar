@@ -112,8 +112,9 @@ rule preloaded_library_from_writable_place
         reference = "https://attack.mitre.org/techniques/T1574/006/"
         source = "https://man7.org/linux/man-pages/man8/ld.so.8.html"
     strings:
-        $line = /^\s*\/(tmp|var\/tmp|dev\/shm)\/[^\s]{1,200}\.so[0-9.]*\s*$/
-        $variable = /\bLD_PRELOAD=\/(tmp|var\/tmp|dev\/shm)\/[^\s"']{1,200}\.so/
+        // The whole file is such a list, of a few entries: many are an index of files
+        $line = /^\s*(#[^\n]*\n\s*|\/[^\s:]+[\s:]+){0,8}\/(tmp|var\/tmp|dev\/shm)\/[^\s:]+\.so[0-9.]*([\s:]+(\/[^\s:]+|#[^\n]*)){0,8}\s*$/
+        $variable = /\bLD_PRELOAD=["']?(\/[^\s"':]{1,200}[ :]){0,8}\/(tmp|var\/tmp|dev\/shm)\/[^\s"']{1,200}\.so/
     condition:
         filesize < 64KB and any of them
 }

@@ -161,7 +161,7 @@ def test_a_record_that_cannot_be_written_leaves_the_former_one(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Known, "keep_record", full)
-    one.end({"verdict": "clean"})
+    one.end({"verdict": "clean", "archives_unopened": 0})
     one.tidy()
     told = one.told([])
     assert (told["since"], told["kept"], hypervisor.names) == ("vmward-scan-1", "vmward-scan-1", ["vmward-scan-1"])
@@ -190,6 +190,19 @@ def test_a_clean_scan_that_keeps_nothing_says_why(
     told = one.told([])
     assert (told["since"], told["kept"], hypervisor.names) == ("vmward-scan-1", "vmward-scan-1", ["vmward-scan-1"])
     assert words in told["why"]
+
+
+def test_archives_that_were_not_opened_are_not_forgotten(vm: Vm, tmp_path: Path) -> None:
+    """The next scan looks at none of them again."""
+    vm = replace(vm, disks=(vm.disks[0], replace(vm.disks[0], id="vdb")))
+    one, hypervisor = course(vm, tmp_path / "known")
+    one.begin(lambda name, since: hypervisor.names.append(name))
+    one.records.binding, one.records.bodies = "b", {"vda": b"new", "vdb": b"other"}
+    one.end({"verdict": "clean", "archives_unopened": 3})
+    one.tidy()
+    following = Course(hypervisor, vm, vm.disks, str(tmp_path / "known"))
+    formers = [following.former(disk) for disk in vm.disks]
+    assert [former.unopened for former in formers if former is not None] == [3, 0]
 
 
 def test_a_clean_scan_above_what_is_no_file_says_so(vm: Vm, tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, Hit
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk, mounts
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally, in_one_line
 
 
 class Moving:
@@ -105,3 +107,101 @@ def test_files_that_are_gone_are_told(files: list[Path]) -> None:
     told = walked(lambda: any(map(os.unlink, files)), files[0].parent)
     assert (len(told["finding"]), told["reason"]) == (1, [])
     assert told["note"] == ["2 files went away while they were to be read."]
+
+
+def test_a_path_that_was_asked_for_is_held_against_the_indicators(tmp_path: Path) -> None:
+    """It is no entry of a directory that is listed."""
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "worse").write_bytes(b"harmless")
+    found: list[tuple[str, str]] = []
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        if kind == "finding":
+            found.append((body["path"], body["rule"]))
+
+    indicators = Indicators(names=frozenset({"evil"}), paths=frozenset({f"{tmp_path}/worse"}))
+    asked = tuple(os.fsencode(tmp_path / name) for name in ("evil", "worse"))
+    Walk(Judge([Moving(int)], take, WINDOW, indicators=indicators), Area(asked, frozenset(), {})).run()
+    assert found == [(f"{tmp_path}/evil", "ioc_name"), (f"{tmp_path}/worse", "ioc_path")]
+
+
+def test_all_that_is_left_out_is_told_or_counted(tmp_path: Path) -> None:
+    places = [os.fsencode(tmp_path / str(number)) for number in range(300)]
+    for place in places:
+        os.mkdir(place)
+    notes: list[str] = []
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        notes.extend([body["text"]] if kind == "note" else [])
+
+    kinds = {**dict.fromkeys(places, b"proc"), **dict.fromkeys(places[-2:], b"nfs4")}
+    area = Area((os.fsencode(tmp_path),), frozenset(), kinds)
+    Walk(Judge([Moving(int)], take, WINDOW), area).run()
+    assert [note for note in notes if not note.endswith(" was left out.")] == [*notes[:2], notes[-1]]
+    assert {note.partition(": ")[2] for note in notes[:2]} == {
+        f"{tmp_path}/{at} (nfs4). Scan it there." for at in (298, 299)
+    }
+    told = Tally(notes=notes).as_result()
+    assert in_one_line({**told, "seconds": 1.0}).endswith("; file systems of other hosts were left out")
+    assert (len(notes), notes[-1]) == (101, "200 more paths were left out.")
+
+
+def test_a_mount_beneath_a_later_one_is_none(tmp_path: Path) -> None:
+    """What is left out by its kind would be a directory of the later one."""
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "20 1 8:1 / / rw - ext4 /dev/a rw\n"
+        "21 20 0:5 / /proc rw - proc proc rw\n"
+        "22 21 0:6 / /proc/sys rw - autofs x rw\n"
+        "23 22 0:7 / /proc/sys rw - binfmt_misc x rw\n"
+        "24 20 8:2 / /mnt rw - xfs /dev/b rw\n"
+        "25 24 0:8 / /mnt/a\\040b rw - nfs4 x rw\n"
+        "26 24 0:9 / /mnt/over/deep rw - proc proc rw\n"
+        "27 24 8:3 / /mnt/over rw - ext4 /dev/c rw\n"
+        "28 20 8:4 / /srv rw - ext4 /dev/d rw\n"
+        "29 28 0:8 / /srv/share rw - nfs4 x rw\n"
+        "30 28 8:5 / /srv rw - ext4 /dev/e rw\n"
+    )
+    assert mounts(str(table)) == {
+        b"/": b"ext4",
+        b"/proc": b"proc",
+        b"/proc/sys": b"binfmt_misc",
+        b"/mnt": b"xfs",
+        b"/mnt/a b": b"nfs4",
+        b"/mnt/over": b"ext4",
+        b"/srv": b"ext4",
+    }
+
+
+def test_a_file_system_that_lets_nobody_in_is_told_and_hides_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the FUSE of another user, to which not even root has access."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    for name in "abcdefgh":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_bytes(b"bad")
+    of_all: dict[str, Callable[..., Any]] = {"stat": os.stat, "statvfs": os.statvfs, "open": os.open}
+
+    def refusing(what: str) -> Callable[..., Any]:
+        def call(path: Any, *arguments: Any, **options: Any) -> Any:
+            if path == os.fsencode(closed):
+                raise PermissionError(13, "Permission denied")
+            return of_all[what](path, *arguments, **options)
+
+        return call
+
+    for what in of_all:
+        monkeypatch.setattr(os, what, refusing(what))
+    told: dict[str, list[str]] = {}
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        told.setdefault(kind, []).append(str(body.get("path") or body.get("text")))
+
+    for asked in (tmp_path, closed):
+        told.clear()
+        area = Area((os.fsencode(asked),), frozenset(), {os.fsencode(closed): b"fuse.portal"})
+        Walk(Judge([Moving(int)], take, WINDOW), area).run()
+        assert told["reason"] == [f"{closed} was not read: Permission denied."]
+        assert len(told.get("finding", [])) == (8 if asked == tmp_path else 0)

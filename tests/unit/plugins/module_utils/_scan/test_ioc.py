@@ -18,7 +18,12 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines i
     RuleFile,
     Yara,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import BadIndicators, merged, parse
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import (
+    BadIndicators,
+    Indicators,
+    merged,
+    parse,
+)
 
 PLAIN = """
 sha256: [aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]
@@ -27,6 +32,10 @@ paths: [/tmp/.x/run]
 ips: [203.0.113.9, "2001:DB8::1"]
 domains: [Bad.example]
 """
+# A list of nine lists of nine lists ... : as a text it has no end
+BOMB = "names:\n- &a0 [x]\n%ssha256: [*a9]\n" % "".join(
+    f"- &a{number + 1} [{', '.join([f'*a{number}'] * 9)}]\n" for number in range(9)
+)
 
 
 def stix(*patterns: str) -> str:
@@ -129,12 +138,16 @@ def test_thousands_that_cannot_be_looked_for_are_counted() -> None:
         r"[directory:path = 'C:\Windows\x']",
         "[directory:path = 'x/y']",
         "[file:name = 'x/y']",
+        "[file:name = '%TEMP%\\\\evil.exe']",
+        "[ipv4-addr:value = '203.0.113.0/24']",
+        "[domain-name:value = '*.bad.example']",
+        "[file:hashes.MD5 = 'abc']",
         "[file:name = 'a' AND file:size = %s]" % ("5" * 5000),
     ],
 )
 def test_a_stix_pattern_that_cannot_be_looked_for_is_told(pattern: str) -> None:
     found = parse(stix(pattern), "x.json")
-    assert (found.names, found.paths) == (frozenset(), frozenset())
+    assert found == Indicators(ignored=found.ignored)
     assert len(found.ignored) == 1
     assert pattern[1:10] in found.ignored[0]
 
@@ -156,6 +169,14 @@ def test_a_stix_pattern_that_cannot_be_looked_for_is_told(pattern: str) -> None:
         (r"names: ['C:\x.exe']", "holds no slash"),
         ("names: [tmp/x]", "holds no slash"),
         ("names: [1]", "must be texts"),
+        (r"names: ['%TEMP%\x.exe']", "holds no slash"),
+        ("names: evil", "are no list"),
+        ("names: {evil.exe: 1}", "are no list"),
+        ("names: ''", "are no list"),
+        ('{"names": "evil"}', "are no list"),
+        ("names: [a.exe]\nsha256: []\nnames: [b.exe]", "stands there twice"),
+        ('{"names": ["a.exe"], "sha256": [], "names": ["b.exe"]}', "stands there twice"),
+        (BOMB, "must be texts"),
         ("names: []", "holds none"),
         ("a: [", "Cannot read the indicators"),
     ],

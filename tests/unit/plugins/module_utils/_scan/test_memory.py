@@ -45,7 +45,8 @@ def core(loads: list[tuple[int, bytes]], big: bool = False, narrow: bool = False
     step = struct.calcsize(order + shape)
     head = b"\x7fELF" + bytes([1 if narrow else 2, 2 if big else 1, 1]) + bytes(9)
     head += struct.pack(order + header, 4, 62, 1, 0, size, 0, 0, size, step, len(loads), 0, 0, 0)
-    table, body, at = b"", b"", 4096
+    start = -(-(size + step * len(loads)) // 4096) * 4096
+    table, body, at = b"", b"", start
     for address, data in loads:
         fields = (
             (1, at, 0, address, len(data), len(data), 0, 0)
@@ -53,7 +54,7 @@ def core(loads: list[tuple[int, bytes]], big: bool = False, narrow: bool = False
             else (1, 0, at, 0, address, len(data), len(data), 0)
         )
         table, body, at = table + struct.pack(order + shape, *fields), body + data, at + len(data)
-    return (head + table).ljust(4096, b"\0") + body
+    return (head + table).ljust(start, b"\0") + body
 
 
 def look(data: bytes, kind: str) -> dict[str, list[dict[str, Any]]]:
@@ -103,7 +104,7 @@ def test_a_core_that_was_cut_short_is_not_whole_and_still_matched() -> None:
         (b"needle", "qemu-state", "does not begin as a state saved by QEMU"),
         (core([]) + b"needle", "elf", "without memory"),
         (core([(0, b"needle")])[:56] + struct.pack("<H", 9999) + core([(0, b"needle")])[58:], "elf", "absurd"),
-        (b"\x7fELF\x02\x01needle", "elf", "absurd"),
+        (b"\x7fELF\x02\x01needle", "elf", "no ELF core"),
     ],
 )
 def test_what_is_not_as_told_is_matched_as_it_lies_and_not_whole(data: bytes, kind: str, words: str) -> None:
@@ -129,3 +130,17 @@ def test_an_engine_that_is_blind_in_memory_is_not_believed(kind: str) -> None:
     assert MARKER in planted(kind)
     engine.scan = lambda content: ([], "")  # type: ignore[method-assign]
     assert not sees_memory(engine, kind)
+
+
+def test_all_matches_are_counted_though_not_all_are_listed() -> None:
+    told = look(core([(number << 20, b"needle") for number in range(1500)]), "elf")
+    assert len(told["indicator"]) == 1000
+    assert told["more"] == [{"of": "indicator", "counts": {"indicator": 500}}]
+
+
+def test_what_holds_no_memory_is_no_core() -> None:
+    program = bytearray(core([(0, bytes(4096))]))
+    program[16] = 2  # ET_EXEC
+    for data in (core([]), core([(0, b"")]), bytes(program)):
+        (reason,) = look(data, "elf")["reason"]
+        assert "ELF core" in reason["text"]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import sandbox
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Emit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits, run_confined
 
 MB = 1 << 20
@@ -189,3 +192,59 @@ def test_one_that_keeps_the_network_may_not_read_all(tmp_path: Any) -> None:
     assert ended.trouble == ""
     assert said["read"] == {"secret": False}
     assert "could not be cut off from the network (Operation not permitted)" in said["reason"]["text"]
+
+
+def test_what_the_child_started_ends_with_it() -> None:
+    alive, held = os.pipe()
+
+    def work(_emit: Emit) -> None:
+        if os.fork() == 0:
+            while True:
+                signal.pause()
+
+    limits = Limits(1, 64 * MB, 20)
+    run_confined(lambda emit: work, limits, [held], lambda kind, body: None, _nothing)
+    os.close(held)
+    ready = select.select([alive], [], [], 60)[0]
+    assert ready, "a process that the child started lives on"
+    os.close(alive)
+
+
+NONSENSE: list[tuple[str, bytes]] = [
+    ("depth", b"[" * 60000),
+    ("infinity", b'{"kind": "progress", "body": {"files": Infinity, "bytes": 1, "read": 1}}'),
+    ("no mapping", b'{"kind": "more", "body": {"of": "change", "counts": 5}}'),
+    ("no list", b'{"kind": "unopened", "body": {"count": 1, "names": 5}}'),
+]
+
+
+def test_amounts_stay_within_what_there_can_be() -> None:
+    listener = Listener(Progress("", 0))
+    listener.take("expect", {"bytes": 10**400})
+    listener.take("progress", {"files": -1, "bytes": 5, "read": 10**400})
+    listener.take("unopened", {"count": -5, "names": []})
+    state = listener.progress.state("scan", "", 1.0)
+    assert (state["files"], state["bytes"], state["total_bytes"], state["eta"]) == (0, 5, 1 << 62, (1 << 62) / 5)
+    assert (listener.tally.unopened, listener.tally.bytes_from_disk) == (0, 1 << 62)
+
+
+@pytest.mark.parametrize("line", [line for _name, line in NONSENSE], ids=[name for name, _line in NONSENSE])
+def test_no_message_ends_the_one_that_listens(line: bytes) -> None:
+    listener = Listener(Progress("/dev/null", 0))
+
+    def work(emit: Emit) -> None:
+        (writer,) = (int(name) for name in os.listdir("/proc/self/fd") if is_pipe(name))
+        os.write(writer, line + b"\n")
+        emit("finished", {})
+
+    def is_pipe(name: str) -> bool:
+        try:
+            return stat.S_ISFIFO(os.fstat(int(name)).st_mode)
+        except OSError:
+            return False
+
+    def tick() -> None:
+        listener.progress.state("scan", "", 1.0)
+
+    ended = run_confined(lambda emit: work, Limits(30, 64 * MB, 20), [], listener.take, tick)
+    assert (ended.trouble, listener.tally.finished) == ("the scanning process reported nonsense", False)
