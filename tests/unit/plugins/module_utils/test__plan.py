@@ -37,6 +37,9 @@ class OneVm:
     def until(self, end: float) -> None:
         """No call of its hangs."""
 
+    def rehearse(self, vm: Vm, steps: object) -> None:
+        """It tells no rights."""
+
     def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]
         return {REF.id: Vm(REF, self.power, (), 0, True)}
 
