@@ -261,7 +261,7 @@ def test_a_missing_privilege_is_named_before_anything_is_touched(poor: ProxmoxBe
     [
         (Revert("clean", False, True, {}), True, "revert to clean", "VM.Snapshot.Rollback or VM.Snapshot on /vms/100"),
         (Delete(True, {}), False, "delete", "VM.Allocate on /vms/100"),
-        (PAUSED, False, "start paused", "VM.Config.Options on /vms/100, VM.PowerMgmt on /vms/100"),
+        (PAUSED, False, "start paused", "VM.Config.Network or VM.Config.Options on /vms/100, VM.PowerMgmt on /vms/100"),
         (PAUSED, True, "pause", "VM.PowerMgmt on /vms/100"),
     ],
     ids=["revert", "delete", "start paused", "pause"],

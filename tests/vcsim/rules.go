@@ -50,6 +50,7 @@ type rules struct {
 	mutex    sync.Mutex
 	calls    map[string]int
 	faults   []*fault
+	letGo    int // how often the tests have taken all faults away
 	delays   delays
 	sessions map[string]bool
 }
@@ -105,15 +106,16 @@ func (r *rules) count(name string) {
 
 // hold lets a call wait until its time is over, or the tests have let go of all.
 func (r *rules) hold(most time.Duration) {
-	for end := time.Now().Add(most); time.Now().Before(end); {
-		r.mutex.Lock()
-		over := len(r.faults) == 0
-		r.mutex.Unlock()
-		if over {
-			return
-		}
+	begun := r.timesLetGo()
+	for end := time.Now().Add(most); time.Now().Before(end) && r.timesLetGo() == begun; {
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+func (r *rules) timesLetGo() int {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.letGo
 }
 
 const anyMachine = "*"
@@ -267,6 +269,9 @@ func controls(r *rules, service *simulator.Service) http.Handler {
 			r.mutex.Lock()
 			defer r.mutex.Unlock()
 			r.faults = wanted
+			if len(wanted) == 0 {
+				r.letGo++
+			}
 		}
 	})
 	mux.HandleFunc("PUT /delays", func(w http.ResponseWriter, request *http.Request) {

@@ -49,7 +49,8 @@ class Rehearsal:
 
     def submit_start(self, vm: Vm, paused: bool = False) -> Pending:
         if paused:
-            return self._needs("start paused", "VM.Config.Options", "VM.PowerMgmt")
+            # The option freeze is one of power; but the call that sets it is for who may set some other one
+            return self._needs("start paused", ("VM.Config.Network", "VM.Config.Options"), "VM.PowerMgmt")
         return self._needs("start", "VM.PowerMgmt")
 
     def submit_pause(self, vm: Vm) -> Pending:
