@@ -1,15 +1,15 @@
 # Copyright: vmward contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation shared by the modules that take evidence of one VM."""
+"""Documentation shared by the modules that work on one VM's data, and by those that take evidence of it."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The fragments: C(evidence) for all of them, C(evidence.long) for the long verbs."""
+    """C(evidence.vm) for all of them, C(evidence) for evidence, C(evidence.long) for its long verbs."""
 
-    DOCUMENTATION = r"""
+    VM = r"""
 options:
   vm:
     description:
@@ -22,6 +22,10 @@ options:
     type: list
     elements: str
     default: []
+"""
+
+    DOCUMENTATION = r"""
+options:
   deadline:
     description:
       - Seconds for the whole task, waiting for another run on the same VM included.

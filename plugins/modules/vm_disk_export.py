@@ -30,6 +30,7 @@ description:
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.evidence
+  - vmward.remediation.evidence.vm
   - vmward.remediation.evidence.long
 attributes:
   check_mode:

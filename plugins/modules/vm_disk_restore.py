@@ -27,6 +27,7 @@ description:
   - The action of this module runs it as an asynchronous job and prints its progress.
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
+  - vmward.remediation.evidence.vm
 requirements:
   - qemu-img and setpriv
 attributes:
@@ -41,17 +42,6 @@ attributes:
     platforms: posix
     support: full
 options:
-  vm:
-    description:
-      - The VM, by name, id (UUID), MAC address or IP address. It must match exactly one.
-    type: str
-    required: true
-  only:
-    description:
-      - The one hypervisor that holds the VM. May be left out when only one is configured.
-    type: list
-    elements: str
-    default: []
   disks:
     description: The image of each disk.
     type: list

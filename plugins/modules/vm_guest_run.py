@@ -26,6 +26,7 @@ description:
 extends_documentation_fragment:
   - vmward.remediation.hypervisors
   - vmward.remediation.evidence
+  - vmward.remediation.evidence.vm
 attributes:
   check_mode:
     description: Can run in check mode and return the changed status that a real run would return.
