@@ -39,7 +39,11 @@ class Cluster:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.certificate, self.key = str(certificate), str(key)
+        self._start()
+
+    def _start(self) -> None:
         self.run(self.pve.start(self.certificate, self.key))
+        self.pve.runner._shutdown_timeout = 1.0  # calls under way when it stops are of clients that have gone
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Do something in the server's own loop."""
@@ -48,7 +52,7 @@ class Cluster:
     def restart(self) -> None:
         """End all connections; the server is there again at once, on the same port."""
         self.run(self.pve.stop())
-        self.run(self.pve.start(self.certificate, self.key))
+        self._start()
 
     def stop(self) -> None:
         self.pve.hang.clear()
