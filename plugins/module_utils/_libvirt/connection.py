@@ -85,12 +85,20 @@ class Connection:
 
     def close(self) -> None:
         """What does not return keeps its connection."""
-        while self._idle:
-            closed(self._idle.pop())
+        with suppress(IndexError):
+            while True:
+                closed(self._idle.pop())
+
+    def _one(self) -> Any:
+        """An idle connection, or a new one: to look first would let another thread take it in between."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
 
     def call(self, what: str, vm: VmRef | None, action: Callable[[Any], T], repeat: bool = True) -> T:
         """Run ``action(conn)``. After a lost connection, connect again and repeat it once, if it may be repeated."""
-        conn = self._idle.pop() if self._idle else self._open()
+        conn = self._one()
         try:
             try:
                 return action(conn)

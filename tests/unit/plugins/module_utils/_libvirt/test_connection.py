@@ -54,3 +54,20 @@ def test_each_group_of_codes_has_its_error_and_says_what_to_do(
         assert str(told).startswith(f"Cannot isolate{whom} on kvm1: {message}. ")
         assert advice in str(told)
     link.close()
+
+
+class Shared(list[object]):
+    """Idle connections of which the last is taken by another thread just after it was seen."""
+
+    def __len__(self) -> int:
+        seen = super().__len__()
+        self.clear()
+        return seen
+
+
+def test_a_connection_that_another_thread_takes_first_is_no_failure() -> None:
+    link = Connection("kvm1", "test:///default")
+    link._idle = Shared(link._idle)
+    assert link.call("list the VMs", None, lambda conn: conn.listAllDomains(0)[0].name()) == "test"
+    link._idle = Shared(link._idle)
+    link.close()
