@@ -49,7 +49,7 @@ class RestoreDisks(UseCase):
         self.wanted, self.partial, self.discard, self.gate = tuple(wanted), partial_, discard, gate
         self.tick, self.factor = tick, factor
         self.images: list[dict[str, Any]] = []  # what was found of each image, for the result
-        self._left: dict[str, tuple[int, ...]] = {}  # the stamp that the file of each equal disk had by then
+        self._left: dict[str, tuple[int, ...]] = {}  # of each disk, as it was written to when it was compared
         self._abort: Callable[[], None] | None = None  # ends what is under way
 
     def view(self, vm: Vm | None) -> View:
@@ -135,7 +135,7 @@ class RestoreDisks(UseCase):
         warnings = []
         if not one.sha256:
             warnings.append(f"no SHA-256 was recorded of {printable(one.image.path, 200)}: it is taken as it is now")
-        self._left[disk.id] = _backup_image.stamp_of(os.stat(disk.layers[0].path))
+        self._left[disk.id] = written(disk)
         same, trouble = equals(disk, one.image, partial(self.tick, f"comparison of {disk.id}"))
         if trouble:
             warnings.append(f"{disk.id} cannot be read as it is now ({trouble}): it is replaced unseen")
@@ -204,10 +204,15 @@ class RestoreDisks(UseCase):
         disks = {disk.id: disk for disk in now.disks}
         found = differences(after, self.view(now))
         for disk_id in self._left.keys() & disks.keys() - {copy.disk.id for copy in copies}:
-            if _backup_image.stamp_of(os.stat(disks[disk_id].layers[0].path)) != self._left[disk_id]:
+            if written(disks[disk_id]) != self._left[disk_id]:
                 found.append(f"{disk_id} was written to after it was compared with its image: run again")
         for copy in copies:
             disk = disks.get(copy.disk.id)
             if disk and (disk.layers, disk.size) != ((Layer(copy.target, "qcow2"),), copy.disk.size):
                 found.append(f"{disk.id} is {disk.layers} of {disk.size} bytes")
         return found
+
+
+def written(disk: Disk) -> tuple[int, ...]:
+    """Changes with every write to a disk; not with an owner or a label that a hypervisor gives it."""
+    return _backup_image.stamp_of(os.stat(disk.layers[0].path))[:4]
