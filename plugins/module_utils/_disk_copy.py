@@ -15,11 +15,11 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import replace
 from typing import Callable
 
-from ._backup_image import HEADER, flaw_of, stamp_of
+from ._backup_image import HEADER, flaw_of, held, stamp_of
 from ._errors import NotVerified, Refused, TaskFailed
 from ._evidence import space
 from ._model import Disk, DiskCopy, Layer, Vm, printable
@@ -53,6 +53,7 @@ class Copies:
     def abort(self) -> None:
         if self._program:
             self._program.abort()
+        self._work.close()
         self.whole = False
         tidy(self.vm)
 
@@ -65,36 +66,37 @@ class Copies:
         """Bytes copied and compared, of all that will be."""
         return self._done + (int(self._program.share() * self._now) if self._program else 0), self._total
 
-    def _made(self) -> Iterator[Program]:
+    def _made(self) -> Generator[Program, None, None]:
         for copy in self.copies:
             part, what = part_of(self.vm, copy.disk), f"Cannot bring disk {copy.disk.id} of {self.vm.ref.name} back"
-            source, made = alone(copy.disk, copy.image), alone(copy.disk, Layer(part, "qcow2"))
-            self._now = copy.disk.size
             try:
-                prepare(part, copy.disk.layers[0].path)
-                os.link(part, copy.target)  # not after hours: whether it can have that name
-                os.unlink(copy.target)
-                yield Program(what, "convert", "-p", "-O", "qcow2", source, part)
-                self._now = copy.disk.size
-                yield Program(f"{what}: the copy is not as its image", "compare", "-p", source, made)
-                self._keep(copy, part)
+                with held(copy.image, copy.stamp) as image:
+                    source, made = alone(copy.disk, image), alone(copy.disk, Layer(part, "qcow2"))
+                    self._now = copy.disk.size
+                    prepare(part, copy.disk.layers[0].path)
+                    os.link(part, copy.target)  # not after hours: whether it can have that name
+                    os.unlink(copy.target)
+                    yield Program(what, "convert", "-p", "-O", "qcow2", source, part)
+                    self._now = copy.disk.size
+                    yield Program(f"{what}: the copy is not as its image", "compare", "-p", source, made)
+                    self._keep(copy, image, part)
             except OSError as exc:
                 raise TaskFailed(f"{what}: {exc.strerror}: {exc.filename}. What was written was removed.") from exc
+            except NotVerified as exc:
+                raise NotVerified(f"{what}: {exc}. The copy was removed, and the VM is as it was.") from exc
         for copy in self.copies:
             self._look(copy)
         self.whole = True
 
-    def _keep(self, copy: DiskCopy, part: str) -> None:
+    def _keep(self, copy: DiskCopy, image: Layer, part: str) -> None:
         """On disk, of the right size, and from an image that nobody changed: under its own name, too."""
         with open(part, "rb") as file:
             os.fsync(file.fileno())
             flaw = flaw_of("qcow2", file.read(HEADER), 0, copy.disk.size)
-        if flaw or stamp_of(os.stat(copy.image.path)) != copy.stamp:
-            raise NotVerified(
-                f"Cannot bring disk {copy.disk.id} of {self.vm.ref.name} back: "
-                + (f"of the copy, {flaw}" if flaw else f"somebody changed {printable(copy.image.path, 200)} meanwhile")
-                + ". The copy was removed, and the VM is as it was."
-            )
+        if flaw:
+            raise NotVerified(f"of the copy, {flaw}")
+        if stamp_of(os.stat(image.path)) != copy.stamp:
+            raise NotVerified(f"somebody changed {printable(copy.image.path, 200)} meanwhile")
         os.link(part, copy.target)
         handle = os.open(os.path.dirname(part), os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(handle)
@@ -180,15 +182,16 @@ def equals(disk: Disk, image: Layer, tick: Callable[[int, int], None]) -> tuple[
     return code == EQUAL, "" if code in (EQUAL, DIFFERENT) else program.words()
 
 
-def room_for(disk: Disk, image: Layer, tick: Callable[[int, int], None]) -> int:
+def room_for(copy: DiskCopy, tick: Callable[[int, int], None]) -> int:
     """Bytes that a copy takes at most. What a qcow2 image holds may be compressed; the copy is not."""
-    if image.format != "qcow2":
-        return space.of_disk(replace(disk, layers=(image,)))
-    what = f"Cannot tell how large a copy of {printable(image.path, 200)} is"
-    program = Program(what, "measure", "--output=json", "-O", "qcow2", alone(disk, image))
-    ended(program, disk.size, tick)
-    program.poll()
-    return int(json.loads(program.told())["required"])
+    with held(copy.image, copy.stamp) as image:
+        if image.format != "qcow2":
+            return space.of_disk(replace(copy.disk, layers=(image,)))
+        what = f"Cannot tell how large a copy of {printable(copy.image.path, 200)} is"
+        program = Program(what, "measure", "--output=json", "-O", "qcow2", alone(copy.disk, image))
+        ended(program, copy.disk.size, tick)
+        program.poll()
+        return int(json.loads(program.told())["required"])
 
 
 def ended(program: Program, size: int, tick: Callable[[int, int], None]) -> int:

@@ -17,10 +17,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils import _disk_copy
 from ansible_collections.vmward.remediation.plugins.module_utils._disk_copy import (
     Copies,
     left_behind,
     part_of,
+    prepare,
     target_of,
     tidy,
 )
@@ -398,6 +400,38 @@ def test_a_failure_leaves_no_copy(stage: Stage) -> None:
     os.unlink(copy.target)
     after = stage.files()
     assert set(after) == set(before)
+
+
+@CAN
+def test_what_is_copied_is_what_was_judged_also_where_its_folder_is_exchanged_meanwhile(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, folder = copy_of(stage), stage.backup.parent
+    other, away = stage.directory / "other", stage.directory / "away"
+    other.mkdir()
+    call("qemu-img", "convert", "-O", "qcow2", stage.top, other / stage.backup.name)
+
+    def exchange(part: str, present: str) -> None:
+        folder.rename(away)
+        other.rename(folder)
+        prepare(part, present)
+
+    monkeypatch.setattr(_disk_copy, "prepare", exchange)
+    work = Copies(stage.vm, [copy])
+    for _program in ("convert", "compare"):
+        assert not work.poll()
+        assert work._program
+        work._program.process.wait()
+    folder.rename(other)
+    away.rename(folder)  # the file that was judged has kept its times
+    assert work.poll()
+    call("qemu-img", "compare", stage.backup, copy.target)
+    os.unlink(copy.target)
+    work.abort()
+    folder.rename(away)
+    other.rename(folder)
+    with pytest.raises(NotVerified, match="somebody changed"):
+        made(Copies(stage.vm, [copy]))
 
 
 @CAN

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .. import _backup_image
 from .._disk_copy import equals, left_behind, room_for, target_of
-from .._errors import Refused, Unsupported, VmwardError
+from .._errors import NotVerified, Refused, Unsupported, VmwardError
 from .._evidence import space
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Disk, DiskCopy, Layer, PowerState, Vm, printable
@@ -136,7 +136,11 @@ class RestoreDisks(UseCase):
         if not one.sha256:
             warnings.append(f"no SHA-256 was recorded of {printable(one.image.path, 200)}: it is taken as it is now")
         self._left[disk.id] = written(disk)
-        same, trouble = equals(disk, one.image, partial(self.tick, f"comparison of {disk.id}"))
+        try:
+            with _backup_image.held(one.image, stamp) as image:
+                same, trouble = equals(disk, image, partial(self.tick, f"comparison of {disk.id}"))
+        except NotVerified as exc:
+            raise NotVerified(f"{start}: {exc}. Nothing was touched. Run again.") from exc
         if trouble:
             warnings.append(f"{disk.id} cannot be read as it is now ({trouble}): it is replaced unseen")
         target = "" if same else target_of(disk, sha256, taken)
@@ -165,7 +169,7 @@ class RestoreDisks(UseCase):
             needs[device] = replace(need, free=need.free + left_behind(vm, directory))
         for copy in copies:
             device = os.stat(os.path.dirname(copy.target)).st_dev
-            size = room_for(copy.disk, copy.image, partial(self.tick, f"size of {copy.disk.id}"))
+            size = room_for(copy, partial(self.tick, f"size of {copy.disk.id}"))
             needs[device] = replace(needs[device], needed=needs[device].needed + size)
         space.require(f"bring the disks of {vm.ref.name} back", list(needs.values()), self.factor)
 
