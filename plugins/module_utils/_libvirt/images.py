@@ -128,10 +128,10 @@ class ImageVerbs:
             domain, root = restorable(conn, vm, copies)
             for copy in copies:
                 point_to(root, copy.disk.id, copy.target)
+            conn.defineXML(xml.text_of(root))  # first: where it cannot be written, nothing is forgotten
             for snapshot in domain.listAllSnapshots(0):
                 snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
             forget(domain)
-            conn.defineXML(xml.text_of(root))
 
         def poll() -> bool:
             if not work.poll():

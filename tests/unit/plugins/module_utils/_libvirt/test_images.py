@@ -10,19 +10,23 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import libvirt
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._backup_image import stamp_of
 from ansible_collections.vmward.remediation.plugins.module_utils._disk_copy import tidy
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Refused, TaskFailed, Unsupported
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Pending
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import xml
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import (
     Disk,
     DiskCopy,
     Layer,
     PowerState,
+    Snapshot,
     Vm,
     VmRef,
 )
@@ -75,6 +79,7 @@ class Stage:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     stage = Stage(tmp_path)
     yield stage
+    stage.link.link.domain(stage.vm.ref, "tidy", lambda domain: [one.delete(0) for one in domain.listAllSnapshots(0)])
     stage.act("undefine")
     stage.link.close()
 
@@ -113,6 +118,32 @@ def test_a_copy_that_another_run_removed_is_not_given_to_the_vm(stage: Stage) ->
         made(pending, tidied)
     assert "from-" not in stage.told()
     assert stage.files() == ["backup.qcow2", "desk1.qcow2"]
+
+
+def test_where_the_definition_cannot_be_written_no_snapshot_is_forgotten(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(domain: Any) -> list[str]:
+        return [one.getName() for one in domain.listAllSnapshots(0)]
+
+    def full(_root: object) -> str:
+        raise libvirt.libvirtError("No space left on device")
+
+    early = "<domainsnapshot><name>early</name></domainsnapshot>"
+    stage.link.link.domain(stage.vm.ref, "take", lambda domain: domain.snapshotCreateXML(early, 0).getName())
+    taken = Snapshot("early", "early", "", "", False, "internal", True)
+    pending = stage.link.submit_restore_disks(replace(stage.vm, snapshots=(taken,)), [stage.copy])
+    monkeypatch.setattr(xml, "text_of", full)
+    monkeypatch.setattr(libvirt, "VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY", 0)  # which this driver does not know
+    with pytest.raises(TaskFailed, match="No space left"):
+        made(pending)
+    assert stage.link.link.domain(stage.vm.ref, "list", names) == ["early"]
+    assert "from-" not in stage.told()
+    monkeypatch.undo()
+    monkeypatch.setattr(libvirt, "VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY", 0)
+    tidy(stage.vm)
+    made(stage.link.submit_restore_disks(replace(stage.vm, snapshots=(taken,)), [stage.copy]))
+    assert stage.link.link.domain(stage.vm.ref, "list", names) == []
 
 
 @pytest.mark.parametrize("more", ["<shareable/>", "<transient/>"])
