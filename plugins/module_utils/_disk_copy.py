@@ -182,16 +182,15 @@ def equals(disk: Disk, image: Layer, tick: Callable[[int, int], None]) -> tuple[
     return code == EQUAL, "" if code in (EQUAL, DIFFERENT) else program.words()
 
 
-def room_for(copy: DiskCopy, tick: Callable[[int, int], None]) -> int:
+def room_for(disk: Disk, image: Layer, tick: Callable[[int, int], None]) -> int:
     """Bytes that a copy takes at most. What a qcow2 image holds may be compressed; the copy is not."""
-    with held(copy.image, copy.stamp) as image:
-        if image.format != "qcow2":
-            return space.of_disk(replace(copy.disk, layers=(image,)))
-        what = f"Cannot tell how large a copy of {printable(copy.image.path, 200)} is"
-        program = Program(what, "measure", "--output=json", "-O", "qcow2", alone(copy.disk, image))
-        ended(program, copy.disk.size, tick)
-        program.poll()
-        return int(json.loads(program.told())["required"])
+    if image.format != "qcow2":
+        return space.of_disk(replace(disk, layers=(image,)))
+    what = f"Cannot tell how large a copy for disk {disk.id} is"
+    program = Program(what, "measure", "--output=json", "-O", "qcow2", alone(disk, image))
+    ended(program, disk.size, tick)
+    program.poll()
+    return int(json.loads(program.told())["required"])
 
 
 def ended(program: Program, size: int, tick: Callable[[int, int], None]) -> int:

@@ -50,6 +50,7 @@ class RestoreDisks(UseCase):
         self.tick, self.factor = tick, factor
         self.images: list[dict[str, Any]] = []  # what was found of each image, for the result
         self._left: dict[str, tuple[int, ...]] = {}  # of each disk, as it was written to when it was compared
+        self._room: dict[str, int] = {}  # bytes that each disk's copy takes
         self._abort: Callable[[], None] | None = None  # ends what is under way
 
     def view(self, vm: Vm | None) -> View:
@@ -139,6 +140,7 @@ class RestoreDisks(UseCase):
         try:
             with _backup_image.held(one.image, stamp) as image:
                 same, trouble = equals(disk, image, partial(self.tick, f"comparison of {disk.id}"))
+                self._room[disk.id] = 0 if same else room_for(disk, image, partial(self.tick, f"size of {disk.id}"))
         except NotVerified as exc:
             raise NotVerified(f"{start}: {exc}. Nothing was touched. Run again.") from exc
         if trouble:
@@ -169,8 +171,7 @@ class RestoreDisks(UseCase):
             needs[device] = replace(need, free=need.free + left_behind(vm, directory))
         for copy in copies:
             device = os.stat(os.path.dirname(copy.target)).st_dev
-            size = room_for(copy, partial(self.tick, f"size of {copy.disk.id}"))
-            needs[device] = replace(needs[device], needed=needs[device].needed + size)
+            needs[device] = replace(needs[device], needed=needs[device].needed + self._room[copy.disk.id])
         space.require(f"bring the disks of {vm.ref.name} back", list(needs.values()), self.factor)
 
     def _told(self, vm: Vm, copies: Sequence[DiskCopy]) -> str:
