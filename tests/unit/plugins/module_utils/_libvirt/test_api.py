@@ -14,9 +14,14 @@ from typing import Any
 import libvirt
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut, Unjudged
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
+    NotVerified,
+    TaskFailed,
+    TimedOut,
+    Unjudged,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail, Pending, done
-from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import xml
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import connection, wiring, xml
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.beside import beside
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm, VmRef
@@ -132,3 +137,32 @@ def test_what_was_begun_ends_before_the_log_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(late.crew, "dismiss", logging_out.set)
     late.close()
     assert [one.id for one in ended] == [ref.id]
+
+
+def test_a_cut_in_which_the_connection_is_lost_is_made_again(
+    hypervisor: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is not asked has refused nothing."""
+    (ref,) = [ref for ref in hypervisor.refs() if ref.name == "test"]
+    vm = hypervisor.read([ref.id])[ref.id]
+    assert isinstance(vm, Vm)
+    lost: list[Any] = []
+    opened: list[Any] = []
+    usual_open, usual_update = hypervisor.link._open, wiring.Side.update
+
+    def update(side: wiring.Side, interface: ET.Element, edited: ET.Element) -> str:
+        lost.extend([] if lost else [side.domain.connect()])
+        return usual_update(side, interface, edited)
+
+    def open_one() -> Any:
+        opened.append(usual_open())
+        return opened[-1]
+
+    for module in (connection, wiring):
+        monkeypatch.setattr(module, "alive", lambda conn: conn not in lost, raising=False)
+    monkeypatch.setattr(wiring.Side, "update", update)
+    monkeypatch.setattr(hypervisor.link, "_open", open_one)
+    error = hypervisor.wait([hypervisor.submit_isolate(vm, Isolation.SEALED, ())], 20)[ref.id]
+    assert isinstance(error, NotVerified), "this driver cannot edit a NIC"
+    assert str(error).count(", running: ") == 1
+    assert len(opened) == 1
