@@ -208,7 +208,7 @@ class RestoreDisks(UseCase):
         """What of the VM is not as promised; also that a new disk has another size or format than it must."""
         disks = {disk.id: disk for disk in now.disks}
         found = differences(after, self.view(now))
-        for disk_id in self._left.keys() & disks.keys() - {copy.disk.id for copy in copies}:
+        for disk_id in sorted(self._left.keys() & disks.keys() - {copy.disk.id for copy in copies}):
             if written(disks[disk_id]) != self._left[disk_id]:
                 found.append(f"{disk_id} was written to after it was compared with its image: run again")
         for copy in copies:
