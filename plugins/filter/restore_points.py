@@ -142,12 +142,14 @@ def candidates(
     if golden:
         return [dict(GOLDEN)]
     if named:
-        points = [point for point in found if point["id"] == named] or [
-            point for point in found if point["name"] == named
-        ]
+        same = [point for point in found if point["name"] == named]
+        points = [point for point in found if point["id"] == named]
+        points = [*points, *(point for point in same if point["kind"] == "backup")] if points else same
         if len(points) > 1:
             ids = ", ".join(point["id"] or f"the backup of {point['created']}" for point in points)
-            raise AnsibleFilterError(f"{len(points)} points are named '{named}': {ids}. Use the id.")
+            raise AnsibleFilterError(
+                f"{len(points)} points are named '{named}': {ids}. Use the id, or give a backup another name."
+            )
     elif before:
         began = incident(before)
         points = [point for point in found if UNDATED < made(point) < began]

@@ -90,6 +90,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolv
 HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 NO_GROUP_NAME = re.compile(r"[^A-Za-z0-9_]")
 RESERVED = ("all", "ungrouped", "localhost")
+LOG_OUT = 60.0  # seconds that the others have to answer and log out, when one has failed
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -134,7 +135,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 machines += reading[name].result()
             except VmwardError as exc:
                 if self.get_option("strict_hypervisors"):
-                    wait(reading.values())  # else this process may end before they have logged out
+                    wait(reading.values(), LOG_OUT)  # else this process may end before they have logged out
                     raise AnsibleParserError(
                         f"{exc} No VM was listed; strict_hypervisors: false leaves {name} out."
                     ) from exc

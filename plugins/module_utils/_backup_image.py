@@ -11,13 +11,15 @@ Source: U(https://www.qemu.org/docs/master/interop/qcow2.html).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from typing import Callable
 
-from ._errors import NotFound, Refused
+from ._errors import NotFound, NotVerified, Refused, VmwardError
 from ._model import Layer, printable
 
 FORMATS = ("qcow2", "raw")
@@ -44,6 +46,22 @@ def opened(image: Layer) -> int:
 def stamp_of(status: os.stat_result) -> tuple[int, ...]:
     """Changes with every write to a file."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@contextlib.contextmanager
+def held(image: Layer, stamp: tuple[int, ...]) -> Iterator[Layer]:
+    """The very file that was judged: whatever its path leads to by now, QEMU opens it by this process's handle."""
+    changed = f"somebody changed {printable(image.path, 200)} meanwhile"
+    try:
+        handle = opened(image)
+    except VmwardError as exc:
+        raise NotVerified(changed) from exc
+    try:
+        if stamp_of(os.fstat(handle)) != stamp:
+            raise NotVerified(changed)
+        yield Layer(f"/proc/{os.getpid()}/fd/{handle}", image.format)
+    finally:
+        os.close(handle)
 
 
 def judged(image: Layer, size: int, tick: Callable[[int, int], None]) -> tuple[tuple[int, ...], str]:

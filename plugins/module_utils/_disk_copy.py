@@ -11,14 +11,17 @@ removed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import replace
 from typing import Callable
 
-from ._backup_image import HEADER, flaw_of, stamp_of
+from ._backup_image import HEADER, flaw_of, held, stamp_of
 from ._errors import NotVerified, Refused, TaskFailed
+from ._evidence import space
 from ._model import Disk, DiskCopy, Layer, Vm, printable
 from ._qemu_img import Program, in_full
 
@@ -50,6 +53,7 @@ class Copies:
     def abort(self) -> None:
         if self._program:
             self._program.abort()
+        self._work.close()
         self.whole = False
         tidy(self.vm)
 
@@ -62,38 +66,51 @@ class Copies:
         """Bytes copied and compared, of all that will be."""
         return self._done + (int(self._program.share() * self._now) if self._program else 0), self._total
 
-    def _made(self) -> Iterator[Program]:
+    def _made(self) -> Generator[Program, None, None]:
         for copy in self.copies:
             part, what = part_of(self.vm, copy.disk), f"Cannot bring disk {copy.disk.id} of {self.vm.ref.name} back"
-            source, made = alone(copy.disk, copy.image), alone(copy.disk, Layer(part, "qcow2"))
-            self._now = copy.disk.size
             try:
-                prepare(part, copy.disk.layers[0].path)
-                os.link(part, copy.target)  # not after hours: whether it can have that name
-                os.unlink(copy.target)
-                yield Program(what, "convert", "-p", "-O", "qcow2", source, part)
-                self._now = copy.disk.size
-                yield Program(f"{what}: the copy is not as its image", "compare", "-p", source, made)
-                self._keep(copy, part)
+                with held(copy.image, copy.stamp) as image:
+                    source, made = alone(copy.disk, image), alone(copy.disk, Layer(part, "qcow2"))
+                    self._now = copy.disk.size
+                    prepare(part, copy.disk.layers[0].path)
+                    os.link(part, copy.target)  # not after hours: whether it can have that name
+                    os.unlink(copy.target)
+                    yield Program(what, "convert", "-p", "-O", "qcow2", source, part)
+                    self._now = copy.disk.size
+                    yield Program(f"{what}: the copy is not as its image", "compare", "-p", source, made)
+                    self._keep(copy, image, part)
             except OSError as exc:
                 raise TaskFailed(f"{what}: {exc.strerror}: {exc.filename}. What was written was removed.") from exc
+            except NotVerified as exc:
+                raise NotVerified(f"{what}: {exc}. The copy was removed, and the VM is as it was.") from exc
+        for copy in self.copies:
+            self._look(copy)
         self.whole = True
 
-    def _keep(self, copy: DiskCopy, part: str) -> None:
+    def _keep(self, copy: DiskCopy, image: Layer, part: str) -> None:
         """On disk, of the right size, and from an image that nobody changed: under its own name, too."""
         with open(part, "rb") as file:
             os.fsync(file.fileno())
             flaw = flaw_of("qcow2", file.read(HEADER), 0, copy.disk.size)
-        if flaw or stamp_of(os.stat(copy.image.path)) != copy.stamp:
-            raise NotVerified(
-                f"Cannot bring disk {copy.disk.id} of {self.vm.ref.name} back: "
-                + (f"of the copy, {flaw}" if flaw else f"somebody changed {printable(copy.image.path, 200)} meanwhile")
-                + ". The copy was removed, and the VM is as it was."
-            )
+        if flaw:
+            raise NotVerified(f"of the copy, {flaw}")
+        if stamp_of(os.stat(image.path)) != copy.stamp:
+            raise NotVerified(f"somebody changed {printable(copy.image.path, 200)} meanwhile")
         os.link(part, copy.target)
         handle = os.open(os.path.dirname(part), os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(handle)
         os.close(handle)
+
+    def _look(self, copy: DiskCopy) -> None:
+        """The first may have waited for the last for hours, and who has another lock may take it for a dead run's."""
+        with contextlib.suppress(OSError):
+            if os.path.samefile(copy.target, part_of(self.vm, copy.disk)):
+                return
+        raise TaskFailed(
+            f"Cannot bring disk {copy.disk.id} of {self.vm.ref.name} back: somebody removed its copy {copy.target}. "
+            "The VM is as it was. Look for another run on it, with another scratch directory, then run again."
+        )
 
 
 def prepare(part: str, present: str) -> None:
@@ -123,14 +140,14 @@ def part_of(vm: Vm, disk: Disk) -> str:
     return os.path.join(directory, f".vmward-restore-{vm.ref.id}-{disk.id}.part")
 
 
-def target_of(disk: Disk, sha256: str) -> str:
+def target_of(disk: Disk, sha256: str, taken: Collection[str] = ()) -> str:
     """A name that nothing has: desk1.qcow2, then desk1.from-0123456789ab.qcow2, desk1.from-0123456789ab-2.qcow2."""
     directory, name = os.path.split(disk.layers[0].path)
     stem, number = re.sub(r"\.from-[0-9a-f]{12}(-\d+)?$", "", os.path.splitext(name)[0]), 1
     while True:
         more = f"-{number}" if number > 1 else ""
         path = os.path.join(directory, f"{stem}.from-{sha256[:12]}{more}.qcow2")
-        if not os.path.lexists(path):
+        if path not in taken and not os.path.lexists(path):
             return path
         number += 1
 
@@ -161,11 +178,27 @@ def tidy(vm: Vm) -> None:
 def equals(disk: Disk, image: Layer, tick: Callable[[int, int], None]) -> tuple[bool, str]:
     """Whether a disk holds an image's content now; and why that cannot be told, when it cannot."""
     program = Program("", "compare", "-p", alone(disk, image), in_full(disk))
+    code = ended(program, disk.size, tick)
+    return code == EQUAL, "" if code in (EQUAL, DIFFERENT) else program.words()
+
+
+def room_for(disk: Disk, image: Layer, tick: Callable[[int, int], None]) -> int:
+    """Bytes that a copy takes at most. What a qcow2 image holds may be compressed; the copy is not."""
+    if image.format != "qcow2":
+        return space.of_disk(replace(disk, layers=(image,)))
+    what = f"Cannot tell how large a copy for disk {disk.id} is"
+    program = Program(what, "measure", "--output=json", "-O", "qcow2", alone(disk, image))
+    ended(program, disk.size, tick)
+    program.poll()
+    return int(json.loads(program.told())["required"])
+
+
+def ended(program: Program, size: int, tick: Callable[[int, int], None]) -> int:
+    """What it ended with."""
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = program.process.wait(0.5)
-                return code == EQUAL, "" if code in (EQUAL, DIFFERENT) else program.words()
-            tick(int(program.share() * disk.size), disk.size)
+                return program.process.wait(0.5)
+            tick(int(program.share() * size), size)
     finally:
         program.abort()

@@ -192,9 +192,10 @@ class Run:
             }
 
     def _wait(self, under_way: Mapping[str, Pending]) -> Mapping[str, VmwardError | None]:
+        least = LAST if any(self.latest[vm_id].always for vm_id in under_way) else 1.0  # a cut comes late, not never
         try:
             ended: Mapping[str, VmwardError | None] = attempt(
-                "wait", self.hypervisor.wait, list(under_way.values()), self.left(1.0), TOGETHER
+                "wait", self.hypervisor.wait, list(under_way.values()), self.left(least), TOGETHER
             )
         except VmwardError as exc:
             return dict.fromkeys(under_way, exc)

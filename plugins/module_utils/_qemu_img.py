@@ -48,9 +48,13 @@ class Program:
         said = [tail(file).decode("utf-8", "replace").split("\r")[-1].strip() for file in (self._errors, self._told)]
         return printable(said[0] or said[1], 300)
 
+    def told(self) -> bytes:
+        """The last of what it answers."""
+        return tail(self._told)
+
     def share(self) -> float:
         """How much of the work is done, as ``-p`` tells: from 0 to 1."""
-        told = re.findall(rb"\((\d+\.\d+)/100%\)", tail(self._told))
+        told = re.findall(rb"\((\d+\.\d+)/100%\)", self.told())
         return float(told[-1]) / 100 if told else 0.0
 
     def abort(self) -> None:

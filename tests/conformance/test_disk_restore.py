@@ -13,13 +13,16 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils import _disk_copy
 from ansible_collections.vmward.remediation.plugins.module_utils._disk_copy import (
     Copies,
     left_behind,
     part_of,
+    prepare,
     target_of,
     tidy,
 )
@@ -306,6 +309,57 @@ def test_where_the_second_disk_fails_the_first_is_as_it_was(fake: FakeBench, tmp
     assert set(stage.files()) == set(before)
 
 
+def test_a_disk_that_was_equal_and_is_written_to_meanwhile_is_not_told_as_brought_back(
+    fake: FakeBench, tmp_path: Path
+) -> None:
+    stage, first, second = two(fake, tmp_path)
+    fake.one(restore(first, partial=True), stage.vm_id)
+    seen: list[str] = []
+
+    def tick(phase: str, _done: int, _total: int) -> None:
+        if phase.startswith("copy") and not seen:
+            seen.append(phase)
+            scribble(stage.top, "0x69")  # somebody starts the VM, and stops it
+
+    (outcome,) = fake.do(RestoreDisks((first, second), False, True, {}, tick, 0.0), stage.vm_id)
+    assert (outcome.failed, outcome.changed) == (True, True)
+    assert "vda was written to after it was compared with its image" in outcome.msg
+    again = fake.one(restore(first, second), stage.vm_id)
+    assert "give vda" in again.steps[0]
+
+
+def test_two_disks_of_one_name_and_one_content_come_back(fake: FakeBench, tmp_path: Path) -> None:
+    stage, first, _second = two(fake, tmp_path)
+    with fake.state.change() as state:
+        os.rename(tmp_path / "second.qcow2", Path(stage.top).with_suffix(".vdb"))
+        layers = state["vms"][stage.vm_id]["disks"][1]["layers"]
+        layers[0]["path"] = str(Path(layers[0]["path"]).parent / Path(stage.top).with_suffix(".vdb").name)
+    fake.one(restore(first, wanted(stage.backup, disk="vdb")), stage.vm_id)
+    names = [disk.layers[0].path for disk in stage.vm.disks]
+    assert len(set(names)) == 2
+    for name in names:
+        call("qemu-img", "compare", stage.backup, name)
+
+
+def test_room_is_asked_for_once_per_file_system_and_for_what_the_copy_takes(
+    fake: FakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, first, second = two(fake, tmp_path)
+    (tmp_path / "other").mkdir()
+    with fake.state.change() as state:
+        os.rename(tmp_path / "second.qcow2", tmp_path / "other" / "second.qcow2")
+        state["vms"][stage.vm_id]["disks"][1]["layers"][0]["path"] = str(tmp_path / "other" / "second.qcow2")
+    whole = tmp_path / "whole.raw"
+    whole.write_bytes(b"a" * images.SIZE)
+    for one in (first, second):
+        Path(one.image.path).unlink()
+        call("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", whole, one.image.path)
+    packed = [wanted(Path(one.image.path), disk=one.disk) for one in (first, second)]
+    free = 1.5 * images.SIZE
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=int(free), f_frsize=1))
+    stage.refused(restore(*packed, factor=1.0), f"{tmp_path} has")
+
+
 @CAN
 def test_a_dead_runs_copy_takes_no_room_from_the_next(stage: Stage) -> None:
     part = part_of(stage.vm, stage.vm.disks[0])
@@ -346,6 +400,38 @@ def test_a_failure_leaves_no_copy(stage: Stage) -> None:
     os.unlink(copy.target)
     after = stage.files()
     assert set(after) == set(before)
+
+
+@CAN
+def test_what_is_copied_is_what_was_judged_also_where_its_folder_is_exchanged_meanwhile(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, folder = copy_of(stage), stage.backup.parent
+    other, away = stage.directory / "other", stage.directory / "away"
+    other.mkdir()
+    call("qemu-img", "convert", "-O", "qcow2", stage.top, other / stage.backup.name)
+
+    def exchange(part: str, present: str) -> None:
+        folder.rename(away)
+        other.rename(folder)
+        prepare(part, present)
+
+    monkeypatch.setattr(_disk_copy, "prepare", exchange)
+    work = Copies(stage.vm, [copy])
+    for _program in ("convert", "compare"):
+        assert not work.poll()
+        assert work._program
+        work._program.process.wait()
+    folder.rename(other)
+    away.rename(folder)  # the file that was judged has kept its times
+    assert work.poll()
+    call("qemu-img", "compare", stage.backup, copy.target)
+    os.unlink(copy.target)
+    work.abort()
+    folder.rename(away)
+    other.rename(folder)
+    with pytest.raises(NotVerified, match="somebody changed"):
+        made(Copies(stage.vm, [copy]))
 
 
 @CAN

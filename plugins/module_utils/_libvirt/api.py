@@ -129,7 +129,7 @@ class LibvirtHypervisor(WiringVerbs, ImageVerbs, EvidenceVerbs, FrozenVerbs, Che
         return tuple(nic_with(nic, addresses.get(nic.mac, [])) for nic in nics)
 
     def close(self) -> None:
-        self.crew.dismiss()
+        self.end_calls()
         self.link.close()
 
     # Power

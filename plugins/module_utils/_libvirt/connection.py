@@ -66,7 +66,9 @@ class Connection:
             ) from IMPORT_ERROR
         self.name, self.uri, self.timeout = name, uri, timeout
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # libvirt would print to stderr
-        self._idle = [self._open()]
+        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
+        self._lent: set[object] = set()  # the calls under way
+        self._idle.put(self._open())
 
     def _open(self) -> Any:
         """libvirt has no time limit of its own here, and a host that drops packets answers after minutes."""
@@ -85,12 +87,25 @@ class Connection:
 
     def close(self) -> None:
         """What does not return keeps its connection."""
-        while self._idle:
-            closed(self._idle.pop())
+        with suppress(queue.Empty):
+            while True:
+                closed(self._idle.get_nowait())
+
+    def _one(self) -> Any:
+        """An idle connection, else a new one; a host that lets nobody in again so soon leaves that of another call."""
+        with suppress(queue.Empty):
+            return self._idle.get_nowait()
+        try:
+            return self._open()
+        except VmwardError:
+            with suppress(queue.Empty):
+                return self._idle.get(bool(self._lent), self.timeout)
+            raise
 
     def call(self, what: str, vm: VmRef | None, action: Callable[[Any], T], repeat: bool = True) -> T:
         """Run ``action(conn)``. After a lost connection, connect again and repeat it once, if it may be repeated."""
-        conn = self._idle.pop() if self._idle else self._open()
+        conn, mark = self._one(), object()
+        self._lent.add(mark)
         try:
             try:
                 return action(conn)
@@ -104,8 +119,9 @@ class Connection:
             except libvirt.libvirtError as exc:
                 raise self.sentence(exc, what, vm) from exc
         finally:
+            self._lent.discard(mark)
             if alive(conn):
-                self._idle.append(conn)
+                self._idle.put(conn)
 
     def domain(self, vm: VmRef, what: str, action: Callable[[Any], T], repeat: bool = True) -> T:
         """Run ``action(domain)`` on the VM, looked up anew, since a domain object dies with its connection."""

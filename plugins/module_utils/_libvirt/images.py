@@ -31,6 +31,7 @@ from .connection import Connection, libvirt
 FORMATS = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "qed")
 OWN_POOL = "vmward-"
 POOL_WAIT = 30.0  # seconds that another run may hold a pool for the same directory
+WITHIN = ("encryption", "slices", "dataStore")  # of a disk's source: how its present image is to be read
 DEPTH = 64  # a longer chain is a loop or an accident
 
 
@@ -127,15 +128,19 @@ class ImageVerbs:
             domain, root = restorable(conn, vm, copies)
             for copy in copies:
                 point_to(root, copy.disk.id, copy.target)
+            conn.defineXML(xml.text_of(root))  # first: where it cannot be written, nothing is forgotten
             for snapshot in domain.listAllSnapshots(0):
                 snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
             forget(domain)
-            conn.defineXML(xml.text_of(root))
 
         def poll() -> bool:
             if not work.poll():
                 return False
-            self.link.call(what, vm.ref, lambda conn: restorable(conn, vm, copies))  # after hours: connects again
+            try:
+                self.link.call(what, vm.ref, lambda conn: restorable(conn, vm, copies))  # after hours: connects again
+            except BaseException:
+                work.abort()
+                raise
             self.link.call(what, vm.ref, put, repeat=False)
             work.settle()
             return True
@@ -261,7 +266,7 @@ def restorable(conn: Any, vm: Vm, copies: Sequence[DiskCopy]) -> tuple[Any, ET.E
             )
         strange = [
             tag
-            for tag in ("encryption", "transient", "source/encryption", "source/slices")
+            for tag in ("encryption", "transient", "shareable", *(f"source/{one}" for one in WITHIN))
             if element.find(tag) is not None
         ]
         if strange:

@@ -20,7 +20,7 @@ from .._hypervisor import Pending, done
 from .._model import Collector, Isolation, IsolationNote, Vm
 from . import filters, xml
 from .beside import Beside, beside
-from .connection import Connection, libvirt
+from .connection import Connection, alive, libvirt
 
 Edit = Callable[
     [str, ET.Element, bool], Optional[ET.Element]
@@ -126,6 +126,7 @@ class WiringVerbs(Beside):
         failed: list[str] = []
 
         def apply(domain: Any) -> None:
+            failed.clear()
             for side in sides(domain):
                 for nic_id, interface in xml.interfaces(side.root):
                     before = xml.wiring_of(interface)
@@ -167,8 +168,14 @@ class Side:
         try:
             self.domain.updateDeviceFlags(xml.text_of(edited), self.flag)
         except libvirt.libvirtError as exc:
-            return str(exc.get_error_message())
+            return self._why_not(exc)
         return ""
+
+    def _why_not(self, exc: Any) -> str:
+        """Where the connection is lost nothing was refused: then the whole is made again, by the next one."""
+        if not alive(self.domain.connect()):
+            raise exc
+        return str(exc.get_error_message())
 
 
 class SavedSide(Side):
@@ -188,7 +195,7 @@ class SavedSide(Side):
         try:
             self._write()
         except libvirt.libvirtError as exc:
-            return str(exc.get_error_message())
+            return self._why_not(exc)
         return ""
 
     def _write(self) -> None:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, Callable
 
 from .. import _backup_image
-from .._disk_copy import equals, left_behind, target_of
-from .._errors import Refused, Unsupported, VmwardError
+from .._disk_copy import equals, left_behind, room_for, target_of
+from .._errors import NotVerified, Refused, Unsupported, VmwardError
 from .._evidence import space
 from .._hypervisor import Capability, Detail, Hypervisor, Pending
 from .._model import Disk, DiskCopy, Layer, PowerState, Vm, printable
@@ -49,6 +49,8 @@ class RestoreDisks(UseCase):
         self.wanted, self.partial, self.discard, self.gate = tuple(wanted), partial_, discard, gate
         self.tick, self.factor = tick, factor
         self.images: list[dict[str, Any]] = []  # what was found of each image, for the result
+        self._left: dict[str, tuple[int, ...]] = {}  # of each disk, as it was written to when it was compared
+        self._room: dict[str, int] = {}  # bytes that each disk's copy takes
         self._abort: Callable[[], None] | None = None  # ends what is under way
 
     def view(self, vm: Vm | None) -> View:
@@ -61,9 +63,9 @@ class RestoreDisks(UseCase):
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         self._check(hypervisor, vm)
         pairs, warnings = self._pairs(vm)
-        copies = []
+        copies: list[DiskCopy] = []
         for disk, one in pairs:
-            copy, doubts = self._judged(vm, disk, one)
+            copy, doubts = self._judged(vm, disk, one, [copy.target for copy in copies])
             copies += [copy] if copy else []
             warnings += doubts
         before = self.view(vm)
@@ -114,7 +116,7 @@ class RestoreDisks(UseCase):
         warnings = [f"{name} of {vm.ref.name} is left as it is: it may be infected" for name in left]
         return [(disks[one.disk], one) for one in self.wanted], warnings
 
-    def _judged(self, vm: Vm, disk: Disk, one: Wanted) -> tuple[DiskCopy | None, list[str]]:
+    def _judged(self, vm: Vm, disk: Disk, one: Wanted, taken: Sequence[str]) -> tuple[DiskCopy | None, list[str]]:
         """The copy that a disk needs, or none; and what the reader should know."""
         start = f"Cannot bring disk {disk.id} of {vm.ref.name} back"
         if not os.path.isfile(disk.layers[0].path):
@@ -134,10 +136,16 @@ class RestoreDisks(UseCase):
         warnings = []
         if not one.sha256:
             warnings.append(f"no SHA-256 was recorded of {printable(one.image.path, 200)}: it is taken as it is now")
-        same, trouble = equals(disk, one.image, partial(self.tick, f"comparison of {disk.id}"))
+        self._left[disk.id] = written(disk)
+        try:
+            with _backup_image.held(one.image, stamp) as image:
+                same, trouble = equals(disk, image, partial(self.tick, f"comparison of {disk.id}"))
+                self._room[disk.id] = 0 if same else room_for(disk, image, partial(self.tick, f"size of {disk.id}"))
+        except NotVerified as exc:
+            raise NotVerified(f"{start}: {exc}. Nothing was touched. Run again.") from exc
         if trouble:
             warnings.append(f"{disk.id} cannot be read as it is now ({trouble}): it is replaced unseen")
-        target = "" if same else target_of(disk, sha256)
+        target = "" if same else target_of(disk, sha256, taken)
         self.images.append({
             "disk": disk.id, "image": one.image.path, "format": one.image.format, "sha256": sha256, "size": disk.size,
             "former": [layer.path for layer in disk.layers] if target else [], "now": target or disk.layers[0].path,
@@ -155,16 +163,16 @@ class RestoreDisks(UseCase):
             )
 
     def _fits(self, vm: Vm, copies: Sequence[DiskCopy]) -> None:
-        needed: dict[str, int] = {}
+        """Directories of one file system share its room."""
+        needs: dict[int, space.Need] = {}
+        for directory in sorted({os.path.dirname(copy.target) for copy in copies}):
+            room, device = os.statvfs(directory), os.stat(directory).st_dev
+            need = needs.get(device, space.Need(directory, 0, room.f_bavail * room.f_frsize))
+            needs[device] = replace(need, free=need.free + left_behind(vm, directory))
         for copy in copies:
-            directory = os.path.dirname(copy.target)
-            needed[directory] = needed.get(directory, 0) + space.of_disk(replace(copy.disk, layers=(copy.image,)))
-        needs = []
-        for directory, size in needed.items():
-            room = os.statvfs(directory)
-            free = room.f_bavail * room.f_frsize + left_behind(vm, directory)
-            needs.append(space.Need(directory, size, free))
-        space.require(f"bring the disks of {vm.ref.name} back", needs, self.factor)
+            device = os.stat(os.path.dirname(copy.target)).st_dev
+            needs[device] = replace(needs[device], needed=needs[device].needed + self._room[copy.disk.id])
+        space.require(f"bring the disks of {vm.ref.name} back", list(needs.values()), self.factor)
 
     def _told(self, vm: Vm, copies: Sequence[DiskCopy]) -> str:
         shown = "; ".join(
@@ -200,8 +208,16 @@ class RestoreDisks(UseCase):
         """What of the VM is not as promised; also that a new disk has another size or format than it must."""
         disks = {disk.id: disk for disk in now.disks}
         found = differences(after, self.view(now))
+        for disk_id in sorted(self._left.keys() & disks.keys() - {copy.disk.id for copy in copies}):
+            if written(disks[disk_id]) != self._left[disk_id]:
+                found.append(f"{disk_id} was written to after it was compared with its image: run again")
         for copy in copies:
             disk = disks.get(copy.disk.id)
             if disk and (disk.layers, disk.size) != ((Layer(copy.target, "qcow2"),), copy.disk.size):
                 found.append(f"{disk.id} is {disk.layers} of {disk.size} bytes")
         return found
+
+
+def written(disk: Disk) -> tuple[int, ...]:
+    """Changes with every write to a disk; not with an owner or a label that a hypervisor gives it."""
+    return _backup_image.stamp_of(os.stat(disk.layers[0].path))[:4]

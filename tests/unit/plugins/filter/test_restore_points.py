@@ -100,3 +100,11 @@ def test_a_backup_takes_its_place_among_the_snapshots() -> None:
 def test_a_backup_that_is_none_of_the_vm_is_refused(backup: dict[str, object], why: str) -> None:
     with pytest.raises(AnsibleFilterError, match=why):
         restore_points(SNAPSHOTS, named="old", backups=[backup], disks=DISKS)
+
+
+def test_a_backup_of_the_name_that_is_a_snapshots_id_too_is_ambiguous() -> None:
+    """On libvirt a snapshot's name is its id."""
+    nightly = {"id": "nightly", "name": "nightly", "created": "2026-01-01T00:00:00Z"}
+    backup = kept("nightly", "2026-01-02T00:00:00Z", "vda")
+    with pytest.raises(AnsibleFilterError, match=r"2 points are named 'nightly': .*the backup of .* another name"):
+        restore_points([nightly], named="nightly", backups=[backup], disks=DISKS)

@@ -111,11 +111,28 @@ def test_whoever_is_still_asked_when_one_fails_is_logged_out_too(monkeypatch: py
             logged_out.set()
         return []
 
-    def waiting(futures: Iterable[Future[Any]]) -> None:
+    def waiting(futures: Iterable[Future[Any]], timeout: float) -> None:
         awaited.set()
-        wait(futures)
+        wait(futures, timeout)
 
     monkeypatch.setattr(vms, "wait", waiting)
     with pytest.raises(AnsibleParserError, match="It is away"):
         prepared(monkeypatch, listed, "kvm1", "vc1")._machines()
     assert logged_out.is_set()
+
+
+def test_one_that_never_answers_hides_no_failure_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, ended = threading.Event(), threading.Event()
+
+    def listed(name: str, _entry: object, _tags: bool) -> list[dict[str, str]]:
+        if name == "kvm1":
+            raise TaskFailed("It is away.")
+        told.wait(20)
+        ended.set()
+        return []
+
+    monkeypatch.setattr(vms, "LOG_OUT", 0.0, raising=False)
+    with pytest.raises(AnsibleParserError, match="It is away"):
+        prepared(monkeypatch, listed, "kvm1", "vc1")._machines()
+    assert not ended.is_set()
+    told.set()

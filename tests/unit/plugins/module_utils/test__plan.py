@@ -144,6 +144,20 @@ def test_a_right_that_is_missing_later_ends_nothing_that_is_always_tried(first: 
     assert "Cannot write: a right is missing. Give it." in told.msg, "something was touched"
 
 
+def test_a_cut_that_is_made_again_has_its_seconds_however_late_it_begins() -> None:
+    """A call that opens a connection of its own first may take longer than a moment."""
+    given: list[float] = []
+
+    class Late(OneVm):
+        def wait(self, pending, deadline, together=0.0):  # type: ignore[no-untyped-def]
+            given.append(deadline)
+            return super().wait(pending, deadline, together)
+
+    again = Step("isolate again", becoming(PowerState.RUNNING), always=True)
+    execute(Late(), Turn(PAUSE, again), [("id-1", "desk1")], 0, False)  # type: ignore[arg-type]
+    assert given == [1.0, LAST]
+
+
 @pytest.mark.parametrize(("step", "changed"), [(FORBIDDEN, False), (Step("break", fail), True)])
 def test_a_vm_that_is_not_read_back_is_changed_unless_nothing_was_begun(step: Step, changed: bool) -> None:
     class Blind(OneVm):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,16 @@ from typing import Any
 import libvirt
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, Unjudged
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail
-from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import xml
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
+    NotVerified,
+    TaskFailed,
+    TimedOut,
+    Unjudged,
+)
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Detail, Pending, done
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import connection, wiring, xml
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.beside import beside
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -106,3 +113,56 @@ def test_the_link_of_a_nic_of_an_unknown_type_is_tried_and_a_passed_through_one_
     assert (strange.get("type"), direct.get("type"), passed_through.get("type")) == ("quantum", "direct", "hostdev")
     assert told == [True, True, False, True]
     hypervisor.close()
+
+
+def test_what_was_begun_ends_before_the_log_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb is more than one call: with this process, it would end between two of them."""
+    logging_out, ended = threading.Event(), []
+
+    class Late(LibvirtHypervisor):
+        @beside("act on")
+        def act(self, vm: Vm) -> Pending:
+            logging_out.wait(20)
+            for _turn in range(50):
+                self.link.call("ask the name", None, lambda conn: conn.getHostname())
+            ended.append(vm.ref)
+            return done(vm.ref, "act on")
+
+    late = Late("kvm1", "test:///default")
+    (ref,) = [ref for ref in late.refs() if ref.name == "test"]
+    vm = late.read([ref.id])[ref.id]
+    assert isinstance(vm, Vm)
+    pending = late.act(vm)
+    assert isinstance(late.wait([pending], 0)[ref.id], TimedOut)
+    monkeypatch.setattr(late.crew, "dismiss", logging_out.set)
+    late.close()
+    assert [one.id for one in ended] == [ref.id]
+
+
+def test_a_cut_in_which_the_connection_is_lost_is_made_again(
+    hypervisor: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is not asked has refused nothing."""
+    (ref,) = [ref for ref in hypervisor.refs() if ref.name == "test"]
+    vm = hypervisor.read([ref.id])[ref.id]
+    assert isinstance(vm, Vm)
+    lost: list[Any] = []
+    opened: list[Any] = []
+    usual_open, usual_update = hypervisor.link._open, wiring.Side.update
+
+    def update(side: wiring.Side, interface: ET.Element, edited: ET.Element) -> str:
+        lost.extend([] if lost else [side.domain.connect()])
+        return usual_update(side, interface, edited)
+
+    def open_one() -> Any:
+        opened.append(usual_open())
+        return opened[-1]
+
+    for module in (connection, wiring):
+        monkeypatch.setattr(module, "alive", lambda conn: conn not in lost, raising=False)
+    monkeypatch.setattr(wiring.Side, "update", update)
+    monkeypatch.setattr(hypervisor.link, "_open", open_one)
+    error = hypervisor.wait([hypervisor.submit_isolate(vm, Isolation.SEALED, ())], 20)[ref.id]
+    assert isinstance(error, NotVerified), "this driver cannot edit a NIC"
+    assert str(error).count(", running: ") == 1
+    assert len(opened) == 1

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import libvirt
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils import _errors
+from ansible_collections.vmward.remediation.plugins.module_utils._crew import apart
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.connection import Connection
 from ansible_collections.vmward.remediation.plugins.module_utils._model import VmRef
 
@@ -54,3 +58,36 @@ def test_each_group_of_codes_has_its_error_and_says_what_to_do(
         assert str(told).startswith(f"Cannot isolate{whom} on kvm1: {message}. ")
         assert advice in str(told)
     link.close()
+
+
+def test_each_call_under_way_has_a_connection_to_itself_and_all_are_closed() -> None:
+    link = Connection("kvm1", "test:///default")
+    link.call("hold one, and", None, lambda _held: link.call("take another", None, lambda conn: conn.getHostname()))
+    assert link._idle.qsize() == 2
+    link.close()
+    assert link._idle.qsize() == 0
+
+
+def test_who_cannot_open_one_more_connection_waits_for_that_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may let only so many log in within a minute, and a cut must not end at that."""
+    link = Connection("kvm1", "test:///default")
+    refused = threading.Event()
+
+    def refuse() -> Any:
+        refused.set()
+        raise _errors.TimedOut("no answer")
+
+    monkeypatch.setattr(link, "_open", refuse)
+    held = threading.Event()
+
+    def hold(_conn: Any) -> None:
+        held.set()
+        refused.wait(20)
+
+    other = apart(lambda: link.call("hold", None, hold))
+    held.wait(20)
+    assert link.call("list the VMs", None, lambda conn: conn.listAllDomains(0)[0].name()) == "test"
+    other.result()
+    link.close()
+    with pytest.raises(_errors.TimedOut, match="no answer"):
+        link.call("list the VMs", None, lambda conn: conn.listAllDomains(0))
