@@ -60,15 +60,16 @@ def is_cpio(read: Read, at: int = 0) -> bool:
 
 def cpio_members(read: Read, size: int, most: int) -> Iterator[Member]:
     """As Linux unpacks an initrd: archives one behind the other, zeros between, and something packed at the end."""
-    at, mark = 0, b""  # of the archive that it is in
+    at, mark, first = 0, b"", 0  # of the archive that it is in: its mark, and where it begins
     for _number in range(_HEADERS * most):
         if not mark:
             at = behind_zeros(read, at, size, MOST_ZEROS)
             if at >= size:
                 return
             if not is_cpio(read, at):
-                yield Member(b"trailing", at, size - at)
+                yield Member(b"trailing", at, size - at, behind=True)
                 return
+            first = at
         elif at >= size:
             raise NotUnpacked("it ends too early")
         head = _header(read, at)
@@ -78,7 +79,7 @@ def cpio_members(read: Read, size: int, most: int) -> Iterator[Member]:
         if head.length and (no_data or (head.kind == _LINK and head.length > _MOST_LINK)):
             raise NotUnpacked(_AMBIGUOUS)
         if not no_data and head.kind != _LINK:
-            yield Member(head.name, head.start, head.length)
+            yield Member(head.name, head.start, head.length, behind=first > 0)
         at, mark = head.end, b"" if head.is_last else head.mark
     raise NotUnpacked("it holds more headers than archive_members allows")
 

@@ -49,6 +49,8 @@ _CLAMAV = (
     b"\xc7\x71",
     b"\x71\xc7",
 )
+# Of which ClamAV judges the members by itself, but for those behind an end
+BY_CLAMAV = frozenset(("gzip", "xz", "zip", "tar", "cpio"))
 _ARJ, _ARJ_MOST = b"\x60\xea", 2600  # bytes of its first header
 _LHA = re.compile(rb"..-l[hz].-", re.DOTALL)
 _INITRD = frozenset(("cpio", "gzip", "bzip2", "xz", "lzma", "zstd", "legacy lz4"))  # what Linux unpacks as one

@@ -53,7 +53,8 @@ class Followed(Exception):
 class Member:
     """What an archive holds at one place. `method`: how it is packed; it is stored as it is if that is empty.
 
-    `size` and `crc` are what the archive declares, if it does. `gap` says why it can't be judged.
+    `size` and `crc` are what the archive declares, if it does. `gap` says why it can't be judged. `behind`: something
+    ended before it, where other tools may have stopped.
     """
 
     name: bytes
@@ -63,6 +64,7 @@ class Member:
     gap: str = ""
     size: int = -1
     crc: int = -1
+    behind: bool = False
 
 
 class _Zlib:

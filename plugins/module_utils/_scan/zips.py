@@ -77,7 +77,7 @@ def zip_members(read: Read, size: int, most: int) -> Iterator[Member]:
     yield from (member for member in found if member.length or not member.name.endswith(b"/"))
     behind = directory.behind
     if any(read(behind, size - behind)):
-        yield Member(b"trailing", behind, size - behind)
+        yield Member(b"trailing", behind, size - behind, behind=True)
 
 
 def _directory(read: Read, size: int) -> _Directory:
