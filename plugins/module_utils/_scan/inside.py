@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from .cpios import cpio_members, rpm_members
 from .engines import Content
-from .packed import BY_CLAMAV, EMBEDDED, UNPACKED, kinds_of
+from .packed import BY_CLAMAV, EMBEDDED, OTHER, UNPACKED, kinds_of
 from .streams import FAILED, LZMA, LZMA_ENDED, Followed, Member, NotUnpacked, pieces
 from .tars import ar_members, tar_members
 from .zips import zip_members, zip_place
@@ -120,7 +120,7 @@ class Inside:
         if kind == "ar":
             return ar_members(content.read, content.size)
         if kind == "rpm":
-            return rpm_members(content.read, content.size)
+            return (_known_payload(content, member) for member in rpm_members(content.read, content.size))
         return iter([Member(b"", 0, content.size, kind)])
 
     def _member(
@@ -199,6 +199,14 @@ class Inside:
         self._told += 1
         if self._told <= _MOST_TOLD:
             self._gap(path, why)
+
+
+def _known_payload(content: Content, member: Member) -> Member:
+    """What it is packed by stands in headers that are passed over."""
+    start = member.start
+    part = content.inner(member.length, lambda at, length: content.read(start + at, length), 0)
+    is_known = not {OTHER}.issuperset(kinds_of(part))
+    return member if is_known else replace(member, gap="it is packed in a way that is not unpacked here")
 
 
 def _cut(path: bytes) -> bytes:
