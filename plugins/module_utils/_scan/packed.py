@@ -29,7 +29,7 @@ _OPENED = {
     b"\x04\x22\x4d\x18": "lz4",
     b"\x02\x21\x4c\x18": "legacy lz4",
     b"\xed\xab\xee\xdb": "rpm",
-    LZIP: "lzip",
+    **dict.fromkeys(LZIP, "lzip"),
 }
 UNPACKED = frozenset([*_OPENED.values(), "bzip2", "lzma", "tar", "cpio", EMBEDDED]).difference(MISSING)
 _OTHERS = (

@@ -34,7 +34,7 @@ FAILED: tuple[type[Exception], ...] = (
 )
 
 
-LZIP, _LZIP_HEAD, _LZIP_TRAILER = b"LZIP\x01", 6, 20
+LZIP, _LZIP_HEAD = {b"LZIP\x00": 12, b"LZIP\x01": 20}, 6  # by version, bytes of a member's trailer
 
 
 class NotUnpacked(Exception):
@@ -199,7 +199,7 @@ def _lzip(read: Read, at: int, end: int) -> Iterator[bytes]:
     """LZMA with an end of its own, between a head and a trailer; one such member may follow another."""
     while at < end:
         head = read(at, min(_LZIP_HEAD, end - at))
-        if head[:5] != LZIP:
+        if head[:5] not in LZIP:
             raise Followed(at)
         if len(head) < _LZIP_HEAD:
             raise NotUnpacked("it ends too early")
@@ -209,7 +209,7 @@ def _lzip(read: Read, at: int, end: int) -> Iterator[bytes]:
             raise NotUnpacked("it needs a dictionary of %d bytes, which is not granted" % size)
         engine = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": size}])
         behind = yield from _one(engine, read, at + _LZIP_HEAD, end, b"")
-        at = behind - len(engine.unused_data) + _LZIP_TRAILER
+        at = behind - len(engine.unused_data) + LZIP[head[:5]]
         if at > end:
             raise NotUnpacked("it ends too early")
         at = behind_zeros(read, at, end, end)

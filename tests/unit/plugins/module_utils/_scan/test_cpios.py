@@ -212,7 +212,7 @@ ODD = lzma.compress(cpio({"in/x": BAD}), lzma.FORMAT_ALONE, preset=0)  # rpm kno
 ODD = ODD[:1] + ((1 << 20) + (1 << 16)).to_bytes(4, "little") + ODD[5:]
 
 
-@pytest.mark.parametrize("payload", [b"\x1f\x9d\x90" + bytes(99), b"07070X00000000", b"what is this?", ODD])
+@pytest.mark.parametrize("payload", [b"\x1f\x9d\x90" + bytes(99), b"07070X00000000", b"what is this?", ODD], ids=range(4))
 def test_a_payload_that_is_not_unpacked_is_told(payload: bytes) -> None:
     assert_told(judged(rpm(payload)), "/x!/payload", "in a way that is not unpacked here")
 

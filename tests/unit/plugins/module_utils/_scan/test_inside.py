@@ -50,6 +50,11 @@ from ansible_collections.vmward.remediation.tests.corpus.judging import (
     judged,
 )
 
+def lzip_of_2008(data: bytes) -> bytes:
+    """Of version 0, which xz opens too: its trailer does not tell the member's size."""
+    return b"LZIP\0" + lzip(data)[5:-8]
+
+
 DEEP, LONG = "d" * 99 + "/" + "x" * 200, "i\u00fc" * 80
 GOOD = {"a": b"a", "empty": b"", "dir/b": b"b" * 1000}
 
@@ -90,6 +95,7 @@ def wide() -> bytes:
         (lzma.compress(b"good") + bytes(4) + lzma.compress(BAD), "/x!/"),
         (lzma.compress(BAD, lzma.FORMAT_ALONE), "/x!/"),
         (lzip(b"good") + lzip(BAD) + bytes(99), "/x!/"),
+        (lzip_of_2008(b"good") + lzip_of_2008(BAD) + lzip(b"good"), "/x!/"),
         (zip_of(zipfile.ZIP_STORED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_DEFLATED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_BZIP2), "/x!/in/x"),
