@@ -255,18 +255,17 @@ class Judge:
 
         def judge(path: bytes, member: Content, is_seen: bool) -> None:
             nonlocal more
-            one = Judgement(member.size)
             # Whoever unpacks it may do so where case does not count
-            name = os.fsdecode(re.split(rb"[/\\]", path)[-1])
-            one.hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_path(name, "ntfs")]
-            if member.size:
-                self._look(member, self._inner_engines if is_seen else self.engines, one)
-            if one.hits:
-                one.sha256 = member.digest().hex()
-            if not one.is_clean and len(found.inside) < _MOST_INSIDE:
-                found.inside.append((path, one))
-            elif not one.is_clean:
-                more += 1
+            named = self.indicators.of_path(os.fsdecode(re.split(rb"[/\\]", path)[-1]), "ntfs")
+            one = Judgement(member.size, [("ioc", Hit(rule, -1)) for rule in named])
+            try:
+                if member.size:
+                    self._look(member, self._inner_engines if is_seen else self.engines, one)
+                if one.hits:
+                    one.sha256 = member.digest().hex()
+            finally:  # though the time be over
+                more += not one.is_clean and len(found.inside) >= _MOST_INSIDE
+                found.inside += [] if one.is_clean or more else [(path, one)]
             self.tell()
 
         def gap(path: bytes, why: str) -> None:
