@@ -123,9 +123,7 @@ class Inside:
             return (_known_payload(content, member) for member in rpm_members(content.read, content.size))
         return iter([Member(b"", 0, content.size, kind)])
 
-    def _member(
-        self, parent: Content, member: Member, path: bytes, depth: int, room: int, is_seen: bool
-    ) -> None:
+    def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int, is_seen: bool) -> None:
         rest = -1
         if member.method and not member.gap:
             data, why, rest = self._unpacked(parent, member, room)

@@ -208,11 +208,14 @@ def test_an_rpm_that_is_cut_off_or_damaged_is_told() -> None:
         assert_told(judged(head[:at] + b"\xff\xff\xff\xff" + head[at + 4 :] + b"a"), "/x", "it was not unpacked")
 
 
-ODD = lzma.compress(cpio({"in/x": BAD}), lzma.FORMAT_ALONE, preset=0)  # rpm knows it by a tag, here only usual ones are
+# rpm knows it by a tag of its headers, which is not read here
+ODD = lzma.compress(cpio({"in/x": BAD}), lzma.FORMAT_ALONE, preset=0)
 ODD = ODD[:1] + ((1 << 20) + (1 << 16)).to_bytes(4, "little") + ODD[5:]
 
 
-@pytest.mark.parametrize("payload", [b"\x1f\x9d\x90" + bytes(99), b"07070X00000000", b"what is this?", ODD], ids=range(4))
+@pytest.mark.parametrize(
+    "payload", [b"\x1f\x9d\x90" + bytes(99), b"07070X00000000", b"what is this?", ODD], ids=range(4)
+)
 def test_a_payload_that_is_not_unpacked_is_told(payload: bytes) -> None:
     assert_told(judged(rpm(payload)), "/x!/payload", "in a way that is not unpacked here")
 

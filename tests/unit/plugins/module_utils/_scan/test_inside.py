@@ -50,6 +50,7 @@ from ansible_collections.vmward.remediation.tests.corpus.judging import (
     judged,
 )
 
+
 def lzip_of_2008(data: bytes) -> bytes:
     """Of version 0, which xz opens too: its trailer does not tell the member's size."""
     return b"LZIP\0" + lzip(data)[5:-8]
