@@ -142,7 +142,8 @@ def _streams(kind: str, read: Read, at: int, end: int, most: int) -> Iterator[by
             raise NotUnpacked(why)
         engine = _MAKERS[kind]()
         at = yield from _one(engine, read, at, end, rest)
-        rest = (engine.unused_data or b"").lstrip(b"\0")
+        rest = engine.unused_data or b""
+        ended, rest = at - len(rest), rest.lstrip(b"\0")
         while not rest and at < end:
             rest = _some(read, at, end)
             at += len(rest)
@@ -150,7 +151,8 @@ def _streams(kind: str, read: Read, at: int, end: int, most: int) -> Iterator[by
         if not rest:
             return
         place = at - len(rest)
-        if kind in _MARKS and not _MARKS[kind].match(read(place, min(4, end - place))):
+        is_apart = kind == "gzip" and place > ended  # some tools take what lies behind zeros for a part of it
+        if is_apart or (kind in _MARKS and not _MARKS[kind].match(read(place, min(4, end - place)))):
             raise Followed(place)
     raise NotUnpacked("it is made of more streams than archive_members")
 
