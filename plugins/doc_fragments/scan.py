@@ -104,7 +104,7 @@ options:
       - zstd is unpacked where the host has Python 3.14, or the library C(backports.zstd) or C(zstandard); lz4 where it has the library
         C(lz4). Without them such files are counted in C(archives_unopened), and C(coverage_notes) say what to install.
       - With V(0) nothing is unpacked, and all archives are counted in C(archives_unopened).
-      - An engine that unpacks by itself (clamd) is given the file only, not what lies in it.
+      - An engine that unpacks by itself (clamd) is given the file, and of what lies in it only what it does not see by itself.
     type: int
     default: 8
   archive_members:

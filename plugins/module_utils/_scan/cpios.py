@@ -26,7 +26,6 @@ _AMBIGUOUS = "it holds headers that tools read in different ways"
 
 _RPM_LEAD, _RPM_HEADER = 96, struct.Struct(">4s4x2I")
 _MOST_RPM = 256 << 20
-_PAYLOAD = re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|\x5d\0\0|07070[12]")
 
 
 @dataclass(frozen=True)
@@ -50,25 +49,26 @@ class _Header:
 
 
 def is_cpio(read: Read, at: int = 0) -> bool:
-    """By all of its first header: some of its marks are two bytes."""
+    """By all of its first header where the mark is two bytes only."""
     try:
         head = _header(read, at)
     except NotUnpacked:
         return False
-    return head.is_last or head.kind in (_REGULAR, _LINK, *_OTHERS)
+    return head.mark not in _BINARY or head.is_last or head.kind in (_REGULAR, _LINK, *_OTHERS)
 
 
 def cpio_members(read: Read, size: int, most: int) -> Iterator[Member]:
     """As Linux unpacks an initrd: archives one behind the other, zeros between, and something packed at the end."""
-    at, mark = 0, b""  # of the archive that it is in
+    at, mark, first = 0, b"", 0  # of the archive that it is in: its mark, and where it begins
     for _number in range(_HEADERS * most):
         if not mark:
             at = behind_zeros(read, at, size, MOST_ZEROS)
             if at >= size:
                 return
             if not is_cpio(read, at):
-                yield Member(b"trailing", at, size - at)
+                yield Member(b"trailing", at, size - at, behind=True)
                 return
+            first = at
         elif at >= size:
             raise NotUnpacked("it ends too early")
         head = _header(read, at)
@@ -78,7 +78,7 @@ def cpio_members(read: Read, size: int, most: int) -> Iterator[Member]:
         if head.length and (no_data or (head.kind == _LINK and head.length > _MOST_LINK)):
             raise NotUnpacked(_AMBIGUOUS)
         if not no_data and head.kind != _LINK:
-            yield Member(head.name, head.start, head.length)
+            yield Member(head.name, head.start, head.length, behind=first > 0)
         at, mark = head.end, b"" if head.is_last else head.mark
     raise NotUnpacked("it holds more headers than archive_members allows")
 
@@ -120,5 +120,4 @@ def rpm_members(read: Read, size: int) -> Iterator[Member]:
         at += span + -span % step
     if at >= size:
         raise NotUnpacked("it ends too early")
-    known = _PAYLOAD.match(read(at, 8))
-    yield Member(b"payload", at, size - at, gap="" if known else "it is packed in a way that is not unpacked here")
+    yield Member(b"payload", at, size - at)

@@ -82,6 +82,7 @@ def mounts(table: str = "/proc/self/mountinfo") -> dict[bytes, bytes]:
             fields, _dash, rest = line.partition(b" - ")
             number, parent, _device, _root, escaped = fields.split()[:5]
             place = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), escaped)
+            parent = b"" if parent == number else parent  # the first root of all
             rows.setdefault(parent, []).append((number, place, rest.split()[0]))
             numbers.add(number)
     found = {}

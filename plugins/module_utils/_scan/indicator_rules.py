@@ -36,8 +36,13 @@ def _sought(value: str) -> tuple[str, list[str]]:
 
 
 def _spellings(address: ipaddress.IPv6Address) -> list[str]:
-    """The usual one; all groups, with and without leading zeros; and the usual one with them."""
-    full = address.exploded.split(":")
+    """The usual one; all groups, with and without leading zeros; and the usual one with them. One of IPv4 in it has its
+    dots, which not every Python knows as usual."""
+    full = ["%04x" % (int(address) >> at & 0xFFFF) for at in range(112, -1, -16)]
     short = ":".join("%x" % int(group, 16) for group in full)
+    if address.ipv4_mapped:
+        begun = ("::ffff:", "0:0:0:0:0:ffff:", "0000:0000:0000:0000:0000:ffff:")
+        ended = (str(address.ipv4_mapped), ":".join(full[6:]), short.split("ffff:")[1])
+        return sorted({one + other for one in begun for other in ended})
     padded = ":".join(group and group.zfill(4) for group in address.compressed.split(":"))
     return sorted({address.compressed, short, ":".join(full), padded})

@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from .cpios import cpio_members, rpm_members
 from .engines import Content
-from .packed import EMBEDDED, UNPACKED, kinds_of
-from .streams import FAILED, Followed, Member, NotUnpacked, pieces
+from .packed import BY_CLAMAV, EMBEDDED, OTHER, UNPACKED, kinds_of
+from .streams import FAILED, LZMA, LZMA_ENDED, Followed, Member, NotUnpacked, pieces
 from .tars import ar_members, tar_members
 from .zips import zip_members, zip_place
 
@@ -40,13 +40,14 @@ class Full(Exception):
 
 
 class Inside:
-    """`judge` is given each member with its path below the file; `gap`, why one can't be judged. `left`: formats of
-    which those that are found are counted."""
+    """`judge` is given each member with its path below the file, and whether who was given what it lies in, and
+    unpacks by itself, sees it too; `gap`, why one can't be judged. `left`: formats of which those that are found are
+    counted."""
 
     def __init__(
         self,
         limits: Archives,
-        judge: Callable[[bytes, Content], None],
+        judge: Callable[[bytes, Content, bool], None],
         gap: Callable[[bytes, str], None],
         left: frozenset[str] = frozenset(),
     ) -> None:
@@ -90,7 +91,7 @@ class Inside:
             return
         if (start, size) not in places:
             part = content.inner(size, lambda at, length: content.read(start + at, length), 0)
-            self._each(part, "zip", path, depth, room, places)
+            self._each(part, EMBEDDED, path, depth, room, places)
 
     def _each(
         self, content: Content, kind: str, path: bytes, depth: int, room: int, places: set[tuple[int, int]]
@@ -103,13 +104,14 @@ class Inside:
                     raise Full("it holds more than archive_members (%d)" % self._limits.members)
                 # What a packed file unpacks to has no name; what lies in that is named as in the file
                 below = path if member.name and path.endswith(BETWEEN) else path + BETWEEN
-                self._member(content, member, _cut(below + member.name.lstrip(b"/")), depth, room)
+                is_seen = kind in BY_CLAMAV and not member.behind and member.method not in (LZMA, LZMA_ENDED)
+                self._member(content, member, _cut(below + member.name.lstrip(b"/")), depth, room, is_seen)
                 places.add((member.start, member.length))
         except NotUnpacked as exc:
             self._tell(path, "it was not unpacked to its end: %s" % exc)
 
     def _members(self, content: Content, kind: str) -> Iterator[Member]:
-        if kind == "zip":
+        if kind in ("zip", EMBEDDED):
             return zip_members(content.read, content.size, self._limits.members)
         if kind == "tar":
             return tar_members(content.read, content.size, self._limits.members)
@@ -118,10 +120,10 @@ class Inside:
         if kind == "ar":
             return ar_members(content.read, content.size)
         if kind == "rpm":
-            return rpm_members(content.read, content.size)
+            return (_known_payload(content, member) for member in rpm_members(content.read, content.size))
         return iter([Member(b"", 0, content.size, kind)])
 
-    def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int) -> None:
+    def _member(self, parent: Content, member: Member, path: bytes, depth: int, room: int, is_seen: bool) -> None:
         rest = -1
         if member.method and not member.gap:
             data, why, rest = self._unpacked(parent, member, room)
@@ -132,14 +134,15 @@ class Inside:
             self._tell(path, why)
         if not content.is_whole:
             return
-        self._judge(path, content)
+        self._judge(path, content, is_seen)
         kinds = kinds_of(content)
         self.unopened += not self._left.isdisjoint(kinds)
         self.lacking |= self._left.intersection(kinds)
         if not UNPACKED.isdisjoint(kinds) and not member.gap and content.size <= room:
             self._open(content, kinds, path, depth + 1, room - content.size)
         if rest >= 0:
-            self._member(parent, Member(b"trailing", rest, parent.size - rest), path + b"trailing", depth, room)
+            trailing = Member(b"trailing", rest, parent.size - rest)
+            self._member(parent, trailing, path + b"trailing", depth, room, is_seen=False)
 
     def _stored(self, parent: Content, member: Member, room: int) -> tuple[Content, str]:
         start, left = member.start, max(0, parent.size - member.start)
@@ -194,6 +197,14 @@ class Inside:
         self._told += 1
         if self._told <= _MOST_TOLD:
             self._gap(path, why)
+
+
+def _known_payload(content: Content, member: Member) -> Member:
+    """What it is packed by stands in headers that are passed over."""
+    start = member.start
+    part = content.inner(member.length, lambda at, length: content.read(start + at, length), 0)
+    is_known = not {OTHER}.issuperset(kinds_of(part))
+    return member if is_known else replace(member, gap="it is packed in a way that is not unpacked here")
 
 
 def _cut(path: bytes) -> bytes:

@@ -235,7 +235,7 @@ def _value(kind: str, value: str, origin: str) -> str:
         return value.lower()
     if kind == "ips":
         try:
-            return str(ipaddress.ip_address(value))
+            return str(ipaddress.ip_address(value.replace("%", " ")))  # an interface is of no other host's
         except ValueError as exc:
             raise BadIndicators("Cannot use %r of %s: it is no IP address." % (value, origin)) from exc
     if kind == "domains":

@@ -73,7 +73,7 @@ class Judge:
         self._file_timeout, self._now = file_timeout, now
         # ClamAV judges files by their type, and raw bytes have none
         self._raw_engines = [engine for engine in engines if engine.name == "yara"]
-        # Those that unpack by themselves are not given what lies in archives once more
+        # Those that unpack by themselves are not given once more what they see in archives
         self._inner_engines = [engine for engine in engines if not getattr(engine, "unpacks", False)]
         self._leaves_packed = len(self._inner_engines) == len(engines)
         self._left = frozenset([OTHER, *MISSING, *[CLAMAV] * self._leaves_packed])
@@ -253,20 +253,19 @@ class Judge:
     def _look_inside(self, content: Content, kinds: tuple[str, ...], found: Judgement) -> None:
         more = 0
 
-        def judge(path: bytes, member: Content) -> None:
+        def judge(path: bytes, member: Content, is_seen: bool) -> None:
             nonlocal more
-            one = Judgement(member.size)
             # Whoever unpacks it may do so where case does not count
-            name = os.fsdecode(re.split(rb"[/\\]", path)[-1])
-            one.hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_path(name, "ntfs")]
-            if member.size:
-                self._look(member, self._inner_engines, one)
-            if one.hits:
-                one.sha256 = member.digest().hex()
-            if not one.is_clean and len(found.inside) < _MOST_INSIDE:
-                found.inside.append((path, one))
-            elif not one.is_clean:
-                more += 1
+            named = self.indicators.of_path(os.fsdecode(re.split(rb"[/\\]", path)[-1]), "ntfs")
+            one = Judgement(member.size, [("ioc", Hit(rule, -1)) for rule in named])
+            try:
+                if member.size:
+                    self._look(member, self._inner_engines if is_seen else self.engines, one)
+                if one.hits:
+                    one.sha256 = member.digest().hex()
+            finally:  # though the time be over
+                more += not one.is_clean and len(found.inside) >= _MOST_INSIDE
+                found.inside += [] if one.is_clean or more else [(path, one)]
             self.tell()
 
         def gap(path: bytes, why: str) -> None:

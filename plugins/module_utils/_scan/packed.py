@@ -29,7 +29,7 @@ _OPENED = {
     b"\x04\x22\x4d\x18": "lz4",
     b"\x02\x21\x4c\x18": "legacy lz4",
     b"\xed\xab\xee\xdb": "rpm",
-    LZIP: "lzip",
+    **dict.fromkeys(LZIP, "lzip"),
 }
 UNPACKED = frozenset([*_OPENED.values(), "bzip2", "lzma", "tar", "cpio", EMBEDDED]).difference(MISSING)
 _OTHERS = (
@@ -49,6 +49,8 @@ _CLAMAV = (
     b"\xc7\x71",
     b"\x71\xc7",
 )
+# Of which ClamAV judges the members by itself, but for those behind an end
+BY_CLAMAV = frozenset(("gzip", "xz", "zip", "tar", "cpio"))
 _ARJ, _ARJ_MOST = b"\x60\xea", 2600  # bytes of its first header
 _LHA = re.compile(rb"..-l[hz].-", re.DOTALL)
 _INITRD = frozenset(("cpio", "gzip", "bzip2", "xz", "lzma", "zstd", "legacy lz4"))  # what Linux unpacks as one

@@ -34,7 +34,7 @@ FAILED: tuple[type[Exception], ...] = (
 )
 
 
-LZIP, _LZIP_HEAD, _LZIP_TRAILER = b"LZIP\x01", 6, 20
+LZIP, _LZIP_HEAD = {b"LZIP\x00": 12, b"LZIP\x01": 20}, 6  # by version, bytes of a member's trailer
 
 
 class NotUnpacked(Exception):
@@ -53,7 +53,8 @@ class Followed(Exception):
 class Member:
     """What an archive holds at one place. `method`: how it is packed; it is stored as it is if that is empty.
 
-    `size` and `crc` are what the archive declares, if it does. `gap` says why it can't be judged.
+    `size` and `crc` are what the archive declares, if it does. `gap` says why it can't be judged. `behind`: something
+    ended before it, where other tools may have stopped.
     """
 
     name: bytes
@@ -63,6 +64,7 @@ class Member:
     gap: str = ""
     size: int = -1
     crc: int = -1
+    behind: bool = False
 
 
 class _Zlib:
@@ -140,7 +142,8 @@ def _streams(kind: str, read: Read, at: int, end: int, most: int) -> Iterator[by
             raise NotUnpacked(why)
         engine = _MAKERS[kind]()
         at = yield from _one(engine, read, at, end, rest)
-        rest = (engine.unused_data or b"").lstrip(b"\0")
+        rest = engine.unused_data or b""
+        ended, rest = at - len(rest), rest.lstrip(b"\0")
         while not rest and at < end:
             rest = _some(read, at, end)
             at += len(rest)
@@ -148,7 +151,8 @@ def _streams(kind: str, read: Read, at: int, end: int, most: int) -> Iterator[by
         if not rest:
             return
         place = at - len(rest)
-        if kind in _MARKS and not _MARKS[kind].match(read(place, min(4, end - place))):
+        is_apart = kind == "gzip" and place > ended  # some tools take what lies behind zeros for a part of it
+        if is_apart or (kind in _MARKS and not _MARKS[kind].match(read(place, min(4, end - place)))):
             raise Followed(place)
     raise NotUnpacked("it is made of more streams than archive_members")
 
@@ -197,7 +201,7 @@ def _lzip(read: Read, at: int, end: int) -> Iterator[bytes]:
     """LZMA with an end of its own, between a head and a trailer; one such member may follow another."""
     while at < end:
         head = read(at, min(_LZIP_HEAD, end - at))
-        if head[:5] != LZIP:
+        if head[:5] not in LZIP:
             raise Followed(at)
         if len(head) < _LZIP_HEAD:
             raise NotUnpacked("it ends too early")
@@ -207,7 +211,7 @@ def _lzip(read: Read, at: int, end: int) -> Iterator[bytes]:
             raise NotUnpacked("it needs a dictionary of %d bytes, which is not granted" % size)
         engine = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": size}])
         behind = yield from _one(engine, read, at + _LZIP_HEAD, end, b"")
-        at = behind - len(engine.unused_data) + _LZIP_TRAILER
+        at = behind - len(engine.unused_data) + LZIP[head[:5]]
         if at > end:
             raise NotUnpacked("it ends too early")
         at = behind_zeros(read, at, end, end)

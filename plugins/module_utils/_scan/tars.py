@@ -63,7 +63,8 @@ def tar_members(read: Read, size: int, most: int) -> Iterator[Member]:
             raise NotUnpacked(_AMBIGUOUS)
         if kind in _EMPTY:
             continue
-        yield Member(path, start, length, gap="it has holes, and was matched without them" if sparse else "")
+        gap = "it has holes, and was matched without them" if sparse else ""
+        yield Member(path, start, length, gap=gap, behind=zeros > 0)
 
 
 def _told(before: dict[bytes, bytes], told: dict[bytes, bytes]) -> dict[bytes, bytes]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .packed import ZIP_END_SIZE, ZIP_LOCATOR, zip_comment, zip_end
 from .streams import LZMA, LZMA_ENDED, METHODS, Member, NotUnpacked, Read
@@ -74,10 +74,13 @@ def zip_members(read: Read, size: int, most: int) -> Iterator[Member]:
     if at > start:
         raise NotUnpacked(_OVERLAP)
     _check_gap(read, at, start, between + start - at)
-    yield from (member for member in found if member.length or not member.name.endswith(b"/"))
+    lies_behind = bool(entries) and entries[0].at > 0
+    yield from (
+        replace(member, behind=lies_behind) for member in found if member.length or not member.name.endswith(b"/")
+    )
     behind = directory.behind
     if any(read(behind, size - behind)):
-        yield Member(b"trailing", behind, size - behind)
+        yield Member(b"trailing", behind, size - behind, behind=True)
 
 
 def _directory(read: Read, size: int) -> _Directory:

@@ -19,6 +19,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines i
     Budget,
     Content,
     EngineFailed,
+    Hit,
     RuleFile,
     Yara,
     eicar,
@@ -28,6 +29,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.tests.corpus.archives import tarred, zipped
+from ansible_collections.vmward.remediation.tests.corpus.judging import Looking
 
 MB = 1 << 20
 WHERE = Where("vda", 1)
@@ -172,6 +174,25 @@ def test_no_limit_is_none() -> None:
     findings, (reason,) = scan.told()
     assert findings == ["/slow x", "/slow y"]
     assert "in parts only" in reason
+
+
+class Late(Looking):
+    """It takes its time for one thing only, and finds nothing."""
+
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        if content.head(2) == b"x!":
+            content.budget._end = 0
+            content.budget.check()
+        return [], ""
+
+
+def test_what_one_engine_found_in_an_archive_stays_though_the_next_one_is_late() -> None:
+    scan = Scan(quick)
+    judge = Judge([quick(scan.clock), Late()], scan.listener.take, MB, archives=Archives(), file_timeout=300)
+    data = zipped({"a": b"x!", "b": b"y!"})
+    judge.file(WHERE, Content(len(data), lambda at, length: data[at : at + length], MB), lambda: "/a.zip")
+    judge.flush()
+    assert scan.told() == (["/a.zip!/a x"], [f"/a.zip on {WHERE}: {LATE}."])
 
 
 # --- clamd -----------------------------------------------------------------------------------------------------------

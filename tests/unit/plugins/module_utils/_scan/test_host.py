@@ -146,6 +146,12 @@ def test_all_that_is_left_out_is_told_or_counted(tmp_path: Path) -> None:
     assert (len(notes), notes[-1]) == (101, "200 more paths were left out.")
 
 
+def test_the_first_root_of_a_host_without_a_disk_is_its_own_parent(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text("1 1 0:2 / / rw - rootfs rootfs rw\n20 1 0:5 / /proc rw - proc proc rw\n")
+    assert mounts(str(table)) == {b"/": b"rootfs", b"/proc": b"proc"}
+
+
 def test_a_mount_beneath_a_later_one_is_none(tmp_path: Path) -> None:
     """What is left out by its kind would be a directory of the later one."""
     table = tmp_path / "mountinfo"

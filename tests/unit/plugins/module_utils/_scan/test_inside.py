@@ -31,10 +31,12 @@ from ansible_collections.vmward.remediation.tests.corpus.archives import (
     QUINE,
     ar,
     central,
+    cpio,
     deflated,
     entries,
     local,
     lzip,
+    rpm,
     tarred,
     zipped,
 )
@@ -47,6 +49,12 @@ from ansible_collections.vmward.remediation.tests.corpus.judging import (
     found,
     judged,
 )
+
+
+def lzip_of_2008(data: bytes) -> bytes:
+    """Of version 0, which xz opens too: its trailer does not tell the member's size."""
+    return b"LZIP\0" + lzip(data)[5:-8]
+
 
 DEEP, LONG = "d" * 99 + "/" + "x" * 200, "i\u00fc" * 80
 GOOD = {"a": b"a", "empty": b"", "dir/b": b"b" * 1000}
@@ -88,6 +96,7 @@ def wide() -> bytes:
         (lzma.compress(b"good") + bytes(4) + lzma.compress(BAD), "/x!/"),
         (lzma.compress(BAD, lzma.FORMAT_ALONE), "/x!/"),
         (lzip(b"good") + lzip(BAD) + bytes(99), "/x!/"),
+        (lzip_of_2008(b"good") + lzip_of_2008(BAD) + lzip(b"good"), "/x!/"),
         (zip_of(zipfile.ZIP_STORED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_DEFLATED), "/x!/in/x"),
         (zip_of(zipfile.ZIP_BZIP2), "/x!/in/x"),
@@ -648,6 +657,36 @@ def test_what_clamd_may_not_open_is_counted_beside_it_too(magic: bytes) -> None:
         assert judged(SEVEN, engines=engines).unopened == 0
 
 
+INNER = gzip.compress(b"a", mtime=0)
+UNSEEN = {
+    "lzma": lzma.compress(INNER, lzma.FORMAT_ALONE),
+    "lzip": lzip(INNER),
+    "ar": ar({"a": INNER}),
+    "payload of an rpm": rpm(INNER),
+    "zip by LZMA": zipped({"a": INNER}, zipfile.ZIP_LZMA),
+    "second stream of bzip2": bz2.compress(b"") + bz2.compress(INNER),
+    "zip behind gzip": gzip.compress(b"") + zipped({"a": INNER}),
+    "zip behind text": b"<html>" + zipped({"a": INNER}),
+    "behind zip": zipped({"a": b"a"}) + INNER,
+    "behind zeros": gzip.compress(b"") + bytes(512) + INNER,
+    "behind bzip2": bz2.compress(b"") + INNER,
+    "behind cpio": cpio({}) + INNER,
+    "second cpio": cpio({}) + cpio({"a": INNER}),
+    "cpio behind zeros": bytes(512) + cpio({"a": INNER}),
+    "second tar": tarred({"a": b"a"}) + tarred({"a": INNER}),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_clamd_is_given_what_it_would_not_see_by_itself(name: str) -> None:
+    """What it does not open, and what lies behind the end of what it does: those, not what lies in them."""
+    for data in (UNSEEN[name], gzip.compress(UNSEEN[name])):
+        clamd = Looking(unpacks=True)
+        judged(data, engines=(clamd,))
+        assert clamd.seen.count(INNER) == 1
+        assert b"a" not in clamd.seen
+
+
 def test_what_only_clamd_judges_is_told_where_it_can_not_be_opened() -> None:
     assert_told(judged(encrypted(), engines=(Looking(unpacks=True),)), "/x!/a", "it is encrypted")
 
@@ -658,7 +697,7 @@ def test_what_only_clamd_judges_is_told_where_it_can_not_be_opened() -> None:
 def test_long_names_are_cut_in_their_middle() -> None:
     paths = list[bytes]()
     data = zipped({"a.tar": tarred({f"{number}/{'n' * 500_000}/Evil.exe": BAD for number in range(3)})})
-    inside = Inside(DEFAULT, lambda path, member: paths.append(path), lambda path, why: None)
+    inside = Inside(DEFAULT, lambda path, _member, _is_seen: paths.append(path), lambda path, why: None)
     inside.run(Content(len(data), lambda at, length: data[at : at + length], MB), ("zip",), 64 * MB)
     assert [(path[:10], path[-9:], len(path) < 5000) for path in paths[1:]] == [
         (b"!/a.tar!/%d" % number, b"/Evil.exe", True) for number in range(3)

@@ -159,6 +159,7 @@ def test_a_stix_pattern_that_cannot_be_looked_for_is_told(pattern: str) -> None:
         ("hashes: [a]", "write a mapping"),
         ("sha256: [abc]", "it is no sha256"),
         ("ips: [999.1.1.1]", "it is no IP address"),
+        ("ips: ['fe80::1%eth0']", "it is no IP address"),
         ("domains: ['a b']", "it is no domain name"),
         ("paths: [etc/passwd]", "starts with a slash"),
         (r"paths: ['%TEMP%\x.exe']", "starts with a slash"),
@@ -253,6 +254,15 @@ def test_an_address_is_told_where_it_first_stands_by_itself(encoding: str) -> No
 def test_an_address_behind_more_matches_than_the_engine_tells_is_not_missed() -> None:
     assert _found(b"1203.0.113.9 " * 1_000_000 + b"203.0.113.9")
     assert not _found(b"1203.0.113.9 " * 1000)
+
+
+@pytest.mark.parametrize("told", ["::ffff:203.0.113.9", "::FFFF:cb00:7109"])
+@pytest.mark.parametrize("text", [b"::ffff:203.0.113.9", b"0:0:0:0:0:FFFF:203.0.113.9", b"::ffff:cb00:7109"])
+def test_an_address_of_IPv4_in_one_of_IPv6_is_found_however_it_is_written(told: str, text: bytes) -> None:
+    engine = Yara([RuleFile("i", parse(f"ips: ['{told}']", "x.yml").rules(), "0", 0)], 60)
+    for data, count in ((text, 1), (text + b"5", 0)):
+        hits, _gap = engine.scan(Content(len(data), lambda _at, _length, data=data: data, WINDOW))  # type: ignore[misc]
+        assert len(hits) == count
 
 
 def test_what_is_looked_for_decides_on_the_digest() -> None:
