@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -46,6 +47,13 @@ def playbook(name: str, *arguments: str, check: bool = True) -> subprocess.Compl
             f"{' '.join(command[1:])} ended with {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False
         )
     return done
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """What a module leaves ends here: a scanner of YARA-X does not bear to be collected in another test's thread."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

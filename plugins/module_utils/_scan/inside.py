@@ -23,6 +23,8 @@ BETWEEN = b"!/"  # a file, and what lies in it
 _PLAIN = 16 << 20  # bytes that anything may unpack to, whatever the ratio
 _MOST_TOLD = 20
 _MOST_PATH = 4096
+_CONTAINERS = frozenset(("cpio", "tar"))  # that hold their members as they are
+_BY_MEMBERS = 16 << 20  # bytes: of larger ones the members are what is judged, for ClamAV takes no file of any size
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,16 @@ class Inside:
         if self._told > _MOST_TOLD:
             self._gap(b"", "%d more things in it were not judged, or not as a whole" % (self._told - _MOST_TOLD))
 
-    def _open(self, content: Content, kinds: tuple[str, ...], path: bytes, depth: int, room: int) -> None:
+    def _open(
+        self, content: Content, kinds: tuple[str, ...], path: bytes, depth: int, room: int, apart: bool = False
+    ) -> None:
+        """`apart`: it was not given as a whole to who unpacks by itself."""
         if depth > self._limits.depth:
             self._tell(path, "it lies deeper than archive_depth (%d), and was not unpacked" % self._limits.depth)
             return
         places = set[tuple[int, int]]()
         for kind in UNPACKED.intersection(kinds) - {EMBEDDED}:
-            self._each(content, kind, path, depth, room, places)
+            self._each(content, kind, path, depth, room, places, apart)
         if EMBEDDED in kinds:
             self._open_embedded(content, path, depth, room, places)
 
@@ -94,8 +99,9 @@ class Inside:
             self._each(part, EMBEDDED, path, depth, room, places)
 
     def _each(
-        self, content: Content, kind: str, path: bytes, depth: int, room: int, places: set[tuple[int, int]]
-    ) -> None:
+        self, content: Content, kind: str, path: bytes, depth: int, room: int, places: set[tuple[int, int]],
+        apart: bool = False,
+    ) -> None:  # fmt: skip
         """`places`: takes where members lie, and their sizes."""
         try:
             for member in self._members(content, kind):
@@ -104,7 +110,7 @@ class Inside:
                     raise Full("it holds more than archive_members (%d)" % self._limits.members)
                 # What a packed file unpacks to has no name; what lies in that is named as in the file
                 below = path if member.name and path.endswith(BETWEEN) else path + BETWEEN
-                is_seen = kind in BY_CLAMAV and not member.behind and member.method not in (LZMA, LZMA_ENDED)
+                is_seen = kind in BY_CLAMAV and not (apart or member.behind) and member.method not in (LZMA, LZMA_ENDED)
                 self._member(content, member, _cut(below + member.name.lstrip(b"/")), depth, room, is_seen)
                 places.add((member.start, member.length))
         except NotUnpacked as exc:
@@ -134,12 +140,15 @@ class Inside:
             self._tell(path, why)
         if not content.is_whole:
             return
-        self._judge(path, content, is_seen)
         kinds = kinds_of(content)
+        apart = not is_seen and content.size > _BY_MEMBERS and bool(kinds) and _CONTAINERS.issuperset(kinds)
+        self._judge(path, content, is_seen or apart)
         self.unopened += not self._left.isdisjoint(kinds)
         self.lacking |= self._left.intersection(kinds)
         if not UNPACKED.isdisjoint(kinds) and not member.gap and content.size <= room:
-            self._open(content, kinds, path, depth + 1, room - content.size)
+            self._open(content, kinds, path, depth + 1, room - content.size, apart)
+        elif apart:
+            self._tell(path, "it was not unpacked")
         if rest >= 0:
             trailing = Member(b"trailing", rest, parent.size - rest)
             self._member(parent, trailing, path + b"trailing", depth, room, is_seen=False)

@@ -17,6 +17,7 @@ import tarfile
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -685,6 +686,16 @@ def test_clamd_is_given_what_it_would_not_see_by_itself(name: str) -> None:
         judged(data, engines=(clamd,))
         assert clamd.seen.count(INNER) == 1
         assert b"a" not in clamd.seen
+
+
+@pytest.mark.parametrize("pack", [cpio, tarred])
+def test_of_a_large_archive_that_clamd_would_not_see_it_is_given_the_members(pack: Callable[..., bytes]) -> None:
+    """A whole initrd would be past its limit."""
+    large = bytes(17 * MB)
+    clamd = Looking(unpacks=True)
+    packed = gzip.compress(INNER, mtime=0)
+    judged(ar({"initrd": pack({"large": large, "in": packed})}), engines=(clamd,))
+    assert clamd.seen[1:] == [large[:64], packed]  # not what lies in those
 
 
 def test_what_only_clamd_judges_is_told_where_it_can_not_be_opened() -> None:
