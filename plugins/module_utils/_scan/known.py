@@ -267,7 +267,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 def _above(directory: str) -> Iterator[str]:
     """All directories on the way to it, and to what it is a link to."""
-    for path in {os.path.abspath(directory), os.path.realpath(directory)}:
+    for path in (os.path.abspath(directory), os.path.realpath(directory)):
         while path != os.path.dirname(path):
             path = os.path.dirname(path)
             yield path
