@@ -10,7 +10,7 @@ import gzip
 import random
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import reload
 from types import ModuleType
 
@@ -164,14 +164,13 @@ def test_a_bomb_takes_no_more_memory_than_it_may(pack: Callable[[bytes], bytes])
 
 
 @pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def without(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A host that has neither."""
     missing = dict.fromkeys(("zstd", "lz4", "legacy lz4"), "some")
-    with monkeypatch.context() as patch:
-        for module in (judge, inside, known):
-            patch.setattr(module, "UNPACKED", module.UNPACKED.difference(missing), raising=False)
-        patch.setattr(judge, "MISSING", missing)
-        yield known
+    for module in (judge, inside, known):
+        monkeypatch.setattr(module, "UNPACKED", module.UNPACKED.difference(missing))
+    monkeypatch.setattr(judge, "MISSING", missing)
+    return known
 
 
 @pytest.mark.usefixtures("without")
