@@ -52,9 +52,9 @@ class Beside:
         """When all calls have returned, nobody sleeps on."""
 
         def nap(seconds: float) -> None:
-            self.calls = [call for call in self.calls if not call.done()]
-            if self.calls:
-                wait_for(self.calls, min(seconds, NAP))
+            under_way = [call for call in self.calls if not call.done()]  # others may add to them meanwhile
+            if under_way:
+                wait_for(under_way, min(seconds, NAP))
             else:
                 time.sleep(seconds)
 

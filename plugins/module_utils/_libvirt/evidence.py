@@ -10,14 +10,15 @@ U(https://libvirt.org/formatbackup.html), U(https://libvirt.org/html/libvirt-lib
 from __future__ import annotations
 
 import os
-import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any, Callable
 
+from .._crew import apart
 from .._disk_copy import Copies
-from .._errors import NotFound, TaskFailed, Unsupported, VmwardError
+from .._errors import NotFound, TaskFailed, Unsupported
 from .._hypervisor import GuestOutput, Pending
 from .._model import ON, Disk, PowerState, Vm, printable
 from .._qemu_img import Conversion
@@ -44,21 +45,25 @@ class EvidenceVerbs:
         what = "dump the memory of"
         watch = FreezeWatch(self.link.uri, vm.ref.id) if vm.power is PowerState.RUNNING else None
         self._watch = watch
-        job = InThread(
-            lambda: self.link.domain(vm.ref, what, lambda d: d.coreDumpWithFormat(path, raw, flags), repeat=False)
-        )
+        job: Future[None] | None = None
+
+        def dump() -> None:
+            self.link.domain(vm.ref, what, lambda d: d.coreDumpWithFormat(path, raw, flags), repeat=False)
 
         def poll() -> bool:
-            if not job.started:
-                if not self._busy(vm):
-                    job.start()
+            nonlocal job
+            if job is None:
+                job = None if self._busy(vm) else apart(dump)
                 return False
-            return job.ended()
+            if job.done():
+                job.result()
+                return True
+            return False
 
         def abort() -> None:
             """It goes on, into a file that is removed: not before libvirt has made it, or it would stay."""
             end = time.monotonic() + MADE_WITHIN
-            while job.goes_on and not os.path.exists(path) and time.monotonic() < end:
+            while job and not job.done() and not os.path.exists(path) and time.monotonic() < end:
                 time.sleep(0.05)
 
         return Pending(vm.ref, what, poll, abort=abort)
@@ -154,38 +159,6 @@ class EvidenceVerbs:
             )
 
         return agent.run_program(call, vm, argv, deadline, limit)
-
-
-class InThread:
-    """A blocking call, made pollable. It cannot be taken back: a process that ends does not wait for it."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call = call
-        self._error: VmwardError | None = TaskFailed("Unexpected end of a call to libvirt. Please report this.")
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.started = False
-
-    def start(self) -> None:
-        self.started = True
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._call()
-            self._error = None
-        except VmwardError as exc:
-            self._error = exc
-
-    @property
-    def goes_on(self) -> bool:
-        return self._thread.is_alive()
-
-    def ended(self) -> bool:
-        if self.goes_on:
-            return False
-        if self._error is not None:
-            raise self._error
-        return True
 
 
 def dotted(version: int) -> str:
