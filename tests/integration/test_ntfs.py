@@ -461,9 +461,13 @@ def at_random(chance: random.Random, root: Path, number: int) -> None:
     chance.choice(actions)()
 
 
-def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: GoldenNtfs) -> None:
-    chance, infected = random.Random(4), 0
-    for round_ in range(25):
+SEEDS = pytest.mark.parametrize("seed", [4, *(pytest.param(more, marks=pytest.mark.slow) for more in (5, 6, 7))])
+
+
+@SEEDS
+def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: GoldenNtfs, seed: int) -> None:
+    chance, infected = random.Random(seed), 0
+    for round_ in range(12):
         image = golden.copy()
         with mounted_ntfs(image) as root:
             for number in range(chance.randint(1, 6)):
@@ -475,14 +479,15 @@ def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: GoldenNtfs) ->
         assert method(delta) == "delta"
         assert delta.files < whole.files
         infected += bool(whole.findings)
-    assert infected > 6
+    assert infected > 2
 
 
-def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: GoldenNtfs) -> None:
+@SEEDS
+def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: GoldenNtfs, seed: int) -> None:
     """Where the records are, half of the hits; in this process, since no parser of C is in play."""
-    fs, chance, unclean = opened(golden.image), random.Random(9), 0
+    fs, chance, unclean = opened(golden.image), random.Random(seed), 0
     used = list(fs.used_records())
-    for _round in range(60):
+    for _round in range(30):
         image = golden.copy()
         for _hit in range(chance.choice((1, 1, 6))):
             record = at_of(fs, chance.choice(used)) + chance.randrange(400)
@@ -492,7 +497,7 @@ def test_random_damage_is_never_clean_where_a_whole_scan_is_not(golden: GoldenNt
         if clean(delta):
             assert clean(whole), whole.reasons
         unclean += not clean(whole)
-    assert unclean > 10
+    assert unclean > 5
 
 
 def test_confined_on_a_known_golden_image(golden: GoldenNtfs) -> None:
