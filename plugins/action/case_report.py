@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,7 +39,7 @@ SPEC = {
 class ActionModule(CaseAction):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        self._vars = task_vars or {}
+        self._vars, self._started = task_vars or {}, time.monotonic()
         options = self.options(SPEC)
         reading = self.reading(options, self._vars)
         if reading.trouble:
@@ -149,4 +150,5 @@ class ActionModule(CaseAction):
             "inputs": inputs,
             "verified": inputs["verified"],
             "anchored": inputs["anchored"],
+            "seconds": round(time.monotonic() - self._started, 3),
         }

@@ -108,6 +108,10 @@ anchored:
   description: Whether signing keys and an anchor were checked too.
   type: bool
   returned: success
+seconds:
+  description: How many seconds it took, most of them to verify.
+  type: float
+  returned: success
 msg:
   description: The report in one line.
   type: str

@@ -114,6 +114,8 @@ def test_report_is_written_once_recorded_and_verifies(lab: Lab) -> None:
     recorded = {
         a["path"]: a["sha256"] for entry in lab.ledger() for a in entry["artefacts"] if entry["phase"] == "report"
     }
+    (write,) = (entry for entry in lab.ledger() if (entry["phase"], entry["action"]) == ("report", "write"))
+    assert float(write["result"]["seconds"]) > 0
     assert recorded == {f"report/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     verified = lab.verify()
     assert verified.returncode == 0, verified.stdout

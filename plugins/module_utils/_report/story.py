@@ -8,6 +8,7 @@ The newest entry about a thing counts. What no entry speaks of was not done, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -373,7 +374,13 @@ def seconds_of(end: Mapping[str, Any], entries: Sequence[Entry]) -> float:
 
 
 def number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """Templates of ansible-core before 2.19 hand a number over as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value) if math.isfinite(float(value)) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def moment(time: str) -> float:

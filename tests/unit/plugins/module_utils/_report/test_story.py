@@ -206,10 +206,11 @@ def test_gate_entries_are_named_by_their_class_and_the_guests_word_is_marked() -
     assert (facts["memory"].state, facts["memory"].msg) == ("not_done", "waived by ada: no time")
 
 
-def test_time_of_a_phase_is_measured_where_it_is_not_stated() -> None:
+@pytest.mark.parametrize("seven", [7, "7.0"], ids=["a number", "a template's number as text"])
+def test_time_of_a_phase_is_measured_where_it_is_not_stated(seven: float | str) -> None:
     closing = end("scan")
     del closing["result"]["seconds"]
-    machine = told(*contained(), entry("scan", "disk", seconds=7, what="active disk", verdict="clean"), closing)
+    machine = told(*contained(), entry("scan", "disk", seconds=seven, what="active disk", verdict="clean"), closing)
     assert next(phase.seconds for phase in machine.phases if phase.name == "scan") == 8.0
 
 
