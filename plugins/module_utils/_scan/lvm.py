@@ -224,9 +224,10 @@ def _take(newest: dict[str, tuple[str, dict[str, Any]]], text: dict[str, Any]) -
     for name, group in groups:
         uuid = group["id"]
         before = newest.get(uuid, (name, {"seqno": -1}))[1]
-        if group["seqno"] == before["seqno"] and group != before:
+        seqno = _number(group["seqno"])
+        if seqno == before["seqno"] and group != before:
             raise BadLvm("two copies of it differ")
-        if group["seqno"] > before["seqno"]:
+        if seqno > before["seqno"]:
             newest[uuid] = name, group
 
 
@@ -239,7 +240,7 @@ class _Group:
         self._physical: dict[str, tuple[str, int, int]] = {
             name: (
                 str(one["id"]).replace("-", ""),
-                _number(one["pe_start"]) * SECTOR,
+                _number(one["pe_start"], most=1 << 62) * SECTOR,
                 _number(one["pe_count"]),
             )
             for name, one in group["physical_volumes"].items()
@@ -298,7 +299,8 @@ class _Group:
         return uuid, at
 
 
-def _number(value: Any, least: int = 0) -> int:
-    if not isinstance(value, int) or value < least:
+def _number(value: Any, least: int = 0, most: int = (1 << 32) - 1) -> int:
+    """LVM keeps most of them in 32 bits, and drops what is above."""
+    if not isinstance(value, int) or not least <= value <= most:
         raise BadLvm("a number in the metadata is absurd")
     return value
