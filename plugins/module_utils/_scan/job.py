@@ -81,7 +81,7 @@ class Request:
     several: bool = False  # several states of the same disks share most of their contents
     at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
     records: Records | None = None  # filled by the scan
-    dry: bool = False  # nothing may be written
+    dry: bool = False  # nothing may be kept
     file_timeout: int = 300  # seconds that one file may take, with all that lies in it
     archives: Archives = Archives()
 
@@ -203,7 +203,7 @@ def confined_all(
                     tally.add_reason("%s was changed while it was read." % layer.path)
         # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
         is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
-        if request.directory and listener.binding and is_clean:
+        if request.directory and listener.binding and is_clean and not request.dry:
             listener.keep(Known(request.directory))
 
     jobs = [
@@ -286,13 +286,12 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
     """Each disk with the base that it may be scanned on top of."""
     looked: dict[tuple[object, ...], tuple[Base | None, Sequence[Layer], str]] = {}
     formers = {printable(disk.name, 64): disk.former for disk in request.disks}
-    found, told = [], set[object]()
+    found, told = [], set[BaseUse]()
 
     def count(unopened: int, of: str) -> None:
         """What nobody looks at again is told again."""
-        if unopened and of not in told:
-            told.add(of)
-            emit("unopened", {"count": unopened, "names": ["%d of %s" % (unopened, of)]})
+        if unopened:
+            emit("below", {"of": of, "count": unopened})
 
     for disk, former in ((disk, formers.get(disk.name)) for disk in disks):
         if former is not None:

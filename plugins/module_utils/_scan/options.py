@@ -64,7 +64,8 @@ def file_spec() -> dict[str, Any]:
     }
 
 
-def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = None) -> Request:
+def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = None, dry: bool = False) -> Request:
+    """`dry`: in check mode, when nothing is kept for later scans."""
     if disks is not None and not (disks and all(disk.layers for disk in disks)):
         raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
     largest, depth = params.get("max_file_size", 0), params.get("archive_depth", 0)
@@ -85,6 +86,7 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
         indicators=indicators,
         directory=params.get("index_directory") or "",
         at_once=params["at_once"],
+        dry=dry,
         file_timeout=params["file_timeout"],
         archives=Archives(**archives),
     )

@@ -240,6 +240,7 @@ def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
     whole = Tally(notes=notes)
     for tally in [listener.common, *tallies] if listener.points else tallies:
         whole.add_unopened(tally.unopened, tally.unopened_names)
+        whole.unopened_below.update(tally.unopened_below)
     beside = whole.as_result()
     return {
         **{key: beside[key] for key in ("coverage_notes", "archives_unopened")},
