@@ -207,6 +207,15 @@ class Engine(Protocol):
         """While it lasts, planted samples are told too."""
 
 
+class Nobody:
+    """In the place of an engine that matches raw bytes: they were read, but that alone is no judgement."""
+
+    name = "nobody"
+
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        return [], "no engine takes part that matches them. Name rules, for YARA"
+
+
 def eicar() -> bytes:
     """The harmless test file of all scanners, put together here so that no file of ours is one."""
     return b"X5O!P%@AP[4\\PZX54(P^)7CC)7}" + b"$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"

@@ -147,8 +147,9 @@ class Tally:
 
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
-        if len(self.reasons) < MAX_REASONS:
-            self.reasons.append(printable(reason))
+        told = printable(reason)
+        if len(self.reasons) < MAX_REASONS and told not in self.reasons:
+            self.reasons.append(told)
 
     def verdict(self) -> Verdict:
         if self.findings_count:
