@@ -428,3 +428,12 @@ def test_a_tree_that_is_searched_otherwise_than_it_is_walked_is_a_reason(pair: P
     assert key > 100
     disks.write_at(image, second, struct.pack("<I", key - 9))
     assert "its extent tree is damaged" in " ".join(pair.direct.look(image, False).reasons)
+
+
+def test_a_name_of_the_journal_is_a_reason(pair: Pair, image: Path) -> None:
+    """Kernels before 4.19 read it as a file then, which no scan does."""
+    disks.debugfs(image, "link <8> /journal")
+    for tally in seen(pair, image):
+        assert "Inode 8 on volume 1 of disk vda is the file system's own, but a directory names it" in " ".join(
+            tally.reasons
+        )
