@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -297,6 +298,23 @@ def test_no_decoy_is_read_in_place_of_what_lvm2_reads(tmp_path: Path, how: str) 
     assert scan(request((image,)))["verdict"] == "incomplete"
 
 
+def test_a_newer_copy_that_lvm2_cannot_read_is_no_decoy(tmp_path: Path) -> None:
+    """It takes the older one, from the other physical volume."""
+    real = Group([9, 9], {"root": [Part(8, ((0, 0),))]})
+    decoy = Group([9, 9], {"root": [Part(8, ((1, 1),))]}, seqno=2)
+    packed = system(tmp_path, files={"evil.gz": gzip.compress(disks.MARKER)})  # no match in raw bytes
+    images = corpus.build(tmp_path, real, {"root": packed})
+    corpus.put(images, decoy.volumes["root"], system(tmp_path))
+    unread = spoiled(decoy.text(), '["READ", "WRITE", "VISIBLE"]', '[, "VISIBLE"]')
+    disks.write_at(images[0], 0, corpus.head(real, 0, unread))
+    with lvm2(tmp_path, *(image.stat().st_size for image in images)) as (tool, copies):
+        for image, copy in zip(images, copies, strict=True):
+            disks.write_at(copy, 0, image.read_bytes()[:MB])
+        told = tool.run("lvs", "--noheadings", "--segments", "-o", "seg_pe_ranges", "vg/root")
+    assert f"{tool.devices[0]}:0-7" in told
+    assert scan(request((images[0],), (images[1],)))["verdict"] == "incomplete"
+
+
 # --- what keeps a scan from being clean ------------------------------------------------------------------------------
 
 
@@ -371,7 +389,9 @@ def test_the_newest_copy_counts_and_copies_that_differ_are_told(tmp_path: Path) 
     newer = Group([6, 6], moved, seqno=2)
     images = corpus.build(tmp_path, newer, {"root": system(tmp_path, files={"evil": disks.MARKER})})
     disks.write_at(images[0], 0, corpus.head(Group([6, 6], TWO.volumes), 0))
-    assert paths(scan(request((images[0],), (images[1],)))) == [("vdb/vg/root", "/evil")]
+    older = scan(request((images[0],), (images[1],)))
+    assert paths(older) == [("vdb/vg/root", "/evil")]
+    assert "two copies of it differ" in reasons(older)
     disks.write_at(images[0], 0, corpus.head(Group([6, 6], TWO.volumes, seqno=2), 0))
     assert "two copies of it differ" in reasons(scan(request((images[0],), (images[1],))))
 
