@@ -219,7 +219,7 @@ ARGUMENTS = {
 
 
 def yield_to_others(module: AnsibleModule) -> None:
-    os.nice(max(0, module.params["nice"]))
+    os.nice(min(19, max(0, module.params["nice"])))
     program = module.get_bin_path("ionice")
     if module.params["idle_io"] and program:
         module.run_command([program, "-c", "3", "-p", str(os.getpid())])

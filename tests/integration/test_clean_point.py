@@ -131,6 +131,13 @@ def test_a_present_disk_that_cannot_be_read_hides_no_point(vm: Vm, tmp_path: Pat
     assert note in result["msg"]
 
 
+def test_why_no_point_is_clean_is_told(vm: Vm) -> None:
+    told = vm.ask([{"id": "gone"}, {"kind": "present", "name": "now"}])["msg"]
+    assert "no clean point" in told
+    assert "gone: Disk vda was not read: Cannot read the disk image" in told
+    assert "gone: Disk" not in vm.ask([{"id": "gone"}, {"kind": "golden"}])["msg"]
+
+
 @pytest.mark.parametrize("name", ["clean_point", "disk_scan"])
 def test_check_mode_keeps_nothing(vm: Vm, tmp_path: Path, name: str) -> None:
     points = {"points": [{"kind": "golden"}]} if name == "clean_point" else {}

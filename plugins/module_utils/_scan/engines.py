@@ -339,7 +339,9 @@ def _merged(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def _found_by(rule: Any, data: bytes, about: Mapping[str, Any]) -> dict[str, int]:
     """What is told of a rule that matched, and where that lies first."""
     if ALONE not in about:
-        return {rule.identifier: min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)}
+        return {
+            rule.identifier: min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)
+        }
     endings = {one.encode(): value for one, value in (pair.split("=") for pair in about[ENDINGS].split(" "))}
     found: dict[str, int] = {}
     for pattern in rule.patterns:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from .engines import PLANTED, WINDOW, Engine
-from .job import Request, check_directory, confined, outcome, prepare, spent
+from .job import BadInput, Request, check_directory, confined, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .self_test import see_inside
 from .verdict import ELSEWHERE, Volume, printable
@@ -48,6 +48,8 @@ class Area:
 
 
 def scan_host(request: Request, paths: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
+    if not paths:
+        raise BadInput("Cannot scan nothing: name at least one path.")
     check_directory(request)
     area = Area(_absolute(paths), frozenset(_absolute(exclude)), mounts())
     planted = os.path.realpath(tempfile.mkdtemp(prefix="vmward-self-test-"))

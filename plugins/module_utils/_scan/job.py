@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -23,7 +24,7 @@ from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
-from .given import read_whole, rule_files
+from .given import read_whole, rule_files, why_not
 from .groups import each_disk, merged, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
@@ -288,11 +289,6 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
     formers = {printable(disk.name, 64): disk.former for disk in request.disks}
     found, told = [], set[BaseUse]()
 
-    def count(unopened: int, of: str) -> None:
-        """What nobody looks at again is told again."""
-        if unopened:
-            emit("below", {"of": of, "count": unopened})
-
     for disk, former in ((disk, formers.get(disk.name)) for disk in disks):
         if former is not None:
             why = disk.doubt
@@ -300,7 +296,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
                 why = "it was scanned with other rules, engines or limits"
             emit("base", vars(BaseUse(disk.name, former.name, not why, why, former.at)))
             if not why:
-                count(former.unopened, "the scan before")
+                emit("below", {"of": "the scan before", "count": former.unopened})  # nobody looks at them again
                 found.append(OnTop(disk, (), former.body))
                 continue
         key = (disk.layers, bool(disk.snapshot), disk.clone_of)
@@ -314,7 +310,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
             told.add(use)
             emit("base", vars(use))
         if base and use.used:
-            count(base.unopened, path)
+            emit("below", {"of": path, "count": base.unopened})
         found.append(OnTop(disk, tuple(layers), base.body if base and not why else None))
     return found
 
@@ -337,7 +333,7 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
                 raw, mtime = read_whole(name, MAX_RULE_FILE)
                 yield RuleFile(name, raw.decode("utf-8"), hashlib.sha256(raw).hexdigest(), mtime)
             except (OSError, UnicodeDecodeError) as exc:
-                raise BadInput("Cannot read the rule file %s: %s." % (name, exc)) from exc
+                raise BadInput("Cannot read the rule file %s: %s." % (name, why_not(exc))) from exc
 
 
 @contextmanager
@@ -391,7 +387,8 @@ def _open(name: str, path: str, stack: ExitStack) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
-        raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, exc.strerror)) from exc
+        why = "it is a symbolic link. Name what it leads to" if exc.errno == errno.ELOOP else exc.strerror
+        raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, why)) from exc
     stack.callback(os.close, fd)
     why = claimed(path, fd)
     if why:

@@ -227,6 +227,8 @@ class Known:
         """Make the directory; say why what lies there can't be believed."""
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        except FileExistsError:
+            pass  # told below
         except OSError as exc:
             return _UNUSABLE % (self._directory, exc.strerror)
         return self.doubt()
@@ -234,6 +236,8 @@ class Known:
     def doubt(self) -> str:
         """Who can write there, or replace it, calls anything clean; and so may have who once could."""
         try:
+            if os.path.exists(self._directory) and not os.path.isdir(self._directory):
+                return _UNUSABLE % (self._directory, "no directory lies there")
             return self._doubt() if os.path.isdir(self._directory) else ""
         except OSError as exc:
             return _UNUSABLE % (self._directory, exc.strerror)

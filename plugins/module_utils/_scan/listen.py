@@ -223,7 +223,8 @@ class Listener:
         self.tally.add_unopened(_amount(body["count"]), [printable(str(name), 300) for name in body["names"]])
 
     def _below(self, body: dict[str, Any]) -> None:
-        self.tally.unopened_below[printable(str(body["of"]), 300)] = _amount(body["count"])
+        if body["count"]:
+            self.tally.unopened_below[printable(str(body["of"]), 300)] = _amount(body["count"])
 
     def _since(self, body: dict[str, Any]) -> None:
         self.tally.bytes_since = int(body["bytes"])

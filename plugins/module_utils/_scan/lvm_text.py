@@ -26,7 +26,7 @@ class BadText(Exception):
 def parse(text: str) -> dict[str, Any]:
     """A section is a dict, a list a list, and a number an int. A name that comes twice is refused.
 
-    So is what LVM reads but does not write, where it may mean something else: a path or a text as a name, octal numbers.
+    So is what LVM reads, but does not write, and what means something else to it: a path or a text as a name.
     """
     tokens = _tokens(text.rstrip("\0"))
     found, last = _section(tokens, _DEEPEST)

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, Hit
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk, mounts
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk, mounts, scan_host
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, Request
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally, in_one_line
 
 
@@ -199,6 +201,12 @@ def test_a_path_that_was_asked_for_is_held_against_the_indicators(tmp_path: Path
     asked = tuple(os.fsencode(tmp_path / name) for name in ("evil", "worse"))
     Walk(Judge([Moving(int)], take, WINDOW, indicators=indicators), Area(asked, frozenset(), {})).run()
     assert found == [(f"{tmp_path}/evil", "ioc_name"), (f"{tmp_path}/worse", "ioc_path")]
+
+
+def test_no_path_is_nothing_to_be_scanned(tmp_path: Path) -> None:
+    request = Request((), (), "", ("yara",), 0, "", Limits(60, 64 << 20, 60))
+    with pytest.raises(BadInput, match="name at least one path"):
+        scan_host(request, [], [])
 
 
 def test_all_that_is_left_out_is_told_or_counted(tmp_path: Path) -> None:

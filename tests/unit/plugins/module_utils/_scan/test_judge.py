@@ -112,7 +112,10 @@ def test_raw_bytes_that_no_engine_matches_are_told_once() -> None:
     judge.attributes(WHERE, 12, b"bad attribute")
     assert [reason.rsplit(": ", 1) for reason in listener.tally.reasons] == [
         ["Raw bytes of volume 1 of disk vda", "no engine takes part that matches them. Name rules, for YARA."],
-        ["Attributes of inode 12 on volume 1 of disk vda", "no engine takes part that matches them. Name rules, for YARA."],
+        [
+            "Attributes of inode 12 on volume 1 of disk vda",
+            "no engine takes part that matches them. Name rules, for YARA.",
+        ],
     ]
 
 

@@ -85,6 +85,12 @@ def test_nothing_is_made_or_needed_in_check_mode(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("dry", [False, True])
+def test_what_is_no_directory_is_refused_in_check_mode_too(tmp_path: Path, dry: bool) -> None:
+    (tmp_path / "file").touch()
+    assert "no directory lies there" in refusal(tmp_path / "file", dry)
+
+
 def test_a_lock_and_a_draft_follow_no_link(directory: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
