@@ -285,7 +285,7 @@ archives_unopened:
   type: int
   returned: success
 coverage_notes:
-  description: What was read otherwise than as files, or not at all by design.
+  description: What was read otherwise than as files, or not at all by design; the first 200, and how many more.
   type: list
   elements: str
   returned: success
