@@ -116,9 +116,9 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     check_directory(request)
     end = time.monotonic() + request.limits.deadline
     with opened(request.disks, request.limits.deadline) as (disks, _layers):
+        groups = together(disks, request.limits, request.children)
         left = max(1.0, end - time.monotonic())
         request = replace(request, limits=replace(request.limits, deadline=left))
-        groups = together(disks, request.limits, request.children)
         rules = _rules(request) if rules is None and len(groups) > 1 else rules
         parts = []
         for group in groups:
