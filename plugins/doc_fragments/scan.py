@@ -46,6 +46,7 @@ options:
       - Memory in MiB that each scanning process may take on top of its loaded engines, which processes of one run share.
         So all scans of a host together take at most this times O(at_once), and their engines.
       - Files larger than a quarter of it are given to YARA in overlapping parts, and make the verdict V(incomplete).
+      - At least V(64).
     type: int
     default: 2048
   file_timeout:

@@ -30,7 +30,7 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: The module only reads. In check mode it does the same as else.
+    description: The module only reads, in check mode too. What it finds clean is not remembered then.
   diff_mode:
     support: none
     description: There is nothing that changes.
@@ -317,7 +317,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         points = points_of(module.params)
-        request = request_of(module.params, disks_of(module.params["disks"]))
+        request = request_of(module.params, disks_of(module.params["disks"]), module.check_mode)
         result = find(request, points, module.params["all_points"], datetime.now(timezone.utc))
     except BadInput as exc:
         module.fail_json(msg=str(exc))

@@ -30,7 +30,7 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: The module only reads. In check mode it does the same as else.
+    description: The module only reads, in check mode too. What it finds clean is not remembered then.
   diff_mode:
     support: none
     description: There is nothing that changes.
@@ -285,7 +285,7 @@ archives_unopened:
   type: int
   returned: success
 coverage_notes:
-  description: What was read otherwise than as files, or not at all by design.
+  description: What was read otherwise than as files, or not at all by design; the first 200, and how many more.
   type: list
   elements: str
   returned: success
@@ -332,7 +332,7 @@ ARGUMENTS = {
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        result = scan(request_of(module.params, disks_of(module.params["disks"])))
+        result = scan(request_of(module.params, disks_of(module.params["disks"]), module.check_mode))
     except BadInput as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=False, msg=in_one_line(result), **result)

@@ -171,7 +171,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         disk = DiskRequest("base", layers_of(module.params["layers"]))
-        result = index(request_of(module.params, [disk]), module.check_mode)
+        result = index(request_of(module.params, [disk], module.check_mode))
     except BadInput as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(msg=told(result, module.check_mode), **result)

@@ -31,7 +31,7 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: The module only reads. In check mode it does the same as else.
+    description: The module only reads, in check mode too. What it finds clean is not remembered then.
   diff_mode:
     support: none
     description: There is nothing that changes.
@@ -219,7 +219,7 @@ ARGUMENTS = {
 
 
 def yield_to_others(module: AnsibleModule) -> None:
-    os.nice(max(0, module.params["nice"]))
+    os.nice(min(19, max(0, module.params["nice"])))
     program = module.get_bin_path("ionice")
     if module.params["idle_io"] and program:
         module.run_command([program, "-c", "3", "-p", str(os.getpid())])
@@ -230,7 +230,7 @@ def yield_to_others(module: AnsibleModule) -> None:
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        request = request_of(module.params)
+        request = request_of(module.params, dry=module.check_mode)
         yield_to_others(module)
         result = scan_host(request, module.params["paths"], module.params["exclude"])
     except BadInput as exc:

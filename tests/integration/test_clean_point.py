@@ -131,6 +131,26 @@ def test_a_present_disk_that_cannot_be_read_hides_no_point(vm: Vm, tmp_path: Pat
     assert note in result["msg"]
 
 
+def test_why_no_point_is_clean_is_told(vm: Vm) -> None:
+    told = vm.ask([{"id": "gone"}, {"kind": "present", "name": "now"}])["msg"]
+    assert "no clean point" in told
+    assert "gone: Disk vda was not read: Cannot read the disk image" in told
+    assert "gone: Disk" not in vm.ask([{"id": "gone"}, {"kind": "golden"}])["msg"]
+
+
+@pytest.mark.parametrize("name", ["clean_point", "disk_scan"])
+def test_check_mode_keeps_nothing(vm: Vm, tmp_path: Path, name: str) -> None:
+    points = {"points": [{"kind": "golden"}]} if name == "clean_point" else {}
+    asked = {"disks": [disk(layer(vm.golden))], "rules": [RULES_DIRECTORY], "index_directory": str(tmp_path / "known")}
+    if points:
+        asked["disks"] = [vm.now]
+    result = module(name, **asked, **points, _ansible_check_mode=True)
+    assert "clean" in result["msg"]
+    assert not (tmp_path / "known").exists()
+    assert "clean" in module(name, **asked, **points)["msg"]
+    assert len(list((tmp_path / "known").glob("*.clean"))) == 1
+
+
 def test_archives_that_no_engine_opened_are_told_once(vm: Vm, tmp_path: Path) -> None:
     """However many points share them; what a base holds is of the point that it was looked at for."""
     (tmp_path / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(26))

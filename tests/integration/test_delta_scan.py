@@ -279,6 +279,19 @@ def test_a_damaged_or_foreign_index_is_not_relied_on(tmp_path: Path) -> None:
     assert only_base(own.look(top)) == (True, "")
 
 
+def test_what_a_base_of_two_disks_holds_unopened_is_told_once(tmp_path: Path) -> None:
+    """Each of them is read by a process of its own."""
+    sealed = b"7z\xbc\xaf\x27\x1c" + bytes(26)
+    own = Lab(tmp_path, files={"a.7z": sealed})
+    own.index()
+    tops = [own.overlay(own.raw_with()), own.overlay(own.raw_with(f"write {own.file('b.7z', sealed)} b.7z"))]
+    each = [request((top, "qcow2"), (own.golden, "qcow2")).disks[0] for top in tops]
+    named = tuple(replace(disk, name=f"vd{number}") for number, disk in enumerate(each))
+    result = scan(request((tops[0], "qcow2"), disks=named, directory=own.known))
+    assert (result["verdict"], result["archives_unopened"]) == ("clean", 2)
+    assert f"The first of them: 1 of {own.golden}; /b.7z on volume 1 of disk vd1." in result["coverage_notes"][-1]
+
+
 def test_what_a_base_holds_unopened_is_told_of_what_stands_on_it(tmp_path: Path) -> None:
     """Nobody looks at it again, so that no line without it may say clean."""
     sealed = b"7z\xbc\xaf\x27\x1c" + bytes(26)

@@ -98,6 +98,16 @@ def test_a_clean_ext4_is_clean(clean: Path) -> None:
     assert least < result["bytes_read"] < least + grown * size  # and the resize inode's blocks
 
 
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_an_empty_image_is_no_clean_disk(tmp_path: Path, kind: str) -> None:
+    """Such as what a copy left that found no room."""
+    image = tmp_path / "d.img"
+    image.touch()
+    if kind == "qcow2":
+        disks.run("qemu-img", "create", "-q", "-f", "qcow2", image, "0")
+    assert_incomplete(look((image, kind)), "it is empty")
+
+
 def test_every_sample_is_found_with_path_hash_and_offset(infected: Path) -> None:
     result = look((infected, "raw"))
     assert result["verdict"] == "infected"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Journals of ext4 that were forged to look one way to a scan and another to Linux: refused, or read as Linux does."""
+"""What of ext4 was forged to look one way to a scan and another to Linux: refused, or read as Linux does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4 import Ext4
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import crc32c
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
@@ -380,3 +382,58 @@ def inode(image: Path, name: str) -> int:
     """Where it lies."""
     told = disks.run("debugfs", "-R", f"imap {name}", image)
     return int(told.split("located at block ")[1].split(",")[0]) * BLOCK + int(told.split("offset ")[1].split()[0], 16)
+
+
+# --- data in the place of a map --------------------------------------------------------------------------------------
+
+
+def test_inline_data_is_read_without_the_feature_as_linux_does(pair: Pair, tmp_path: Path) -> None:
+    """By a map it would be a hole. The rest of it is in an attribute."""
+    content = bytes(60) + disks.MARKER
+    image = disks.ext4(tmp_path / "d.img", {"evil": content}, 24 * MB, "-O", "inline_data")
+    disks.debugfs(image, "feature -inline_data")
+    assert as_linux_sees_it(image, "evil") == content
+    assert [found.path for found in pair.direct.look(image, False).findings] == ["/evil"]
+
+
+@pytest.mark.parametrize("name", ["evil", "directory"])
+def test_what_claims_inline_data_that_it_does_not_have_is_a_reason(pair: Pair, tmp_path: Path, name: str) -> None:
+    """Linux, but for the newest, reads by the map then, which looks like data."""
+    files = {"evil": disks.MARKER + bytes(5000), "directory/x": b"x"}
+    image = disks.ext4(tmp_path / "d.img", files, 24 * MB)
+    flags = 0x10080000  # inline data, extents
+    disks.debugfs(image, "feature inline_data", f"sif {name} flags {flags}", f"sif {name} size {len(disks.MARKER)}")
+    tally = pair.direct.look(image, False)
+    assert "its inline data is not where it should be" in " ".join(tally.reasons)
+
+
+# --- trees of extents ------------------------------------------------------------------------------------------------
+
+
+def test_a_tree_that_is_searched_otherwise_than_it_is_walked_is_a_reason(pair: Pair, tmp_path: Path) -> None:
+    """Linux, but for the newest, looks for a block where the index says, and finds a hole there."""
+    image = disks.ext4(tmp_path / "d.img", {}, 24 * MB, *PLAIN)
+    with mounted(image) as root, (root / "evil").open("wb") as file:
+        for number in range(600):
+            file.seek(2 * number * BLOCK)
+            file.write(b"x")
+        os.fsync(file.fileno())
+        disks.run("fallocate", "--punch-hole", "--offset", "0", "--length", str(9 * BLOCK), root / "evil")
+    content = as_linux_sees_it(image, "evil")
+    fs = Ext4(Raw(os.open(image, os.O_RDONLY)))
+    number = int(disks.run("debugfs", "-R", "stat /evil", image).split()[1])
+    assert fs.read(fs.inode(number), 0, len(content)) == content
+    second = inode(image, "/evil") + 40 + 24  # behind the header of its map and the first entry
+    (key,) = struct.unpack_from("<I", image.read_bytes(), second)
+    assert key > 100
+    disks.write_at(image, second, struct.pack("<I", key - 9))
+    assert "its extent tree is damaged" in " ".join(pair.direct.look(image, False).reasons)
+
+
+def test_a_name_of_the_journal_is_a_reason(pair: Pair, image: Path) -> None:
+    """Kernels before 4.19 read it as a file then, which no scan does."""
+    disks.debugfs(image, "link <8> /journal")
+    for tally in seen(pair, image):
+        assert "Inode 8 on volume 1 of disk vda is the file system's own, but a directory names it" in " ".join(
+            tally.reasons
+        )

@@ -137,6 +137,18 @@ def test_known_contents_are_not_judged_twice(tree: Path, tmp_path: Path) -> None
     assert (first["bytes_read"] > 0, second["bytes_read"]) == (True, 0)
 
 
+def test_check_mode_uses_what_is_known_and_keeps_nothing(tree: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known"
+    first = scan(tree, index_directory=str(known), _ansible_check_mode=True)
+    assert (first["verdict"], known.exists()) == ("clean", False)
+    scan(tree, index_directory=str(known))
+    (tree / "new").write_bytes(b"new")
+    before = {path.name: path.read_bytes() for path in known.iterdir()}
+    second = scan(tree, index_directory=str(known), _ansible_check_mode=True)
+    assert (second["verdict"], second["bytes_read"]) == ("clean", 3)
+    assert {path.name: path.read_bytes() for path in known.iterdir()} == before
+
+
 def test_indicators_and_clamd_judge_too(tree: Path, tmp_path: Path) -> None:
     if not shutil.which("clamd"):
         pytest.skip("clamd is not installed")

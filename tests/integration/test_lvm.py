@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -274,6 +275,46 @@ def test_two_groups_on_one_disk(tmp_path: Path) -> None:
     assert (paths(result), reasons(result)) == ([("vda/other/b", "/evil")], "")
 
 
+# What lvm2 reads otherwise than it looks: its volume lies 1 MiB further on than here
+READ_OTHERWISE = {
+    "a path as a name": ("logical_volumes {", "logical_volumes/root {%s}\nlogical_volumes {"),
+    "a text as a name": ("logical_volumes {", '"logical_volumes" { root {%s}}\nlogical_volumes {'),
+    "a text as a later name": ("stripes = [", '"stripes" = ["pv0", 1]\nstripes = ['),
+}
+
+
+@pytest.mark.parametrize("how", list(READ_OTHERWISE))
+def test_no_decoy_is_read_in_place_of_what_lvm2_reads(tmp_path: Path, how: str) -> None:
+    old, new = READ_OTHERWISE[how]
+    text = ROOT_ONLY.text()
+    root = text[text.index("root {") + len("root {") : text.index("}\n}\n}\n# Generated")]
+    new = new.replace("%s", root.replace('"pv0", 0', '"pv0", 1'))
+    image = corpus.build(tmp_path, ROOT_ONLY, {"root": system(tmp_path)})[0]
+    disks.write_at(image, 0, corpus.head(ROOT_ONLY, 0, spoiled(text, old, new)))
+    with lvm2(tmp_path, image.stat().st_size) as (tool, (copy,)):
+        disks.write_at(copy, 0, image.read_bytes()[:MB])
+        told = tool.run("lvs", "--noheadings", "--segments", "-o", "seg_pe_ranges")
+    assert [line.strip() for line in told.splitlines() if ":" in line] == [f"{tool.devices[0]}:1-8"]
+    assert scan(request((image,)))["verdict"] == "incomplete"
+
+
+def test_a_newer_copy_that_lvm2_cannot_read_is_no_decoy(tmp_path: Path) -> None:
+    """It takes the older one, from the other physical volume."""
+    real = Group([9, 9], {"root": [Part(8, ((0, 0),))]})
+    decoy = Group([9, 9], {"root": [Part(8, ((1, 1),))]}, seqno=2)
+    packed = system(tmp_path, files={"evil.gz": gzip.compress(disks.MARKER)})  # no match in raw bytes
+    images = corpus.build(tmp_path, real, {"root": packed})
+    corpus.put(images, decoy.volumes["root"], system(tmp_path))
+    unread = spoiled(decoy.text(), '["READ", "WRITE", "VISIBLE"]', '[, "VISIBLE"]')
+    disks.write_at(images[0], 0, corpus.head(real, 0, unread))
+    with lvm2(tmp_path, *(image.stat().st_size for image in images)) as (tool, copies):
+        for image, copy in zip(images, copies, strict=True):
+            disks.write_at(copy, 0, image.read_bytes()[:MB])
+        told = tool.run("lvs", "--noheadings", "--segments", "-o", "seg_pe_ranges", "vg/root")
+    assert f"{tool.devices[0]}:0-7" in told
+    assert scan(request((images[0],), (images[1],)))["verdict"] == "incomplete"
+
+
 # --- what keeps a scan from being clean ------------------------------------------------------------------------------
 
 
@@ -293,11 +334,15 @@ def spoiled(text: str, old: str, new: str) -> str:
         ('"pv0", 0', '"pv7", 0', "lies on pv7"),
         ('"pv0", 0', '"pv0", 2', "past the end"),
         ('"pv0", 0', '"pv0", -1', "absurd"),
-        ("extent_count = 8", f"extent_count = {1 << 60}", "past the end"),
+        ('"pv0", 0', '"pv0", 00', "absurd"),  # lvm2 takes it for octal
+        ('"pv0", 0', '"pv0", +0', "absurd"),
+        ("extent_count = 8", f"extent_count = {1 << 20}", "past the end"),
+        ("extent_count = 8", f"extent_count = {(1 << 32) + 8}", "absurd"),
         ("stripe_count = 1", "stripe_count = 2 stripe_size = 128", "do not make up its size"),
         ("stripe_count = 1", "stripe_count = 0", "damaged"),
         ("extent_size = 2048", "extent_size = 0", "absurd"),
-        ("seqno = 1", 'seqno = "x"', "damaged"),
+        ("seqno = 1", 'seqno = "x"', "absurd"),
+        ("seqno = 1", f"seqno = {(1 << 32) + 1}", "absurd"),
         ("seqno = 1", "seqno = 1 seqno = 2", "a name comes twice"),
         ("vg {", "vg { " + "a { " * 20 + "}" * 20, "nested too deeply"),
         ("logical_volumes {", "logical_volumes { ~", "no meaning"),
@@ -344,7 +389,9 @@ def test_the_newest_copy_counts_and_copies_that_differ_are_told(tmp_path: Path) 
     newer = Group([6, 6], moved, seqno=2)
     images = corpus.build(tmp_path, newer, {"root": system(tmp_path, files={"evil": disks.MARKER})})
     disks.write_at(images[0], 0, corpus.head(Group([6, 6], TWO.volumes), 0))
-    assert paths(scan(request((images[0],), (images[1],)))) == [("vdb/vg/root", "/evil")]
+    older = scan(request((images[0],), (images[1],)))
+    assert paths(older) == [("vdb/vg/root", "/evil")]
+    assert "two copies of it differ" in reasons(older)
     disks.write_at(images[0], 0, corpus.head(Group([6, 6], TWO.volumes, seqno=2), 0))
     assert "two copies of it differ" in reasons(scan(request((images[0],), (images[1],))))
 

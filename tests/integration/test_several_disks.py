@@ -12,8 +12,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -142,6 +144,29 @@ def test_an_endless_rule_ends_in_children_that_share_it(images: dict[str, Path])
     result = json.loads(done.stdout)
     assert "/f on volume 1 of disk a: it took longer than file_timeout (1 s)." in result["incomplete_reasons"]
     assert {one["name"]: one["verdict"] for one in result["disks"]} == {"a": "incomplete", "b": "infected"}
+
+
+def test_a_first_look_at_the_disks_counts_for_the_deadline(
+    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, left = SimpleNamespace(ahead=0.0), list[float]()
+    clock.monotonic = lambda: time.monotonic() + clock.ahead
+
+    def slow(*arguments: Any) -> Any:
+        clock.ahead += 290
+        return together(*arguments)
+
+    whole = job.confined_all
+
+    def confined_all(request: Request, *arguments: Any) -> Any:
+        left.append(request.limits.deadline)
+        return whole(request, *arguments)
+
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(job, "together", slow)
+    monkeypatch.setattr(job, "confined_all", confined_all)
+    look(images, ["clean", "infected"])
+    assert left[0] <= LIMITS.deadline - 290
 
 
 def test_disks_of_lvm_are_read_together(images: dict[str, Path], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether an address or a domain stands by itself where it was found, or is part of a longer one.
+"""Which address or domain stands by itself where its beginning was found, and is no part of a longer one.
 
 YARA could be asked for that with the text itself, but takes milliseconds to compile such an expression, for each text.
 """
@@ -10,6 +10,7 @@ YARA could be asked for that with the text itself, but takes milliseconds to com
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 IPV4, IPV6, DOMAIN = "IPv4", "IPv6", "domain"
 WIDE = "wide"  # what the names of patterns begin with that look for UTF-16
@@ -17,9 +18,14 @@ _WORD, _HEX = "0-9A-Za-z", "0-9A-Fa-f"
 _REACH = 4  # bytes before it that tell: two characters
 
 
-def stands_alone(kind: str, data: bytes, start: int, end: int, wide: bool) -> bool:
-    before, after = _AROUND[kind, wide]
-    return bool(after.match(data, end) and before.search(data, max(0, start - _REACH), start))
+def standing(kind: str, endings: Mapping[bytes, str], data: bytes, start: int, end: int, wide: bool) -> str:
+    """The value of the ending that follows there, if it then stands alone; else nothing."""
+    before, ending, after = _PARTS[kind, wide]
+    last = ending.match(data, end)
+    value = endings.get(last.group().replace(b"\0", b"").lower(), "") if last else ""
+    if not (value and last and after.match(data, last.end()) and before.search(data, max(0, start - _REACH), start)):
+        return ""
+    return value
 
 
 def _unit(pattern: str, wide: bool) -> str:
@@ -53,4 +59,15 @@ def _compiled(pattern: str) -> re.Pattern[bytes]:
     return re.compile(pattern.encode(), re.DOTALL)
 
 
-_AROUND = {(kind, wide): _around(kind, wide) for kind in (IPV4, IPV6, DOMAIN) for wide in (False, True)}
+def _ending(kind: str, wide: bool) -> re.Pattern[bytes]:
+    """The last part of an address, or what of it follows."""
+    digits, most = {IPV4: ("0-9", 3), IPV6: (_HEX, 4), DOMAIN: ("0", 0)}[kind]
+    return _compiled("(?:%s){0,%d}" % (_unit("[%s]" % digits, wide), most))
+
+
+def _parts(kind: str, wide: bool) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
+    before, after = _around(kind, wide)
+    return before, _ending(kind, wide), after
+
+
+_PARTS = {(kind, wide): _parts(kind, wide) for kind in (IPV4, IPV6, DOMAIN) for wide in (False, True)}

@@ -38,6 +38,8 @@ def open_chain(layers: Sequence[Layer], snapshot: str = "", base: Blocks | None 
             raise UnreadableImage("Cannot read the disk image %s: %s." % (layer.path, exc)) from exc
     if disk is None:
         raise UnreadableImage("Cannot read a disk without any layer.")
+    if not disk.size:
+        raise UnreadableImage("Cannot read the disk image %s: it is empty, not even zeros are in it." % layers[0].path)
     return disk
 
 

@@ -118,7 +118,7 @@ def _is_privileged(inode: Inode) -> bool:
 
 def _capability(fs: Ext4, inode: Inode) -> bytes:
     found = attribute(inode.extra, _SECURITY, b"capability")
-    return found or attribute_in_block(fs.xattr_block(inode), _SECURITY, b"capability")
+    return found or attribute_in_block(fs.xattr_block(inode), _SECURITY, b"capability") or b""
 
 
 def _tell(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .blocks import UnreadableImage
 from .engines import WINDOW, Content, EngineFailed, Hit, eicar, self_test
+from .given import why_not
 from .judge import Emit
 from .known import Known
 
@@ -130,6 +131,8 @@ def doubts(described: dict[str, Any]) -> list[str]:
 
 def clamd_of(request: Request, emit: Emit) -> Clamd:
     """Only what is to be remembered asks for proof of the signatures: one process at a time, since they load anew."""
+    if not request.clamd_socket:
+        raise EngineFailed("ClamAV is among the engines required, but no clamd_socket is named.")
     database, why, timeout = "unknown", "", request.file_timeout
     if request.directory and request.clamd_database:
         with nullcontext() if request.dry else Known(request.directory).locked("clamd"):
@@ -229,7 +232,8 @@ def ask(path: str, timeout: float, command: bytes, chunks: Iterable[bytes] = ())
                 _send_chunks(link, chunks)
             return _answer(link)
     except OSError as exc:
-        raise EngineFailed("Cannot ask clamd at %s: %s. Start it or correct clamd_socket." % (path, exc)) from exc
+        told = "Cannot ask clamd at %s: %s. Start it or correct clamd_socket."
+        raise EngineFailed(told % (path, why_not(exc))) from exc
 
 
 def _send_chunks(link: socket.socket, chunks: Iterable[bytes]) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, Callable, Protocol
 
-from .alone import WIDE, stands_alone
+from .alone import WIDE, standing
 
 WINDOW = 16 << 20
 OVERLAP = 1 << 16
@@ -25,6 +26,8 @@ MARKER = b"VMWARD-INERT-" + b"SAMPLE"
 PLANTED = b"VMWARD-PLANTED-" + b"SAMPLE"  # on a host, where another scan may come upon it: no rule but ours knows it
 HINT = "suspicious"  # the severity of a rule that asks for a person's judgement, where others prove an infection
 ALONE = "vmward_alone"  # in the metadata of a rule: what its texts are, that count only by themselves
+ENDINGS = "vmward_endings"  # beside it: what each of their endings is told as, `ending=value` by `ending=value`
+NETWORK = "ioc_network_"  # so begins what is told of them
 _BESIDE = 1 << 18
 _MOST_MATCHES = 1_000_000  # of one pattern, that YARA-X tells
 
@@ -204,6 +207,15 @@ class Engine(Protocol):
         """While it lasts, planted samples are told too."""
 
 
+class Nobody:
+    """In the place of an engine that matches raw bytes: they were read, but that alone is no judgement."""
+
+    name = "nobody"
+
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        return [], "no engine takes part that matches them. Name rules, for YARA"
+
+
 def eicar() -> bytes:
     """The harmless test file of all scanners, put together here so that no file of ours is one."""
     return b"X5O!P%@AP[4\\PZX54(P^)7CC)7}" + b"$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"
@@ -288,10 +300,9 @@ class Yara:
                 about = dict(rule.metadata)
                 if ALONE in about:
                     content.budget.check()  # each match may have to be looked at
-                first = _first_match(rule, data, about.get(ALONE))
-                if first >= 0:
-                    hit = Hit(rule.identifier, at + first, about.get("severity") == HINT)
-                    hits.setdefault("%s:%s" % (rule.namespace, rule.identifier), hit)
+                for name, first in _found_by(rule, data, about).items():
+                    hit = Hit(name, at + first, about.get("severity") == HINT)
+                    hits.setdefault("%s:%s" % (rule.namespace, name), hit)
 
     @contextmanager
     def testing(self) -> Iterator[None]:
@@ -325,20 +336,36 @@ def _merged(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _first_match(rule: Any, data: bytes, alone: str | None) -> int:
-    """-1: none of them counts."""
-    if alone is None:
-        return min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)
-    found = [_first_alone(pattern, data, alone) for pattern in rule.patterns]
-    return min((at for at in found if at >= 0), default=-1)
+def _found_by(rule: Any, data: bytes, about: Mapping[str, Any]) -> dict[str, int]:
+    """What is told of a rule that matched, and where that lies first."""
+    if ALONE not in about:
+        return {
+            rule.identifier: min((match.offset for pattern in rule.patterns for match in pattern.matches), default=0)
+        }
+    endings = {one.encode(): value for one, value in (pair.split("=") for pair in about[ENDINGS].split(" "))}
+    found: dict[str, int] = {}
+    for pattern in rule.patterns:
+        for value, start in _first_alone(pattern, data, about[ALONE], endings).items():
+            found[NETWORK + value] = min(start, found.get(NETWORK + value, start))
+    return found
 
 
-def _first_alone(pattern: Any, data: bytes, kind: str) -> int:
-    matches, wide = pattern.matches, pattern.identifier.startswith("$" + WIDE)
-    if len(matches) >= _MOST_MATCHES:  # those that follow are not told
-        return int(matches[0].offset)
-    places = ((match.offset, match.offset + match.length) for match in matches)
-    return next((start for start, end in places if stands_alone(kind, data, start, end, wide)), -1)
+def _first_alone(pattern: Any, data: bytes, kind: str, endings: Mapping[bytes, str]) -> dict[str, int]:
+    wide, found = pattern.identifier.startswith("$" + WIDE), dict[str, int]()
+    for start, end in _places(pattern.matches, data):
+        value = standing(kind, endings, data, start, end, wide)
+        if value and found.setdefault(value, start) == start and len(found) == len(endings):
+            break
+    return found
+
+
+def _places(matches: Sequence[Any], data: bytes) -> Iterator[tuple[int, int]]:
+    """Where they begin and end, those behind the ones that YARA-X tells too."""
+    yield from ((match.offset, match.offset + match.length) for match in matches)
+    if len(matches) >= _MOST_MATCHES:
+        last = matches[-1]
+        text = re.escape(data[last.offset : last.offset + last.length])
+        yield from (found.span() for found in re.compile(text, re.IGNORECASE).finditer(data, last.offset + 1))
 
 
 def _self_test_rules() -> str:

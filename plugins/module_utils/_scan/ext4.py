@@ -24,7 +24,7 @@ PAGE = 4096  # that guests swap by
 _KEPT = 32 << 20
 _STEP = 1 << 20
 _INODE = struct.Struct("<H2xI18xH4xI68xII6xH")
-_INLINE, _NEEDS_RECOVERY, _64BIT = 0x8000, 0x4, 0x80
+_NEEDS_RECOVERY, _64BIT = 0x4, 0x80
 _RESIZE, _JOURNAL, _FIRST = 7, 8, 11  # numbers of inodes: two that the kernel lets no name lead to, and lost+found
 # filetype, recover, extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, largedir, inline_data, encrypt, casefold
 _KNOWN = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
@@ -231,8 +231,10 @@ class Ext4:
         """What is kept for more group descriptors: gigabytes long, and nearly empty."""
         return number == _RESIZE and bool(self._compat & 0x10)
 
-    def is_inline(self, inode: Inode) -> bool:
-        return bool(inode.flags & _F_INLINE and self._incompat & _INLINE)
+    @staticmethod
+    def is_inline(inode: Inode) -> bool:
+        """Linux does not ask for the feature."""
+        return bool(inode.flags & _F_INLINE)
 
     def read(self, inode: Inode, offset: int, length: int) -> bytes:
         if inode.flags & _F_ENCRYPTED:
@@ -248,7 +250,7 @@ class Ext4:
         return self._last[1]
 
     def _inline(self, inode: Inode) -> bytes:
-        data = inode.block + attribute(inode.extra, 7, b"data")
+        data = inode.block + _rest_of(inode)
         if len(data) < inode.size:
             raise BadFilesystem("its inline data is shorter than its size")
         return data[: inode.size]
@@ -284,8 +286,9 @@ class Ext4:
     def entries(self, directory: Inode) -> Iterator[tuple[int, bytes]]:
         """Inode number and name of all in a directory but itself and its parent. Damage is raised after all others."""
         if self.is_inline(directory):
+            rest = _rest_of(directory)
             yield from entries_in(directory.block[4:])
-            yield from entries_in(attribute(directory.extra, 7, b"data"))
+            yield from entries_in(rest)
             return
         stretches = self.stretches(directory)
         size = sum(length for _at, length in stretches)
@@ -313,3 +316,11 @@ class Ext4:
         if inode.acl >= self.blocks_count:
             raise BadFilesystem("its attributes lie outside of the file system")
         return self._source.read(inode.acl * self.block_size, self.block_size)
+
+
+def _rest_of(inode: Inode) -> bytes:
+    """What of inline data does not lie in the place of a map. Without it, empty or not, Linux takes that for a map."""
+    found = attribute(inode.extra, 7, b"data")
+    if found is None:
+        raise BadFilesystem("its inline data is not where it should be")
+    return found

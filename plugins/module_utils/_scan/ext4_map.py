@@ -76,7 +76,8 @@ class Maps:
         last = -1
         for logical, low, high in _INDEX.iter_unpack(entries):
             below = self._node(low | high << 32, nodes)
-            if logical <= last or below[2:4] == b"\0\0":  # it leads back, or to nothing
+            # It leads back, to nothing, or to what begins elsewhere: Linux looks for a part of it in another node
+            if logical <= last or below[2:4] == b"\0\0" or below[12:16] != logical.to_bytes(4, "little"):
                 raise BadFilesystem("its extent tree is damaged")
             last = logical
             yield from self._extents(below, deepest, nodes, reserved)

@@ -102,20 +102,20 @@ def entries_in(block: bytes) -> Iterator[tuple[int, bytes]]:
         at += length
 
 
-def attribute(extra: bytes, wanted_index: int, wanted: bytes) -> bytes:
+def attribute(extra: bytes, wanted_index: int, wanted: bytes) -> bytes | None:
     """The value of one attribute in the inode itself (offsets count from the first entry)."""
-    return _value(extra[4:], 0, wanted_index, wanted) if extra[:4] == b"\x00\x00\x02\xea" else b""
+    return _value(extra[4:], 0, wanted_index, wanted) if extra[:4] == b"\x00\x00\x02\xea" else None
 
 
-def attribute_in_block(block: bytes, wanted_index: int, wanted: bytes) -> bytes:
+def attribute_in_block(block: bytes, wanted_index: int, wanted: bytes) -> bytes | None:
     """The value of one attribute in a block of its own (offsets count from the block's start)."""
-    return _value(block, 32, wanted_index, wanted) if block[:4] == b"\x00\x00\x02\xea" else b""
+    return _value(block, 32, wanted_index, wanted) if block[:4] == b"\x00\x00\x02\xea" else None
 
 
-def _value(body: bytes, at: int, wanted_index: int, wanted: bytes) -> bytes:
+def _value(body: bytes, at: int, wanted_index: int, wanted: bytes) -> bytes | None:
     while at + 16 <= len(body) and body[at : at + 4] != bytes(4):
         name_length, index, value_at, _inum, size = struct.unpack_from("<BBHII", body, at)
         if index == wanted_index and body[at + 16 : at + 16 + name_length] == wanted:
             return body[value_at : value_at + size]
         at += 16 + -(-name_length // 4) * 4
-    return b""
+    return None

@@ -19,11 +19,11 @@ from typing import Any, Callable
 
 from .blocks import Blocks
 from .layout import ForeignFile, Layout, NotReadable, layout_of_runs
+from .marks import SECTORS
 from .partitions import Extent
 from .verdict import printable
 
 MAX_DEPTH = 256
-SECTORS = 512, 1024, 2048, 4096
 _LARGEST = {12: 4084, 16: 0xFFF4, 32: 0x0FFFFFF5}  # clusters
 _FEW = 4085, 4086  # FAT16 to Linux and by the specification, FAT12 to Windows
 _DIRECTORY, _LABEL, _LONG = 0x10, 0x08, 0x0F

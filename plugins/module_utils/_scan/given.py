@@ -27,6 +27,11 @@ def rule_files(path: str) -> list[str]:
     return sorted(found)
 
 
+def why_not(exc: Exception) -> str:
+    """Why a file can't be read: without its number and its name, which is told anyhow."""
+    return str(getattr(exc, "strerror", "") or exc)
+
+
 def _refuse(error: OSError) -> None:
     raise error
 

@@ -70,7 +70,9 @@ def merged(tallies: Sequence[Tally]) -> Tally:
         whole.bases += one.bases
         whole.engines += [engine for engine in one.engines if engine not in whole.engines]
         whole.notes += [note for note in one.notes if note not in whole.notes]
+        whole.notes_more += one.notes_more
         whole.add_unopened(one.unopened, one.unopened_names)
+        whole.unopened_below.update(one.unopened_below)
         whole.files += one.files
         whole.bytes_read += one.bytes_read
         whole.bytes_from_disk += one.bytes_from_disk

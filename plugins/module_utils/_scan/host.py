@@ -11,13 +11,13 @@ import re
 import shutil
 import stat
 import tempfile
-from collections import Counter
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from .engines import PLANTED, WINDOW, Engine
-from .job import Request, check_directory, confined, outcome, prepare, spent
+from .job import BadInput, Request, check_directory, confined, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .self_test import see_inside
 from .verdict import ELSEWHERE, Volume, printable
@@ -31,7 +31,8 @@ _ELSEWHERE = frozenset(b"9p afs ceph cifs fuse.glusterfs fuse.sshfs lustre nfs n
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (FileNotFoundError, NotADirectoryError)
 _MOST_LEFT_OUT = 100
-_AGAIN = 3  # times that one directory is listed anew for one that went away from it
+_AGAIN = 3  # times that the directories which changed meanwhile are listed anew
+_FINEST = 2_000_000_000  # nanoseconds: some file systems tell no time more exactly
 _TRUST = "A live host is read through its own kernel: what a rootkit hides there was not seen."
 
 Identity = tuple[int, int]  # device and inode
@@ -47,6 +48,8 @@ class Area:
 
 
 def scan_host(request: Request, paths: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
+    if not paths:
+        raise BadInput("Cannot scan nothing: name at least one path.")
     check_directory(request)
     area = Area(_absolute(paths), frozenset(_absolute(exclude)), mounts())
     planted = os.path.realpath(tempfile.mkdtemp(prefix="vmward-self-test-"))
@@ -135,21 +138,38 @@ def _sees(engine: Engine, area: Area, planted: bytes) -> bool:
     return set(found) == {printable(os.path.join(planted, b"sample"))}
 
 
+@dataclass(frozen=True)
+class Listing:
+    """An open directory that is listed: `again`, what did not change since the walk began was read before."""
+
+    fd: int
+    path: bytes
+    volume: int
+    device: int
+    again: bool
+
+
 class Walk:
-    """Directories by their paths, each once; symbolic links are not followed."""
+    """Directories by their paths, each once and then again if it changed; symbolic links are not followed."""
 
     def __init__(self, judge: Judge, area: Area, own: Iterable[Identity] = ()) -> None:
         """`own`: directories of this scan, which are not read by whatever path."""
         self._judge = judge
         self._area = area
-        self._seen: set[Identity] = set(own)
+        self._own = frozenset(own)
+        self._since = _now() - _FINEST
         self._pending: list[tuple[bytes, int, Identity | None]] = []
+        self._listed: dict[Identity, tuple[int, bool]] = {}
+        self._places: dict[bytes, tuple[int, Identity]] = {}
+        self._recent: set[tuple[int, int, int]] = set()
         self._kinds: list[bytes] = []
         self._unread: set[int] = set()
-        self._gone = 0
+        self._mounted: set[bytes] = set()
+        self._missed: set[bytes] = set()
+        self._gone = self._moving = 0
         self._lost: dict[Identity, tuple[bytes, int]] = {}
-        self._again: Counter[bytes] = Counter()
-        self._left_out: list[str] = []
+        self._left_out: dict[str, None] = {}
+        self._elsewhere: dict[str, None] = {}
 
     def run(self) -> None:
         for path in self._area.paths:
@@ -159,30 +179,46 @@ class Walk:
             kind = self._area.mounts.get(at, b"unknown")
             self._name(path, len(self._kinds), kind)
             self._begin(path, kind)
-            while self._pending:
-                self._directory(*self._pending.pop())
+            self._directories()
+        self._look_again()
         for identity, (path, volume) in self._lost.items():
-            if identity not in self._seen:
+            if identity not in self._listed:
                 self._miss(path, volume, "it went away, and was not found under another name")
         for number, kind in enumerate(self._kinds):
             read = number not in self._unread
             self._judge.emit("volume", vars(Volume("host", number + 1, 0, 0, printable(kind, 64), read)))
-        for told in self._left_out[:_MOST_LEFT_OUT]:
+        left_out = [*self._elsewhere, *self._left_out]
+        for told in left_out[:_MOST_LEFT_OUT]:
             self._judge.note(told)
-        if len(self._left_out) > _MOST_LEFT_OUT:
-            self._judge.note("%d more paths were left out." % (len(self._left_out) - _MOST_LEFT_OUT))
+        if len(left_out) > _MOST_LEFT_OUT:
+            self._judge.note("%d more paths were left out." % (len(left_out) - _MOST_LEFT_OUT))
         if self._gone:
             self._judge.note("%d files went away while they were to be read." % self._gone)
         self._judge.flush()
         self._judge.tell(force=True)
 
+    def _directories(self) -> None:
+        while self._pending:
+            self._directory(*self._pending.pop())
+
+    def _look_again(self) -> None:
+        """What was renamed or moved meanwhile may have been read under neither name: where it is now has changed."""
+        for _time in range(_AGAIN):
+            self._moving = 0
+            self._pending = [(path, *place) for path, place in self._places.items()]
+            self._directories()
+            if not self._moving:
+                return
+        told = "%d directories changed each time they were listed: what came into them last may not have been read."
+        self._judge.note(told % self._moving)
+
     def _begin(self, path: bytes, kind: bytes) -> None:
         """A path that was asked for, or another file system on the way."""
         if path in self._area.exclude or kind in _KERNEL:
-            self._left_out.append("%s was left out." % printable(path, 300))
+            self._left_out["%s was left out." % printable(path, 300)] = None
             return
         if kind in _ELSEWHERE:
-            self._left_out.insert(0, "%s%s (%s). Scan it there." % (ELSEWHERE, printable(path, 300), printable(kind)))
+            self._elsewhere["%s%s (%s). Scan it there." % (ELSEWHERE, printable(path, 300), printable(kind))] = None
             return
         self._kinds.append(kind)
         volume = len(self._kinds) - 1
@@ -210,70 +246,64 @@ class Walk:
             if identity is None:
                 self._miss(path, volume, exc.strerror or str(exc))
             else:
-                self._lose(path, volume, identity)
+                self._lost[identity] = path, volume  # it may be found under another name: judged when all was read
             return
         except OSError as exc:
             self._miss(path, volume, exc.strerror or str(exc))
             return
         try:
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) not in self._seen:
-                self._seen.add((status.st_dev, status.st_ino))
-                self._list(fd, path, volume, status.st_dev)
+            self._unless_listed(fd, path, volume)
         except OSError as exc:
             self._miss(path, volume, exc.strerror or str(exc))
         finally:
             os.close(fd)
 
-    def _lose(self, path: bytes, volume: int, identity: Identity) -> None:
-        """One that was listed and is gone: its parent may hold it under another name. Judged when all was read."""
-        self._lost[identity] = (path, volume)
-        parent = os.path.dirname(path)
-        self._again[parent] += 1
-        if self._again[parent] > _AGAIN:
+    def _unless_listed(self, fd: int, path: bytes, volume: int) -> None:
+        """List it, unless that was done since it changed last: for sure, so not within the same moment."""
+        status = os.fstat(fd)
+        found, changed = (status.st_dev, status.st_ino), status.st_ctime_ns
+        before = self._listed.get(found)
+        if found in self._own or before == (changed, True):
             return
-        try:
-            with os.scandir(parent) as entries:
-                for entry in entries:
-                    known = entry.path in self._area.exclude or entry.path in self._area.mounts
-                    if entry.is_dir(follow_symlinks=False) and not known:
-                        self._pending.append((entry.path, volume, (identity[0], entry.inode())))
-        except OSError:
-            return  # what cannot be listed again holds nothing that is found again
+        self._moving += before is not None and before[0] != changed
+        self._listed[found] = changed, changed < _now() - _FINEST
+        self._places[path] = volume, found
+        self._list(Listing(fd, path, volume, status.st_dev, before is not None))
 
-    def _list(self, fd: int, path: bytes, volume: int, device: int) -> None:
+    def _list(self, listing: Listing) -> None:
         """Once more for the files that went away meanwhile: they may have other names now."""
         gone: set[int] = set()
-        with os.scandir(fd) as entries:
+        with os.scandir(listing.fd) as entries:
             for entry in entries:
-                if not self._entry(fd, path, entry, volume, device):
+                if not self._entry(listing, entry):
                     gone.add(entry.inode())
         if gone:
-            with os.scandir(fd) as entries:
+            with os.scandir(listing.fd) as entries:
                 for entry in entries:
-                    if entry.inode() in gone and self._entry(fd, path, entry, volume, device):
+                    if entry.inode() in gone and self._entry(listing, entry):
                         gone.discard(entry.inode())
         self._gone += len(gone)
 
-    def _entry(self, fd: int, directory: bytes, entry: os.DirEntry[str], volume: int, device: int) -> bool:
+    def _entry(self, listing: Listing, entry: os.DirEntry[str]) -> bool:
         """Whether it was still there: a directory is not opened yet."""
-        path = os.path.join(directory, os.fsencode(entry.name))
+        path, volume = os.path.join(listing.path, os.fsencode(entry.name)), listing.volume
         self._name(path, volume, self._kinds[volume])
         if path in self._area.exclude:
-            self._left_out.append("%s was left out." % printable(path, 300))
+            self._left_out["%s was left out." % printable(path, 300)] = None
         elif entry.is_dir(follow_symlinks=False):
-            if path in self._area.mounts:
+            if path not in self._area.mounts:
+                self._pending.append((path, volume, (listing.device, entry.inode())))
+            elif path not in self._mounted:
+                self._mounted.add(path)
                 self._begin(path, self._area.mounts[path])
-            else:
-                self._pending.append((path, volume, (device, entry.inode())))
         elif entry.is_file(follow_symlinks=False):
-            return self._file(entry.name, path, volume, fd)
+            return self._file(entry.name, path, volume, listing)
         return True
 
-    def _file(self, name: str | bytes, path: bytes, volume: int, directory: int | None = None) -> bool:
+    def _file(self, name: str | bytes, path: bytes, volume: int, listing: Listing | None = None) -> bool:
         """Whether it was still there. By its directory's descriptor, whatever that is called by now."""
         try:
-            fd = os.open(name, _OPEN, dir_fd=directory)
+            fd = os.open(name, _OPEN, dir_fd=listing.fd if listing else None)
         except _GONE:
             return False
         except OSError as exc:
@@ -281,7 +311,8 @@ class Walk:
             return True
         try:
             status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode):
+            if stat.S_ISREG(status.st_mode) and not (listing and listing.again and self._was_read(status)):
+                self._note_recent(status)
                 before = self._judge.reasons
                 key = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
                 content = self._judge.content(status.st_size, lambda at, size: _read(fd, at, size), lambda: _data(fd))
@@ -292,9 +323,28 @@ class Walk:
             os.close(fd)
         return True
 
+    def _was_read(self, status: os.stat_result) -> bool:
+        """When its directory was listed before: what was written, renamed or moved there since has changed itself."""
+        return status.st_ctime_ns < self._since or _stamp(status) in self._recent
+
+    def _note_recent(self, status: os.stat_result) -> None:
+        if status.st_ctime_ns >= self._since:
+            self._recent.add(_stamp(status))
+
     def _miss(self, path: bytes, volume: int, why: str) -> None:
         self._unread.add(volume)
-        self._judge.reason("%s was not read: %s." % (printable(path, 300), why))
+        if path not in self._missed:
+            self._missed.add(path)
+            self._judge.reason("%s was not read: %s." % (printable(path, 300), why))
+
+
+def _now() -> int:
+    """By the clock of which the kernel gives files their times."""
+    return time.clock_gettime_ns(time.CLOCK_REALTIME)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _read(fd: int, at: int, size: int) -> bytes:

@@ -19,34 +19,32 @@ from .known import Base, Known, fingerprint, state_of
 from .scanner import DiskSpec, Scanner
 
 
-def index(request: Request, dry: bool = False) -> dict[str, Any]:
+def index(request: Request) -> dict[str, Any]:
     """Nothing is done if the same bytes were indexed with the same rules and engines."""
-    known, request = Known(request.directory), replace(request, dry=dry)
+    known = Known(request.directory)
     check_directory(request)
     with opened(request.disks) as (disks, layers):
-        if dry:
-            return _index(request, known, disks, layers, dry)
+        if request.dry:
+            return _index(request, known, disks, layers)
         try:
             with known.locked(known.path(layers).rsplit("/", 1)[-1]):
-                return _index(request, known, disks, layers, dry)
+                return _index(request, known, disks, layers)
         except OSError as exc:
             raise BadInput("Cannot keep what is known of %s: %s." % (layers[0].path, exc)) from exc
 
 
-def _index(
-    request: Request, known: Known, disks: Sequence[DiskSpec], layers: Sequence[Layer], dry: bool
-) -> dict[str, Any]:
+def _index(request: Request, known: Known, disks: Sequence[DiskSpec], layers: Sequence[Layer]) -> dict[str, Any]:
     base = known.base(layers)
     states = [state_of(layer) for layer in layers]
     same = base is not None and base.is_of(layers)
     former = base if same else None
-    listener, ended = confined(request, layers, lambda emit: _prepare(request, former, dry, disks, emit))
+    listener, ended = confined(request, layers, lambda emit: _prepare(request, former, disks, emit))
     told = {**outcome(listener.tally, ended), **spent(ended), "index": known.path(layers)}
     if base is not None and listener.is_current:
-        if not base.is_untouched(layers) and not dry:
+        if not base.is_untouched(layers) and not request.dry:
             known.keep(layers, {**base.head, "states": states}, base.body)
         return {**base.head["result"], **spent(ended), "index": known.path(layers), "changed": False}
-    if dry:
+    if request.dry:
         return {**told, "changed": True}
     if listener.tally.finished and listener.binding and not ended.trouble:
         hashes = [fingerprint(layer) for layer in layers]
@@ -64,9 +62,7 @@ def _index(
     return {**told, "index": "", "changed": False}
 
 
-def _prepare(
-    request: Request, base: Base | None, dry: bool, disks: Sequence[DiskSpec], emit: Emit
-) -> Callable[[Emit], None]:
+def _prepare(request: Request, base: Base | None, disks: Sequence[DiskSpec], emit: Emit) -> Callable[[Emit], None]:
     # Contents known to be clean would be no scan of the base by itself
     prepared = prepare(request, emit, remember=False)
     if prepared is None:
@@ -74,7 +70,7 @@ def _prepare(
     if base is not None and prepared.binding and base.binding == prepared.binding:
         emit("current", {})
         return lambda emit: None
-    if dry:
+    if request.dry:
         return lambda emit: None
 
     def work(emit: Emit) -> None:

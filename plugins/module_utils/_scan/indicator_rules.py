@@ -7,24 +7,44 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .alone import DOMAIN, IPV4, IPV6, WIDE
-from .engines import ALONE, HINT
+from .engines import ALONE, ENDINGS, HINT
 
-_RULE = 'rule %s%d { meta: severity = "%s" value = "%s" %s = "%s" strings: %s condition: any of them }'
-_STRINGS = '$bytes%d = "%s" nocase $' + WIDE + '%d = "%s" wide nocase'
-
-
-def rules(prefix: str, values: Iterable[str]) -> str:
-    """Hints: a log may tell of a mere attempt."""
-    return "\n".join(_rule(prefix, at, value) for at, value in enumerate(sorted(values)))
+_RULE = 'rule network%d { meta: severity = "%s" %s = "%s" %s = "%s" strings: %s condition: any of them }'
+_STRINGS = '$bytes = "%s" %s $' + WIDE + ' = "%s" wide %s'
+_SHORTEST = 6  # characters that are common to several
 
 
-def _rule(prefix: str, at: int, value: str) -> str:
-    kind, spellings = _sought(value)
-    strings = " ".join(_STRINGS % (number, text, number, text) for number, text in enumerate(spellings))
-    return _RULE % (prefix, at, HINT, value, ALONE, kind, strings)
+def rules(values: Iterable[str]) -> str:
+    """Hints: a log may tell of a mere attempt.
+
+    Addresses that differ in their last part are one rule: YARA would hold what they begin with against each of them,
+    for seconds where it comes often.
+    """
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for value in sorted(values):
+        kind, spellings = _sought(value)
+        for text in spellings:
+            begun, ending = _parted(kind, text)
+            found.setdefault((kind, begun), {})[ending] = value
+    return "\n".join(_rule(at, *place, found[place]) for at, place in enumerate(sorted(found)))
+
+
+def _rule(at: int, kind: str, begun: str, values: Mapping[str, str]) -> str:
+    if len(values) == 1:
+        ((ending, value),) = values.items()
+        begun, values = begun + ending, {"": value}
+    endings = " ".join("%s=%s" % one for one in sorted(values.items()))
+    case = "nocase" if begun.upper() != begun else ""
+    return _RULE % (at, HINT, ALONE, kind, ENDINGS, endings, _STRINGS % (begun, case, begun, case))
+
+
+def _parted(kind: str, text: str) -> tuple[str, str]:
+    """A text, and its last part if that can be looked at afterwards."""
+    at = max(map(text.rfind, ".:")) + 1
+    return (text, "") if kind == DOMAIN or at < _SHORTEST else (text[:at], text[at:])
 
 
 def _sought(value: str) -> tuple[str, list[str]]:

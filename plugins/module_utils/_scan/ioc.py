@@ -20,7 +20,6 @@ from .indicator_rules import rules
 
 KINDS = ("sha256", "sha1", "md5", "paths", "names", "ips", "domains")
 _LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32}
-_NETWORK = "ioc_network_"
 # File systems of Windows, as this collection and as Linux call them
 _CASELESS = frozenset(("ntfs", "fat", "exfat", "ntfs3", "vfat", "msdos", "fuseblk"))
 _MOST_TOLD, _MOST_IGNORED = 1000, 50
@@ -105,7 +104,7 @@ class Indicators:
 
     def rules(self) -> str:
         """The addresses and domains as YARA rules, for the same pass."""
-        return rules(_NETWORK, self.ips | self.domains)
+        return rules(self.ips | self.domains)
 
 
 NO_INDICATORS = Indicators()

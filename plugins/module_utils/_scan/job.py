@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -23,7 +24,7 @@ from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
-from .given import read_whole, rule_files
+from .given import read_whole, rule_files, why_not
 from .groups import each_disk, merged, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
@@ -81,7 +82,7 @@ class Request:
     several: bool = False  # several states of the same disks share most of their contents
     at_once: int = 0  # processes on this host that scan at once; 0: as many as it has cores and memory for
     records: Records | None = None  # filled by the scan
-    dry: bool = False  # nothing may be written
+    dry: bool = False  # nothing may be kept
     file_timeout: int = 300  # seconds that one file may take, with all that lies in it
     archives: Archives = Archives()
 
@@ -115,9 +116,9 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     check_directory(request)
     end = time.monotonic() + request.limits.deadline
     with opened(request.disks, request.limits.deadline) as (disks, _layers):
+        groups = together(disks, request.limits, request.children)
         left = max(1.0, end - time.monotonic())
         request = replace(request, limits=replace(request.limits, deadline=left))
-        groups = together(disks, request.limits, request.children)
         rules = _rules(request) if rules is None and len(groups) > 1 else rules
         parts = []
         for group in groups:
@@ -203,7 +204,7 @@ def confined_all(
                     tally.add_reason("%s was changed while it was read." % layer.path)
         # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
         is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
-        if request.directory and listener.binding and is_clean:
+        if request.directory and listener.binding and is_clean and not request.dry:
             listener.keep(Known(request.directory))
 
     jobs = [
@@ -286,13 +287,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
     """Each disk with the base that it may be scanned on top of."""
     looked: dict[tuple[object, ...], tuple[Base | None, Sequence[Layer], str]] = {}
     formers = {printable(disk.name, 64): disk.former for disk in request.disks}
-    found, told = [], set[object]()
-
-    def count(unopened: int, of: str) -> None:
-        """What nobody looks at again is told again."""
-        if unopened and of not in told:
-            told.add(of)
-            emit("unopened", {"count": unopened, "names": ["%d of %s" % (unopened, of)]})
+    found, told = [], set[BaseUse]()
 
     for disk, former in ((disk, formers.get(disk.name)) for disk in disks):
         if former is not None:
@@ -301,7 +296,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
                 why = "it was scanned with other rules, engines or limits"
             emit("base", vars(BaseUse(disk.name, former.name, not why, why, former.at)))
             if not why:
-                count(former.unopened, "the scan before")
+                emit("below", {"of": "the scan before", "count": former.unopened})  # nobody looks at them again
                 found.append(OnTop(disk, (), former.body))
                 continue
         key = (disk.layers, bool(disk.snapshot), disk.clone_of)
@@ -315,7 +310,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
             told.add(use)
             emit("base", vars(use))
         if base and use.used:
-            count(base.unopened, path)
+            emit("below", {"of": path, "count": base.unopened})
         found.append(OnTop(disk, tuple(layers), base.body if base and not why else None))
     return found
 
@@ -338,7 +333,7 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
                 raw, mtime = read_whole(name, MAX_RULE_FILE)
                 yield RuleFile(name, raw.decode("utf-8"), hashlib.sha256(raw).hexdigest(), mtime)
             except (OSError, UnicodeDecodeError) as exc:
-                raise BadInput("Cannot read the rule file %s: %s." % (name, exc)) from exc
+                raise BadInput("Cannot read the rule file %s: %s." % (name, why_not(exc))) from exc
 
 
 @contextmanager
@@ -392,7 +387,8 @@ def _open(name: str, path: str, stack: ExitStack) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
-        raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, exc.strerror)) from exc
+        why = "it is a symbolic link. Name what it leads to" if exc.errno == errno.ELOOP else exc.strerror
+        raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, why)) from exc
     stack.callback(os.close, fd)
     why = claimed(path, fd)
     if why:

@@ -20,7 +20,7 @@ from typing import Any, Callable
 
 from .blocks import Blocks, Meter, UnreadableImage, is_blank
 from .brief import Brief
-from .engines import WINDOW, Budget, Content, Engine, EngineFailed, Hit, Judgement, OverTime
+from .engines import WINDOW, Budget, Content, Engine, EngineFailed, Hit, Judgement, Nobody, OverTime
 from .ext4_records import BadFilesystem
 from .frames import MISSING
 from .inside import Archives, Inside
@@ -72,7 +72,8 @@ class Judge:
         self.engines = engines
         self._file_timeout, self._now = file_timeout, now
         # ClamAV judges files by their type, and raw bytes have none
-        self._raw_engines = [engine for engine in engines if engine.name == "yara"]
+        matching: list[Engine | Nobody] = [engine for engine in engines if engine.name == "yara"]
+        self._raw_engines = matching or [Nobody()]
         # Those that unpack by themselves are not given once more what they see in archives
         self._inner_engines = [engine for engine in engines if not getattr(engine, "unpacks", False)]
         self._leaves_packed = len(self._inner_engines) == len(engines)
@@ -325,7 +326,7 @@ class Judge:
                     self._match(data, at, hits, gaps)
             if key is not None:
                 self._remembered[key] = Judgement(content.size, hits, gaps)
-        for gap in gaps:
+        for gap in dict.fromkeys(gaps):
             self.reason("Raw bytes of %s: %s." % (where, gap))
         for engine, hit in dict.fromkeys(hits):  # parts overlap
             self._indicator(where, "(%s)" % label, engine, hit.rule, content.size, start + hit.offset)

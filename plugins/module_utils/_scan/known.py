@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from .packed import UNPACKED
 
 READER = 8  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_HEAD = 1 << 20
+_DRAFT = ".draft"
 _UNUSABLE = "Cannot use the directory %s: %s."
 
 
@@ -200,19 +202,18 @@ class Known:
         return os.path.join(self._directory, bound[:32] + ".clean")
 
     def _forget_others(self, bound: str) -> None:
-        """Contents that former rules judged, once they are a month old."""
+        """Contents that former rules judged, and drafts of who was killed, once they are a month old."""
         for name in os.listdir(self._directory):
             path = os.path.join(self._directory, name)
-            old = name.endswith(".clean") and name != bound[:32] + ".clean"
+            old = name.endswith((".clean", _DRAFT)) and name != bound[:32] + ".clean"
             if old and time.time() - os.stat(path).st_mtime > 30 * 86400:
                 os.unlink(path)
 
     def _replace(self, path: str, content: bytes) -> None:
-        draft = path + ".draft"
-        with suppress(FileNotFoundError):
-            os.unlink(draft)
+        """By a draft of its own, for not all who write the same hold a lock."""
+        fd, draft = tempfile.mkstemp(_DRAFT, os.path.basename(path) + ".", self._directory)
         try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            with open(fd, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -226,6 +227,8 @@ class Known:
         """Make the directory; say why what lies there can't be believed."""
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        except FileExistsError:
+            pass  # told below
         except OSError as exc:
             return _UNUSABLE % (self._directory, exc.strerror)
         return self.doubt()
@@ -233,6 +236,8 @@ class Known:
     def doubt(self) -> str:
         """Who can write there, or replace it, calls anything clean; and so may have who once could."""
         try:
+            if os.path.exists(self._directory) and not os.path.isdir(self._directory):
+                return _UNUSABLE % (self._directory, "no directory lies there")
             return self._doubt() if os.path.isdir(self._directory) else ""
         except OSError as exc:
             return _UNUSABLE % (self._directory, exc.strerror)

@@ -153,8 +153,7 @@ class Listener:
         self.tally.add_reason(str(body["text"]))
 
     def _note(self, body: dict[str, Any]) -> None:
-        if len(self.tally.notes) < 200:
-            self.tally.notes.append(printable(str(body["text"])))
+        self.tally.add_note(str(body["text"]))
 
     def _refused(self, body: dict[str, Any]) -> None:
         self.refused = str(body["text"])[:4096]
@@ -212,6 +211,7 @@ class Listener:
             reasons_count=common.reasons_count,
             engines=common.engines,
             notes=list(common.notes),
+            notes_more=common.notes_more,
             bases=common.bases,
         )
         if len(self.points) >= self._most_points:
@@ -222,6 +222,10 @@ class Listener:
     def _unopened(self, body: dict[str, Any]) -> None:
         self.tally.add_unopened(_amount(body["count"]), [printable(str(name), 300) for name in body["names"]])
 
+    def _below(self, body: dict[str, Any]) -> None:
+        if body["count"]:
+            self.tally.unopened_below[printable(str(body["of"]), 300)] = _amount(body["count"])
+
     def _since(self, body: dict[str, Any]) -> None:
         self.tally.bytes_since = int(body["bytes"])
 
@@ -230,7 +234,7 @@ class Listener:
 
 
 _KINDS = frozenset(name[1:] for name in vars(Listener) if name.startswith("_") and name[1:].isalpha()) - {"unknown"}
-_BEFORE = frozenset(("engine", "base", "binding", "refused", "current"))
+_BEFORE = frozenset(("engine", "base", "below", "binding", "refused", "current"))
 _TYPES = {"str": str, "int": int, "bool": bool}
 
 

@@ -5,7 +5,8 @@
 """LVM2: the logical volumes that lie on the physical ones, linear and striped.
 
 After lvm2's on-disk format (lib/format_text/layout.h, lib/label/label.h): a label in one of the first four sectors,
-areas with the metadata as text, each with its checksum. Of several copies the newest counts, as it does for LVM.
+areas with the metadata as text, each with its checksum. Of several copies the newest counts, as it does for LVM if it
+can read it: so all must tell of the same volumes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _MAGIC = b" LVM2 x[5A%r0N*>"
 _MOST_TEXT = 8 << 20
 _MOST_SEGMENTS = 1 << 16
 _IGNORED = 1
+_LAYOUT = ("extent_size", "physical_volumes", "logical_volumes")
 
 
 class BadLvm(Exception):
@@ -223,11 +225,13 @@ def _take(newest: dict[str, tuple[str, dict[str, Any]]], text: dict[str, Any]) -
         raise BadLvm("it does not describe one volume group")
     for name, group in groups:
         uuid = group["id"]
-        before = newest.get(uuid, (name, {"seqno": -1}))[1]
-        if group["seqno"] == before["seqno"] and group != before:
-            raise BadLvm("two copies of it differ")
-        if group["seqno"] > before["seqno"]:
+        before = newest.get(uuid, (name, group))[1]
+        if _number(group["seqno"]) >= before["seqno"]:
             newest[uuid] = name, group
+        if any(before.get(what) != group.get(what) for what in _LAYOUT) or (
+            before["seqno"] == group["seqno"] and before != group
+        ):
+            raise BadLvm("two copies of it differ, and a guest that can't read the newest takes another one")
 
 
 class _Group:
@@ -239,7 +243,7 @@ class _Group:
         self._physical: dict[str, tuple[str, int, int]] = {
             name: (
                 str(one["id"]).replace("-", ""),
-                _number(one["pe_start"]) * SECTOR,
+                _number(one["pe_start"], most=1 << 62) * SECTOR,
                 _number(one["pe_count"]),
             )
             for name, one in group["physical_volumes"].items()
@@ -298,7 +302,8 @@ class _Group:
         return uuid, at
 
 
-def _number(value: Any, least: int = 0) -> int:
-    if not isinstance(value, int) or value < least:
+def _number(value: Any, least: int = 0, most: int = (1 << 32) - 1) -> int:
+    """LVM keeps most of them in 32 bits, and drops what is above."""
+    if not isinstance(value, int) or not least <= value <= most:
         raise BadLvm("a number in the metadata is absurd")
     return value

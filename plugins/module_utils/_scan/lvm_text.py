@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 _DEEPEST = 8
-_SPACE = re.compile(r"(?:[\s\0]|#[^\n]*)*")
+_SPACE = re.compile(r"(?:\s|#[^\n\0]*)*", re.ASCII)
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9_.+:@/*-]+|[][{}=,]')
+_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+_NUMBER = re.compile("0|-?[1-9][0-9]*")
 _MARKS = frozenset("[]{}=,")
 _END = ""
 
@@ -22,8 +24,11 @@ class BadText(Exception):
 
 
 def parse(text: str) -> dict[str, Any]:
-    """A section is a dict, a list a list, and a number an int. A name that comes twice is refused."""
-    tokens = _tokens(text)
+    """A section is a dict, a list a list, and a number an int. A name that comes twice is refused.
+
+    So is what LVM reads, but does not write, and what means something else to it: a path or a text as a name.
+    """
+    tokens = _tokens(text.rstrip("\0"))
     found, last = _section(tokens, _DEEPEST)
     if last != _END:
         raise BadText("it ends too early")
@@ -50,6 +55,8 @@ def _section(tokens: Iterator[str], depth: int) -> tuple[dict[str, Any], str]:
         mark = next(tokens)
         if name in _MARKS or mark not in ("{", "="):
             raise BadText("a name in it has no value")
+        if not _NAME.fullmatch(name):
+            raise BadText("a name in it is none that LVM writes")
         if name in found:
             raise BadText("a name comes twice in it")
         if mark == "=":
@@ -81,7 +88,4 @@ def _single(token: str) -> Any:
         raise BadText("a value is missing in it")
     if token[0] == '"':
         return re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
-    try:
-        return int(token)
-    except ValueError:
-        return token
+    return int(token) if _NUMBER.fullmatch(token) else token

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from typing import Callable
 
 from .blocks import Blocks
-from .fat import SECTORS
 
 SEVERAL = (
     "%s bears the marks of several file systems (%s): the guest may mount another than was read. Erase those that are "
     "not in use: `wipefs` tells what it sees, and `wipefs --offset` erases one."
 )
+SECTORS = 512, 1024, 2048, 4096
 _SECTOR = 512
 _HEAD = 69632
 _TAIL = 257 * _SECTOR

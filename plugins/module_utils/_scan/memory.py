@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Callable
 
 from .blocks import Blocks, OfFile, Raw, Slice
 from .engines import MARKER, WINDOW, Engine
-from .job import DiskRequest, LayerSpec, Request, confined, opened, outcome, prepare, spent
+from .job import BadInput, DiskRequest, LayerSpec, Request, confined, opened, outcome, prepare, spent
 from .judge import Emit, Judge, Where
 from .partitions import Extent
 from .verdict import LEFT_OUT, Volume
@@ -47,6 +48,8 @@ class Region:
 
 def scan_memory(request: Request, path: str, kind: str) -> dict[str, Any]:
     """One file, in a confined child."""
+    if not os.path.exists(path):
+        raise BadInput("Cannot scan the memory dump %s: there is none." % path)
     with opened([DiskRequest("memory", (LayerSpec(path, "raw"),))]) as (_disks, layers):
 
         def prepare_(emit: Emit) -> Callable[[Emit], None]:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from .engines import RuleFile
-from .given import read_whole
+from .given import read_whole, why_not
 from .inside import Archives
 from .ioc import NO_INDICATORS, BadIndicators, Indicators, merged, parse
 from .job import BadInput, DiskRequest, LayerSpec, Request, read_rules
 from .sandbox import Limits
+from .verdict import printable
 
 _MOST = 64 << 20
+_LEAST_MEMORY = 64  # MiB: less does not do for the self-test
 _POSITIVE = (
     *("deadline", "cpu_limit", "memory_limit", "file_timeout"),
     *("archive_members", "archive_size", "archive_ratio"),
@@ -64,13 +66,20 @@ def file_spec() -> dict[str, Any]:
     }
 
 
-def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = None) -> Request:
+def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = None, dry: bool = False) -> Request:
+    """`dry`: in check mode, when nothing is kept for later scans."""
     if disks is not None and not (disks and all(disk.layers for disk in disks)):
         raise BadInput("Cannot scan nothing: name at least one disk, and at least one layer for each.")
+    names = sorted(printable(disk.name, 64) for disk in disks or ())
+    if "" in names or len(set(names)) < len(names):
+        told = "Cannot tell the disks apart: each needs a name of its own, and they are called %s."
+        raise BadInput(told % printable(", ".join(names) or "nothing", 300))
     largest, depth = params.get("max_file_size", 0), params.get("archive_depth", 0)
     positive = [params.get(name, 1) for name in _POSITIVE]
     if min(positive) < 1 or min(largest, depth, params["at_once"]) < 0:
         raise BadInput("Cannot scan with a limit below 1 (only max_file_size, archive_depth and at_once may be 0).")
+    if params.get("memory_limit", _LEAST_MEMORY) < _LEAST_MEMORY:
+        raise BadInput("Cannot scan with a memory_limit below %d (MiB)." % _LEAST_MEMORY)
     archives = {name: params.get("archive_" + name, value) for name, value in vars(Archives()).items()}
     indicators = _indicators(params["indicators"])
     return Request(
@@ -85,6 +94,7 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
         indicators=indicators,
         directory=params.get("index_directory") or "",
         at_once=params["at_once"],
+        dry=dry,
         file_timeout=params["file_timeout"],
         archives=Archives(**archives),
     )
@@ -107,7 +117,7 @@ def _indicators(paths: Sequence[str]) -> Indicators:
         try:
             found.append(parse(read_whole(path, _MOST)[0].decode("utf-8"), path))
         except (OSError, UnicodeDecodeError) as exc:
-            raise BadInput("Cannot read the indicators in %s: %s." % (path, exc)) from exc
+            raise BadInput("Cannot read the indicators in %s: %s." % (path, why_not(exc))) from exc
         except BadIndicators as exc:
             raise BadInput(str(exc)) from exc
     return merged(found) if found else NO_INDICATORS

@@ -56,7 +56,8 @@ def _replayed(judge: Judge, where: Where, volume: Blocks) -> Patched | None:
     except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
         judge.reason(
             "%s may look different to the guest: its log may hold changes that are not yet written (%s). "
-            "Start and shut the VM down cleanly, or mount a copy." % (str(where).capitalize(), exc)
+            "Start and shut the VM down cleanly, or mount a copy."
+            % (str(where).capitalize(), str(exc) or type(exc).__name__)
         )
         return None
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .blocks import Blocks, BootCode, Slice
+from .marks import marks
 
 SECTOR = 512
 MAX_PARTITIONS = 1024
@@ -81,8 +82,8 @@ class _Slot:
     start: int
     count: int
 
-    def extent(self, base: int = 0) -> Extent:
-        return Extent((base + self.start) * SECTOR, self.count * SECTOR)
+    def extent(self, sector: int, base: int = 0) -> Extent:
+        return Extent((base + self.start) * sector, self.count * sector)
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,8 @@ def _choose(disk: Blocks, doubts: list[str]) -> tuple[int, _Gpt]:
 def _unprotected(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> list[Extent]:
     """By the MBR. No common system heeds a GPT then, but what it names must not be passed over in silence."""
     parts = list(_mbr(disk, slots, doubts))
+    if any(marks(Slice(disk, part.start, part.size)) for part in _by_large_sectors(disk, slots)):
+        doubts.append("its MBR, by sectors of 4096 bytes as some disks have them, names a file system elsewhere")
     for sector in _SECTORS:
         gpt = _sound(disk, sector, 1)
         if gpt is not None and set(gpt.parts) - set(parts):
@@ -194,13 +197,22 @@ def _unprotected(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> list[Ex
     return parts
 
 
-def _mbr(disk: Blocks, slots: list[_Slot], doubts: list[str]) -> Iterator[Extent]:
+def _by_large_sectors(disk: Blocks, slots: list[_Slot]) -> list[Extent]:
+    try:
+        parts = list(_mbr(disk, slots, [], max(_SECTORS)))
+    except BadPartitionTable:
+        return []
+    return [part for part in parts if part.end <= disk.size]
+
+
+def _mbr(disk: Blocks, slots: list[_Slot], doubts: list[str], sector: int = SECTOR) -> Iterator[Extent]:
     for slot in slots:
         if slot.kind in _EXTENDED:
-            yield from _logical(disk, slot, doubts)
+            yield from _logical(disk, slot, doubts, sector)
         else:
-            _look_at(disk, slot.kind, slot.extent(), doubts)
-            yield slot.extent()
+            part = slot.extent(sector)
+            _look_at(disk, slot.kind, part, doubts)
+            yield part
 
 
 def _look_at(disk: Blocks, kind: int, part: Extent, doubts: list[str]) -> None:
@@ -210,21 +222,21 @@ def _look_at(disk: Blocks, kind: int, part: Extent, doubts: list[str]) -> None:
         doubts.append("a partition of type %#04x may hold partitions of its own, which are not read" % kind)
 
 
-def _logical(disk: Blocks, extended: _Slot, doubts: list[str]) -> Iterator[Extent]:
-    whole = extended.extent()
+def _logical(disk: Blocks, extended: _Slot, doubts: list[str], size: int) -> Iterator[Extent]:
+    whole = extended.extent(size)
     at, within = extended.start, whole
     seen: set[int] = set()
     while at not in seen and len(seen) < MAX_PARTITIONS:
         seen.add(at)
-        sector = disk.read(at * SECTOR, SECTOR)
+        sector = disk.read(at * size, SECTOR)
         if sector[510:512] != b"\x55\xaa":
             raise BadPartitionTable("the chain of logical partitions is broken")
         for number, slot in enumerate(_all(sector)):
-            part = slot.extent(at)
+            part = slot.extent(size, at)
             if not slot.count or slot.kind in _EXTENDED:
                 continue
             # As Linux does: there is often noise in the third and fourth
-            if number < 2 or (slot.start + slot.count <= within.size // SECTOR and part.end <= whole.end):
+            if number < 2 or (slot.start + slot.count <= within.size // size and part.end <= whole.end):
                 _look_at(disk, slot.kind, part, doubts)
                 yield part
         following = [slot for slot in _used(sector) if slot.kind in _EXTENDED]
@@ -232,7 +244,7 @@ def _logical(disk: Blocks, extended: _Slot, doubts: list[str]) -> Iterator[Exten
             return
         if len(following) > 1:
             raise BadPartitionTable("a link in the chain of logical partitions has two successors")
-        at, within = extended.start + following[0].start, following[0].extent()
+        at, within = extended.start + following[0].start, following[0].extent(size)
     raise BadPartitionTable("the chain of logical partitions has no end")
 
 

@@ -240,6 +240,7 @@ def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
     whole = Tally(notes=notes)
     for tally in [listener.common, *tallies] if listener.points else tallies:
         whole.add_unopened(tally.unopened, tally.unopened_names)
+        whole.unopened_below.update(tally.unopened_below)
     beside = whole.as_result()
     return {
         **{key: beside[key] for key in ("coverage_notes", "archives_unopened")},
@@ -276,7 +277,9 @@ def in_words(result: dict[str, Any]) -> str:
     parts.append(f"scanned: {', '.join([*tried[:8], *more]) or 'nothing'}")
     parts += [f"{count} archives unopened" for count in [result.get("archives_unopened", 0)] if count]
     unknown = [note for note in result.get("coverage_notes", ()) if note.startswith(_NOT_KNOWN)]
-    return "; ".join(parts) + "".join(f". {why}" for why in [*unknown[:1], *result["incomplete_reasons"][:1]])
+    whys = [f"{_name(one)}: {why}" for one in result["points"] for why in one.get("incomplete_reasons", ())[:1]]
+    whys = [*unknown[:1], *result["incomplete_reasons"][:1], *([] if chosen else whys[:1])]
+    return "; ".join(parts) + "".join(f". {why}" for why in whys)
 
 
 def _name(point: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from .seats import Seats
 MAX_LINE = 1 << 16
 MAX_TOTAL = (64 + 96) << 20  # the latter for all contents that are remembered
 _PATIENCE = 10.0
+_MOST_CPU = 1 << 31  # seconds: much more is taken for none
 _NO_NEW_PRIVS, _DEATH_SIGNAL, _DUMPABLE, _KEEP_CAPABILITIES = 38, 1, 4, 8
 _CAPABILITY_VERSION, _READ_ALL = 0x20080522, 1 << 2  # linux/capability.h: CAP_DAC_READ_SEARCH
 _NEW_NETWORK, _NEW_IPC = 0x40000000, 0x08000000
@@ -259,7 +260,8 @@ def _drop_rights(limits: Limits) -> str:
         (resource.RLIMIT_NOFILE, 128),
     ):
         _limit(kind, amount, amount)
-    _limit(resource.RLIMIT_CPU, limits.cpu, limits.cpu + 5)  # the hard limit kills without saying why
+    cpu = min(limits.cpu, _MOST_CPU)
+    _limit(resource.RLIMIT_CPU, cpu, cpu + 5)  # the hard limit kills without saying why
     return why
 
 

@@ -15,6 +15,7 @@ MAX_FINDINGS = 1000
 MAX_REASONS = 200
 MAX_CHANGES = 2000
 MAX_UNOPENED = 20
+MAX_NOTES = 200
 MAX_TEXT = 512
 LEFT_OUT = "Indicators of compromise: "  # so begins a note about one that can't be looked for
 ELSEWHERE = "Left out, since it lies on another host: "  # so begins a note about a part of a live host
@@ -98,8 +99,10 @@ class Tally:
     changes_count: dict[str, int] = field(default_factory=dict)
     engines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    notes_more: int = 0
     unopened: int = 0
     unopened_names: list[str] = field(default_factory=list)
+    unopened_below: dict[str, int] = field(default_factory=dict)  # in a base or a scan before, which is named
     files: int = 0
     bytes_read: int = 0
     bytes_from_disk: int = 0
@@ -136,10 +139,17 @@ class Tally:
         self.unopened += count
         self.unopened_names = [*self.unopened_names, *names][:MAX_UNOPENED]
 
+    def add_note(self, note: str) -> None:
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(printable(note))
+        else:
+            self.notes_more += 1
+
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
-        if len(self.reasons) < MAX_REASONS:
-            self.reasons.append(printable(reason))
+        told = printable(reason)
+        if len(self.reasons) < MAX_REASONS and told not in self.reasons:
+            self.reasons.append(told)
 
     def verdict(self) -> Verdict:
         if self.findings_count:
@@ -156,7 +166,10 @@ class Tally:
             reasons.append(what % self.indicators_count)
         if not self.volumes:
             reasons.append("No volume was found.")
-        unopened = [_UNOPENED % (self.unopened, "; ".join(self.unopened_names))] if self.unopened else []
+        more = ["%d more notes are not listed." % self.notes_more] if self.notes_more else []
+        unopened = self.unopened + sum(self.unopened_below.values())
+        below = ["%d of %s" % (count, of) for of, count in self.unopened_below.items()]
+        first = "; ".join([*below, *self.unopened_names][:MAX_UNOPENED])
         return {
             "verdict": self.verdict().value,
             "findings": [asdict(finding) for finding in self.findings],
@@ -170,8 +183,8 @@ class Tally:
             "changes_count": self.changes_count,
             "bases": [asdict(base) for base in self.bases],
             "engines": self.engines,
-            "coverage_notes": self.notes + unopened,
-            "archives_unopened": self.unopened,
+            "coverage_notes": self.notes + more + [_UNOPENED % (unopened, first)] * bool(unopened),
+            "archives_unopened": unopened,
             "files": self.files,
             "bytes_read": self.bytes_read,
             "bytes_from_disk": self.bytes_from_disk,

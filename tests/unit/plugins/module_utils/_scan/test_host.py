@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, Hit
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk, mounts
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk, mounts, scan_host
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, Request
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally, in_one_line
 
 
@@ -76,6 +78,82 @@ def test_a_directory_that_went_where_it_is_read_later_is_not_missed(hiding: Path
     assert (told["finding"], told["reason"]) == ([f"{later}/x/below/x"], [])
 
 
+def test_a_directory_that_another_one_replaces_is_not_missed(hiding: Path) -> None:
+    """Under its name there is one to be read."""
+    other = hiding.with_name("other")
+
+    def replace() -> None:
+        hiding.rename(other)
+        hiding.mkdir()
+
+    told = walked(replace, hiding.parent)
+    assert told == {"finding": [f"{other}/below/x"], "reason": [], "note": []}
+
+
+def test_what_moves_to_where_it_was_read_already_is_not_missed(hiding: Path) -> None:
+    """A file into a directory, and a directory that is all read by then."""
+    done = hiding.parent.parent / "done"
+    (done / "deep").mkdir(parents=True)
+    (done / "deep" / "first").write_bytes(b"harmless")
+    (hiding / "y").write_bytes(b"bad")
+
+    def move() -> None:
+        (hiding / "y").rename(done / "deep" / "y")
+        (hiding / "below").rename(done / "below")
+
+    told = walked(move, done, hiding.parent)
+    assert sorted(told["finding"]) == [f"{done}/below/x", f"{done}/deep/y"]
+    assert (told["reason"], told["note"]) == ([], [])
+
+
+def test_a_file_that_takes_the_place_of_one_that_was_read_is_read(files: list[Path], tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "first").write_bytes(b"harmless")
+    told = walked(lambda: files[0].rename(kept / "first"), kept)
+    assert told["finding"] == [f"{kept}/first"]
+
+
+def test_what_is_listed_again_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left out, what can't be read, what is named as the indicators say, and what was judged."""
+    for name in ("mounted", "closed"):
+        (tmp_path / name).mkdir()
+    for name in ("first", "bad", "wanted"):
+        (tmp_path / name).write_bytes(name.encode())
+    told: dict[str, list[str]] = {}
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        told.setdefault(kind, []).append(str(body.get("path") or body.get("text") or body.get("type")))
+
+    real = os.open
+
+    def refusing(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == os.fsencode(tmp_path / "closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    area = Area((os.fsencode(tmp_path),), frozenset(), {os.fsencode(tmp_path / "mounted"): b"ext4"})
+    judge = Judge([Moving((tmp_path / "new").touch)], take, WINDOW, indicators=Indicators(names=frozenset({"wanted"})))
+    Walk(judge, area).run()
+    assert sorted(told["finding"]) == [f"{tmp_path}/bad", f"{tmp_path}/wanted"]
+    assert told["reason"] == [f"{tmp_path}/closed was not read: Permission denied."]
+    assert told["volume"] == ["unknown", "ext4"]
+
+
+def test_what_never_rests_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "first").write_bytes(b"harmless")
+    real, made = os.scandir, iter(range(100))
+
+    def restless(place: int) -> Any:
+        (tmp_path / str(next(made))).touch()
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", restless)
+    (note,) = walked(int, tmp_path)["note"]
+    assert note.startswith("1 directories changed each time they were listed")
+
+
 def test_a_directory_that_is_not_found_again_is_missed(hiding: Path) -> None:
     elsewhere = hiding.parent.parent / "elsewhere"
     told = walked(lambda: hiding.rename(elsewhere), hiding.parent)
@@ -123,6 +201,12 @@ def test_a_path_that_was_asked_for_is_held_against_the_indicators(tmp_path: Path
     asked = tuple(os.fsencode(tmp_path / name) for name in ("evil", "worse"))
     Walk(Judge([Moving(int)], take, WINDOW, indicators=indicators), Area(asked, frozenset(), {})).run()
     assert found == [(f"{tmp_path}/evil", "ioc_name"), (f"{tmp_path}/worse", "ioc_path")]
+
+
+def test_no_path_is_nothing_to_be_scanned(tmp_path: Path) -> None:
+    request = Request((), (), "", ("yara",), 0, "", Limits(60, 64 << 20, 60))
+    with pytest.raises(BadInput, match="name at least one path"):
+        scan_host(request, [], [])
 
 
 def test_all_that_is_left_out_is_told_or_counted(tmp_path: Path) -> None:

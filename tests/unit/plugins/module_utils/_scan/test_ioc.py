@@ -245,6 +245,20 @@ def _found(data: bytes) -> list[Hit]:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-16-le"])
+@pytest.mark.parametrize("begun", ["203.0.113.%d", "2001:db8::%x"])
+def test_a_network_of_addresses_is_one_thing_to_be_looked_for(begun: str, encoding: str) -> None:
+    """Else YARA would hold each place where one may begin against all of them. Which one it was is told."""
+    values = [begun % number for number in range(256)]
+    text = parse(f"ips: {values[1:255]}".replace("'", '"'), "x.yml").rules()
+    assert text.count("rule ") <= 4
+    engine = Yara([RuleFile("i", text, "0", 0)], 60)
+    data = " ".join(value + "zz" if number % 2 else value for number, value in enumerate(values)).encode(encoding)
+    hits, _gap = engine.scan(Content(len(data), lambda _at, _length: data, WINDOW))
+    assert sorted(hit.rule for hit in hits) == sorted("ioc_network_" + value for value in values[2:255:2])
+    assert {data[hit.offset :].decode(encoding).split()[0] for hit in hits} == set(values[2:255:2])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16-le"])
 def test_an_address_is_told_where_it_first_stands_by_itself(encoding: str) -> None:
     parts = "203.0.113.9.7, 1203.0.113.9, ", "203.0.113.9, 203.0.113.9"
     before, after = (part.encode(encoding) for part in parts)
@@ -252,7 +266,10 @@ def test_an_address_is_told_where_it_first_stands_by_itself(encoding: str) -> No
 
 
 def test_an_address_behind_more_matches_than_the_engine_tells_is_not_missed() -> None:
-    assert _found(b"1203.0.113.9 " * 1_000_000 + b"203.0.113.9")
+    before = b"1203.0.113.9 " * 1_000_000
+    assert [(hit.rule, hit.offset) for hit in _found(before + b"203.0.113.9")] == [
+        ("ioc_network_203.0.113.9", len(before))
+    ]
     assert not _found(b"1203.0.113.9 " * 1000)
 
 

@@ -103,6 +103,22 @@ def test_attributes_that_an_engine_gave_up_on_are_told() -> None:
     assert [found.path for found in listener.tally.indicators] == ["(attributes of inode 12)"]
 
 
+def test_raw_bytes_that_no_engine_matches_are_told_once() -> None:
+    """Such as swap, where ClamAV alone takes part: it judges files."""
+    listener = Listener(Progress("", 0))
+    judge = Judge([Looking()], listener.take, 16 * MB)
+    for content in (b"bad", b"worse", bytes(9)):
+        judge.parts(WHERE, judge.content(len(content), lambda at, size, data=content: data), "swap")  # type: ignore[misc]
+    judge.attributes(WHERE, 12, b"bad attribute")
+    assert [reason.rsplit(": ", 1) for reason in listener.tally.reasons] == [
+        ["Raw bytes of volume 1 of disk vda", "no engine takes part that matches them. Name rules, for YARA."],
+        [
+            "Attributes of inode 12 on volume 1 of disk vda",
+            "no engine takes part that matches them. Name rules, for YARA.",
+        ],
+    ]
+
+
 def told_by(judge_it: Callable[[Judge], None], known: set[bytes] | None = None) -> list[tuple[str, dict[str, Any]]]:
     said: list[tuple[str, dict[str, Any]]] = []
     judge = Judge([Looking()], lambda kind, body: said.append((kind, body)), 16 * MB, known=known)

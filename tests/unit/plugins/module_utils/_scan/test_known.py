@@ -85,6 +85,12 @@ def test_nothing_is_made_or_needed_in_check_mode(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("dry", [False, True])
+def test_what_is_no_directory_is_refused_in_check_mode_too(tmp_path: Path, dry: bool) -> None:
+    (tmp_path / "file").touch()
+    assert "no directory lies there" in refusal(tmp_path / "file", dry)
+
+
 def test_a_lock_and_a_draft_follow_no_link(directory: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -96,6 +102,33 @@ def test_a_lock_and_a_draft_follow_no_link(directory: Path, tmp_path: Path) -> N
     Known(str(directory)).add_contents(BOUND, [CONTENT])
     assert victim.read_text() == "precious"
     assert Known(str(directory)).contents(BOUND) == {CONTENT}
+
+
+def test_two_that_write_the_same_record_at_once_do_not_trip_each_other(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two scans of one VM would that have no lock in common; the second is done while the first one writes."""
+    known, real = Known(str(directory)), os.fsync
+    second = [lambda: known.keep_record("vm", {"at": 2}, {"vda": b"second"})]
+
+    def slow(fd: int) -> None:
+        if second:
+            second.pop()()
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    known.keep_record("vm", {"at": 1}, {"vda": b"first"})
+    head, bodies = known.record("vm") or ({}, {})
+    assert (head["at"], bodies) == (1, {"vda": b"first"})
+    assert [path.suffix for path in directory.iterdir()] == [".checkpoint"]
+
+
+def test_the_draft_of_one_that_was_killed_goes_in_time(directory: Path) -> None:
+    for name, at in (("old.clean.x.draft", 1), ("new.clean.x.draft", None)):
+        (directory / name).touch()
+        os.utime(directory / name, None if at is None else (at, at))
+    Known(str(directory)).add_contents(BOUND, [CONTENT])
+    assert [path.name for path in directory.glob("*.draft")] == ["new.clean.x.draft"]
 
 
 def full(_fd: int) -> None:

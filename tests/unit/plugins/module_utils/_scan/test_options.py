@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import job, options
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, read_rules
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (
+    BadInput,
+    DiskRequest,
+    LayerSpec,
+    read_rules,
+)
 
 RULE = "rule one { condition: false }\n"
 
@@ -67,3 +72,20 @@ def test_indicators_past_the_largest_size_are_refused_not_cut(tmp_path: Path, mo
     params = {"indicators": [os.fspath(tmp_path / "indicators.yml")], "rules": [], "at_once": 0}
     with pytest.raises(BadInput, match="Cannot read the indicators in .*more than"):
         options.request_of(params)
+
+
+NOTHING: dict[str, object] = {"indicators": [], "rules": [], "at_once": 0, "memory_limit": 64}
+
+
+@pytest.mark.parametrize("names", [["vda", "vdb", "vda"], [""], ["a" * 70 + "b", "a" * 70 + "c"]])
+def test_disks_that_nobody_could_tell_apart_are_refused(names: list[str]) -> None:
+    """By its name one is told in the result, by up to 64 characters of it."""
+    disks = [DiskRequest(name, (LayerSpec("/x", "raw"),)) for name in names]
+    with pytest.raises(BadInput, match="Cannot tell the disks apart"):
+        options.request_of(NOTHING, disks)
+
+
+def test_memory_that_does_not_do_for_the_self_test_is_refused() -> None:
+    """Which would fail, and speak of an XFS that nobody has."""
+    with pytest.raises(BadInput, match=r"memory_limit below 64 \(MiB\)"):
+        options.request_of({**NOTHING, "memory_limit": 63})

@@ -50,6 +50,19 @@ def test_an_mbr_is_read_in_its_order() -> None:
     assert find_partitions(disk) == [Extent(51200, 25600), Extent(5120, 10240)]
 
 
+@pytest.mark.parametrize("kind", [0x83, 0x05])
+def test_a_file_system_where_an_mbr_of_large_sectors_names_it_is_told(kind: int) -> None:
+    """A guest whose disk has sectors of 4096 bytes finds its partitions there, primary and logical ones."""
+    superblock = bytes(1080) + b"\x53\xef"
+    for at in (120, 121, 15):
+        chain = {40: table((0x83, 5, 50)), 320: table((0x83, 80, 10))} if kind == 0x05 else {}
+        slots = ((0x05, 40, 60),) if chain else ((0x83, 120, 10),)
+        disk = Memory({0: table(*slots), **chain, at * 8: superblock})
+        assert find_partitions(disk) == [Extent(45 * 512, 50 * 512) if chain else Extent(120 * 512, 10 * 512)]
+        told = "4096 bytes" in " ".join(read_table(disk).doubts)
+        assert told == (at == 120)
+
+
 def test_no_table_is_no_partition() -> None:
     assert find_partitions(Memory({})) == []
 

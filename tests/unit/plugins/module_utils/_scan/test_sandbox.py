@@ -110,6 +110,7 @@ def test_its_end_is_told() -> None:
 
     assert "deadline" in confined(lambda emit: time.sleep(60), deadline=0.3)[0].trouble
     assert "processor time" in confined(spin, cpu=1)[0].trouble
+    assert confined(lambda emit: None, cpu=1 << 62)[0].trouble == ""  # more than the kernel can count
     assert "failed with 12" in confined(hog)[0].trouble
     assert "SIGSEGV" in confined(lambda emit: os.kill(os.getpid(), signal.SIGSEGV))[0].trouble
     assert "failed with 3" in confined(lambda emit: os._exit(3))[0].trouble

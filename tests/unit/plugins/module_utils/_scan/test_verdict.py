@@ -10,8 +10,11 @@ from dataclasses import replace
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.groups import merged
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (
     MAX_FINDINGS,
+    MAX_NOTES,
     Finding,
     Tally,
     Verdict,
@@ -52,6 +55,19 @@ def test_a_finding_outranks_all_doubts_and_these_stay_listed() -> None:
     tally.add_finding(FOUND)
     assert tally.as_result()["verdict"] == "infected"
     assert "The deadline was reached." in tally.as_result()["incomplete_reasons"]
+
+
+def test_notes_that_are_not_listed_are_counted() -> None:
+    """A guest can make a scan say so much of it that what comes last has no room."""
+    tallies = [complete(), complete()]
+    for tally in tallies:
+        listener = Listener(Progress("", 0))
+        listener.tally = tally
+        for number in range(MAX_NOTES + 7):
+            listener.take("note", {"text": str(number)})
+        listener.take("point", {"id": "0"})
+        assert listener.tally.as_result()["coverage_notes"][-2:] == ["199", "7 more notes are not listed."]
+    assert merged(tallies).as_result()["coverage_notes"][-1] == "14 more notes are not listed."
 
 
 def test_lists_are_capped_and_counts_are_not() -> None:
