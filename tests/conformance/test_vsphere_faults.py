@@ -27,7 +27,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     TaskFailed,
     VmwardError,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Step, UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
@@ -197,7 +197,7 @@ def test_a_vm_that_is_deleted_before_anothers_next_task_is_awaited_is_its_own_fa
             ask, start = super()._restart(vm)
 
             def gone_meanwhile(hypervisor: Any) -> Any:
-                if hypervisor is vsphere.hypervisor:  # not when it is rehearsed
+                if isinstance(hypervisor, Hypervisor):  # not when it is rehearsed
                     vsphere.vanish(deaf)
                 return hypervisor.submit_start(vm)
 
