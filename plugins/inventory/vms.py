@@ -85,7 +85,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._crew import ap
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import Unsupported, VmwardError, attempt
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Vm, printable
-from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import long_names
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import TAG, long_names
 
 HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 NO_GROUP_NAME = re.compile(r"[^A-Za-z0-9_]")
@@ -200,7 +200,8 @@ def listed(hypervisor_name: str, entry: Any, tags: bool = True) -> list[dict[str
                 **(judged(vm) if isinstance(vm, Vm) else unknown(vm)),
             }
         )
-        machines[-1]["vmward_tags"] = list(dict.fromkeys([*machines[-1]["vmward_tags"], *more.get(ref.id, ())]))
+        known = [alias.replace(TAG, "", 1) for alias in ref.aliases if alias.startswith(TAG)]  # also of one not judged
+        machines[-1]["vmward_tags"] = list(dict.fromkeys([*known, *machines[-1]["vmward_tags"], *more.get(ref.id, ())]))
     return machines
 
 

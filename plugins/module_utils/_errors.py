@@ -24,6 +24,10 @@ class Unsupported(VmwardError):
     """The hypervisor, its version or the VM's kind cannot do this; raised before the first write."""
 
 
+class NeverRuns(Unsupported):
+    """A template: no verb is for it, and no address is its."""
+
+
 class Unjudged(Unsupported):
     """Something of a VM is of a kind never seen. Every verb stops here but the cut, which goes on with ``vm``."""
 

@@ -136,10 +136,11 @@ class Vms(ABC):
         What ends later than ``together`` seconds after the first is left out, and waited for again.
         """
 
-    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]]) -> None:  # noqa: B027
-        """Raise ``NotAllowed`` with all rights that these steps lack. They are called with what only listens.
+    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]], check: bool) -> None:  # noqa: B027
+        """Raise what these steps would be refused with, before the first is taken. They are called with what only
+        listens. ``NotAllowed`` tells all rights that they lack; where rights are told by refusals alone, nothing.
 
-        Where rights are told by refusals alone there is nothing to say.
+        In ``check`` mode also what else is looked up when they are submitted, since nobody's cut waits for it.
         """
 
     def remarks(self, vm_id: str) -> tuple[str, ...]:

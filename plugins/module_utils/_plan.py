@@ -106,8 +106,8 @@ class Outcome:
 class Run:
     """One verb over the chosen VMs of one hypervisor."""
 
-    def __init__(self, hypervisor: Hypervisor, usecase: UseCase, deadline: float) -> None:
-        self.hypervisor, self.usecase = hypervisor, usecase
+    def __init__(self, hypervisor: Hypervisor, usecase: UseCase, deadline: float, check: bool) -> None:
+        self.hypervisor, self.usecase, self.check = hypervisor, usecase, check
         self.end = time.monotonic() + deadline
         self.outcomes: dict[str, Outcome] = {}
         self.plans: dict[str, Plan] = {}
@@ -157,7 +157,7 @@ class Run:
     def _planned(self, vm: Vm) -> Plan:
         plan = self.usecase.plan(self.hypervisor, vm)
         if plan.steps:
-            self.hypervisor.rehearse(vm, [partial(step.submitted, vm=vm) for step in plan.steps])
+            self.hypervisor.rehearse(vm, [partial(step.submitted, vm=vm) for step in plan.steps], self.check)
         return plan
 
     def _enough(self, vm: Vm | VmwardError) -> Vm | VmwardError:
@@ -362,7 +362,7 @@ def execute(
     """Run a verb on VMs of one hypervisor; ``chosen`` holds (id, name as the user said it). Outcomes in that order."""
     started = time.monotonic()
     names = dict(chosen)
-    run = Run(hypervisor, usecase, deadline)
+    run = Run(hypervisor, usecase, deadline, check)
     run.plan(names)
     if not check:
         run.apply()

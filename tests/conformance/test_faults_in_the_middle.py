@@ -34,7 +34,8 @@ class Broken(SetPower):
         (step,) = plan.steps
 
         def submit(hypervisor: Hypervisor) -> Pending:
-            self.happens()
+            if isinstance(hypervisor, Hypervisor):  # not when it is rehearsed
+                self.happens()
             return step.submit(hypervisor)
 
         return replace(plan, steps=(replace(step, submit=submit),))

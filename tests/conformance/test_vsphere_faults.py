@@ -27,9 +27,9 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
     TaskFailed,
     VmwardError,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Step, UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
@@ -43,6 +43,7 @@ from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     VsphereBench,
     finish,
     refused,
+    without_attribute,
 )
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
 
@@ -182,6 +183,29 @@ def test_who_looks_a_vm_up_takes_nothing_from_a_verb_that_works_on_it(
     hypervisor.read([vm_id], FINDING)
     assert hypervisor.props[vm_id] is known
     assert hypervisor._running is running
+
+
+def test_a_vm_that_is_deleted_before_anothers_next_task_is_awaited_is_its_own_failure_alone(
+    vsphere: VsphereBench,
+) -> None:
+    """What is awaited is told to the server anew then."""
+    deaf, obeys = vsphere.create("desk1"), vsphere.create("desk2")
+    vsphere.obeys(obeys)
+
+    class Late(SetPower):
+        def _restart(self, vm: Vm) -> tuple[Step, ...]:
+            ask, start = super()._restart(vm)
+
+            def gone_meanwhile(hypervisor: Any) -> Any:
+                if isinstance(hypervisor, Hypervisor):  # not when it is rehearsed
+                    vsphere.vanish(deaf)
+                return hypervisor.submit_start(vm)
+
+            return (ask, Step(start.text, gone_meanwhile)) if vm.ref.id == obeys else (ask, start)
+
+    gone, outcome = vsphere.do(Late("restarted", False, 5, {}), deaf, obeys, deadline=20)
+    assert (outcome.msg, outcome.after) == ("", {"power": "running"})
+    assert gone.failed
 
 
 def test_a_vm_that_is_held_is_known_as_that_while_it_is_read_again(
@@ -391,14 +415,6 @@ def test_a_guest_without_tools_is_told_and_forced_only_if_asked_for(vsphere: Vsp
 
 
 # The custom attribute of the undo notes
-
-
-def without_attribute(vsphere: VsphereBench) -> vim.CustomFieldsManager:
-    attributes = vsphere.inventory.customFieldsManager
-    for one in attributes.field:
-        if one.name == NOTE:
-            attributes.RemoveCustomFieldDef(one.key)
-    return attributes
 
 
 def test_the_first_cut_of_all_survives_that_the_attribute_s_answer_is_lost(vsphere: VsphereBench) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
@@ -97,6 +98,28 @@ def test_a_resume_that_fails_half_way_is_followed_by_a_cut(vsphere: VsphereBench
     assert vsphere.server.calls()["ReconfigVM_Task"] == 1
     vsphere.one(RESUME, vm_id)
     assert vsphere.vm(vm_id).isolation is Isolation.SEALED
+
+
+def test_what_is_refused_is_refused_in_check_mode_too(vsphere: VsphereBench) -> None:
+    slept, cut = vsphere.create("desk1"), vsphere.create("desk2")
+    for usecase in (PAUSE, SEAL):
+        vsphere.one(usecase, slept)
+    for usecase in (SEAL, PAUSE):
+        vsphere.one(usecase, cut)
+    stands, other = vsphere.create("desk3", running=False), vsphere.create("desk4", running=False)
+    vsphere.attach(stands, vsphere.vm(other).disks[0].layers[0].path)
+    vsphere.one(SetSnapshot("clean", "present", "", False), stands)
+    refused: list[tuple[UseCase, str, str]] = [
+        (RESUME, slept, "its memory was not seen to hold the cut"),
+        (FREE, cut, "Let it run on first"),
+        (Delete(True, {}), stands, "Remove its snapshots first"),
+    ]
+    for verb, vm_id, why in refused:
+        before = vsphere.vm(vm_id)
+        (planned,), (done,) = vsphere.do(verb, vm_id, check=True), vsphere.do(verb, vm_id)
+        assert why in done.msg
+        assert (planned.msg, planned.changed, planned.steps) == (done.msg, done.changed, done.steps)
+        assert (done.changed, vsphere.vm(vm_id)) == (False, before)
 
 
 # Deletion

@@ -28,6 +28,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._plan import Ou
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.convert import quoted
+from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.note import KEY as NOTE
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, NotTaken, mac
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim, shown
 
@@ -314,6 +315,15 @@ def finish(task: Any) -> None:
 
 def added(device: Any) -> Any:
     return vim.vm.device.VirtualDeviceSpec(operation="add", device=device)
+
+
+def without_attribute(vsphere: VsphereBench) -> vim.CustomFieldsManager:
+    """Take the custom attribute of the undo notes away, and the notes with it."""
+    attributes = vsphere.inventory.customFieldsManager
+    for one in attributes.field:
+        if one.name == NOTE:
+            attributes.RemoveCustomFieldDef(one.key)
+    return attributes
 
 
 def refused(entry: dict[str, Any], **changed: Any) -> str:

@@ -68,6 +68,8 @@ class Pve(FakePve):
             until = time.monotonic() + seconds
             while f"{request.method} {request.path}".endswith(end) and end in self.hang and time.monotonic() < until:
                 await asyncio.sleep(0.05)
+        if not self.quorate and request.method != "GET" and "/firewall/" in request.path:  # simulated
+            raise PveError(500, "cfs-lock 'firewall-vm' error: no quorum!")
         answer: web.Response = await handler(request)
         if any(request.path.endswith(end) for end in self.elsewhere):
             raise web.HTTPTemporaryRedirect("/elsewhere")
@@ -263,10 +265,12 @@ class Pve(FakePve):
                 vm.config[key] = vm.pending.pop(key)
 
     def _may_use(self, user: str, *values: str) -> None:
+        """Simulated: a NIC with VLANs needs the right on each of them, not on the bridge."""
         for value in values:
-            bridge = fields(value).get("bridge")
-            if bridge:
-                self.require(user, f"/sdn/zones/localnetwork/{bridge}", "SDN.Use")
+            told = fields(value)
+            vlans = [one for one in [told.get("tag", ""), *told.get("trunks", "").split(";")] if one]
+            for end in [f"/{vlan}" for vlan in vlans] or [""] if "bridge" in told else ():
+                self.require(user, f"/sdn/zones/localnetwork/{told['bridge']}{end}", "SDN.Use")
 
     # Snapshots: RAM is a volume of its own, and its rollback lets the VM run as it was wired then
 
@@ -310,7 +314,9 @@ class Pve(FakePve):
         vm = self.find(v["node"], v["vmid"])
         newer = self._newer(vm, v["snapname"])
         if newer and any(
-            self.storages[volume.split(":")[0]].get("type") == "zfspool" for _k, volume, _p in drives_of(vm.config)
+            self.storages[volume.split(":")[0]].get("type") in ("zfspool", "zfs")
+            for _k, volume, parts in drives_of(vm.config)
+            if parts.get("media") != "cdrom"
         ):
             why = f"can't rollback, '{v['snapname']}' is not most recent snapshot on 'vm-{vm.vmid}-disk-0'"  # simulated
             return await self._failing(vm, "qmrollback", user, why)

@@ -286,6 +286,26 @@ def test_a_bridge_that_may_not_be_used_is_named_before_anything_is_touched(bench
     assert "lacks SDN.Use on /sdn/zones/localnetwork/vmbr0" in outcome.msg
 
 
+@pytest.mark.parametrize("cards", ["tag=20", "trunks=20;30", "tag=20,trunks=30"])
+@pytest.mark.parametrize("held", [["20", "30"], ["20"], []], ids=["both", "one", "none"])
+def test_a_card_with_vlans_needs_the_right_on_each_and_none_on_its_bridge(
+    bench: ProxmoxBench, cards: str, held: list[str]
+) -> None:
+    bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.Config.Network")
+    for vlan in held:
+        bench.pve.grant("ir@pve", f"/sdn/zones/localnetwork/vmbr0/{vlan}", "SDN.Use")
+    vm_id = bench.create("desk1")
+    bench.pve.vm(int(vm_id)).config["net0"] += f",{cards}"
+    bench.hypervisor = bench.connect()
+    before = bench.wiring(vm_id)
+    (outcome,) = bench.do(SEAL, vm_id)
+    lacking = [vlan for vlan in ("20", "30") if vlan in cards and vlan not in held]
+    told = [vlan for vlan in ("20", "30") if f"SDN.Use on /sdn/zones/localnetwork/vmbr0/{vlan}" in outcome.msg]
+    assert told == lacking
+    assert ("Nothing was touched" in outcome.msg, bench.wiring(vm_id) == before) == (bool(lacking), bool(lacking))
+    assert outcome.failed is bool(lacking)
+
+
 def test_the_least_privileges_are_enough(bench: ProxmoxBench) -> None:
     bench.pve.grant("ir@pve", "/vms", "VM.Audit", "VM.Config.Network", "VM.Snapshot", "VM.Snapshot.Rollback")
     bench.pve.grant("ir@pve", "/vms", "VM.PowerMgmt")

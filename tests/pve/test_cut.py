@@ -120,11 +120,14 @@ def test_rules_of_others_stand_behind_ours_and_stay(bench: ProxmoxBench) -> None
 def test_a_quarantine_that_is_misspelt_is_named_before_anything_is_touched(bench: ProxmoxBench) -> None:
     vm_id = bench.create("desk1")
     bench.pve.bridges.discard("quarantine")
+    (planned,) = bench.do(FORENSIC, vm_id, check=True)
+    bench.hypervisor = bench.connect()
     (outcome,) = bench.do(FORENSIC, vm_id)
+    assert (outcome.msg.startswith(planned.msg), planned.changed) == (True, False)
     assert "the quarantine of hv1, 'quarantine', is no bridge or VNet of node pve1" in outcome.msg
     assert "There are: vmbr0, vmbr1. Nothing was touched." in outcome.msg
     assert [m for m, _path, _body in bench.pve.requests if m != "GET"] == []
-    del bench.hypervisor.link.options["quarantine"]  # type: ignore[attr-defined]
+    del bench.hypervisor.link.options["quarantine"]
     (outcome,) = bench.do(FORENSIC, vm_id)
     assert "hv1 cannot do it here: no quarantine bridge is named for hv1. Set quarantine" in outcome.msg
 

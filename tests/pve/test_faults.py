@@ -296,7 +296,8 @@ def test_a_hostile_name_is_only_a_name(bench: ProxmoxBench, name: str) -> None:
 @pytest.mark.parametrize("name", ["x", "1bad", "a b", "../x", "a" * 41, "current", "a%2e"])
 def test_a_snapshot_name_that_cannot_be_is_refused_before_anything_is_touched(bench: ProxmoxBench, name: str) -> None:
     vm_id = bench.create("desk1")
-    (outcome,) = bench.do(take(name), vm_id)
+    (planned,), (outcome,) = bench.do(take(name), vm_id, check=True), bench.do(take(name), vm_id)
+    assert (planned.msg, planned.failed) == (outcome.msg, True)
     assert "Nothing was touched. Choose another." in outcome.msg
     assert [m for m, _path, _body in bench.pve.requests if m != "GET"] == []
 

@@ -32,7 +32,8 @@ const (
 	off       = types.VirtualMachinePowerStatePoweredOff
 	suspended = types.VirtualMachinePowerStateSuspended
 
-	deaf = "vmward.test.deaf" // extra configuration of a VM whose guest ignores requests to shut down
+	deaf     = "vmward.test.deaf"     // extra configuration of a VM whose guest ignores requests to shut down
+	question = "vmward.test.question" // and of one about which vCenter has a question
 )
 
 type work func(*simulator.Task) (types.AnyType, types.BaseMethodFault)
@@ -210,11 +211,26 @@ func (m *machine) ShutdownGuest(ctx *simulator.Context, _ *types.ShutdownGuest) 
 	return &methods.ShutdownGuestBody{Res: new(types.ShutdownGuestResponse)}
 }
 
+// ask lets vCenter have a question about the machine, or none.
+func (m *machine) ask(ctx *simulator.Context, text string) {
+	change := types.PropertyChange{Name: "runtime.question"}
+	if text != "" {
+		change.Val = types.VirtualMachineQuestionInfo{Id: "1", Text: text}
+	}
+	ctx.Update(m.VirtualMachine, []types.PropertyChange{change})
+}
+
 // ReconfigVMTask works on a copy of the configuration: snapshots hold on to the former one.
 func (m *machine) ReconfigVMTask(ctx *simulator.Context, request *types.ReconfigVM_Task) soap.HasFault {
 	if m.struck != nil {
 		task := m.run(ctx, "reconfigure", nil)
 		return &methods.ReconfigVM_TaskBody{Res: &types.ReconfigVM_TaskResponse{Returnval: task}}
+	}
+	for _, option := range request.Spec.ExtraConfig {
+		if told := option.GetOptionValue(); told.Key == question {
+			text, _ := told.Value.(string)
+			m.ask(ctx, text)
+		}
 	}
 	fresh := *m.Config
 	fresh.Hardware.Device = copied(m.Config.Hardware.Device)

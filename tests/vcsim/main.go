@@ -30,6 +30,7 @@ const apiVersion = "8.0.3.0"
 func main() {
 	hosts := flag.Int("hosts", 2, "hosts in the one cluster")
 	vms := flag.Int("vms", 0, "virtual machines")
+	opaque := flag.Int("opaque", 0, "opaque networks of NSX")
 	esx := flag.Bool("esx", false, "be a stand-alone ESXi host")
 	user := flag.String("user", "ir@vsphere.local", "the one user")
 	password := flag.String("password", "", "and its password")
@@ -40,7 +41,7 @@ func main() {
 	if !*verbose {
 		log.SetOutput(io.Discard)
 	}
-	model := modelOf(*esx, *hosts, *vms)
+	model := modelOf(*esx, *hosts, *vms, *opaque)
 	if err := model.Create(); err != nil {
 		fatal(err)
 	}
@@ -74,7 +75,7 @@ func main() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-func modelOf(esx bool, hosts, vms int) *simulator.Model {
+func modelOf(esx bool, hosts, vms, opaque int) *simulator.Model {
 	if esx {
 		model := simulator.ESX()
 		model.Machine = vms
@@ -83,7 +84,7 @@ func modelOf(esx bool, hosts, vms int) *simulator.Model {
 	model := simulator.VPX()
 	model.ServiceContent.About.ApiVersion = apiVersion
 	model.Host, model.ClusterHost = 0, hosts
-	model.Machine, model.Portgroup = vms, 2
+	model.Machine, model.Portgroup, model.OpaqueNetwork = vms, 2, opaque
 	return model
 }
 

@@ -86,7 +86,7 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		return nil, faultOf(struck.Fault, method.This)
 	}
 	serves := better(ctx, target, name, struck)
-	if collector := r.withheld(target, name); collector != nil {
+	if collector := r.withheld(ctx, target, name); collector != nil {
 		serves = collector
 	}
 	if serves != nil {

@@ -5,6 +5,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -13,14 +15,15 @@ import (
 )
 
 // withholding answers as the collector does, but for one property of one machine (by name), which it cannot read; and
-// not more at once than a page holds, as vCenter does with answers that are too large for it.
+// not more at once than a page holds, as vCenter does with answers that are too large for it. Of a machine in a vApp it
+// tells that one instead of a folder.
 type withholding struct {
 	*simulator.PropertyCollector
 	struck *fault
 	page   int
 }
 
-func (r *rules) withheld(target mo.Reference, method string) mo.Reference {
+func (r *rules) withheld(ctx *simulator.Context, target mo.Reference, method string) mo.Reference {
 	collector, ok := target.(*simulator.PropertyCollector)
 	if !ok || method != "RetrievePropertiesEx" {
 		return nil
@@ -28,7 +31,7 @@ func (r *rules) withheld(target mo.Reference, method string) mo.Reference {
 	struck := r.strike(method, anyMachine, func(f *fault) bool { return f.Withhold != "" })
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if struck != nil || r.page > 0 {
+	if struck != nil || r.page > 0 || len(ctx.Map.All("VirtualApp")) > 0 {
 		return &withholding{collector, struck, r.page}
 	}
 	return nil
@@ -40,7 +43,11 @@ func (w *withholding) RetrievePropertiesEx(ctx *simulator.Context, request *type
 	}
 	answer := w.PropertyCollector.RetrievePropertiesEx(ctx, request)
 	body, ok := answer.(*methods.RetrievePropertiesExBody)
-	if w.struck == nil || !ok || body.Res == nil || body.Res.Returnval == nil {
+	if !ok || body.Res == nil || body.Res.Returnval == nil {
+		return answer
+	}
+	inVApps(ctx, request.SpecSet, body.Res.Returnval.Objects)
+	if w.struck == nil {
 		return answer
 	}
 	for i, object := range body.Res.Returnval.Objects {
@@ -59,4 +66,34 @@ func (w *withholding) RetrievePropertiesEx(ctx *simulator.Context, request *type
 		}
 	}
 	return body
+}
+
+func inVApps(ctx *simulator.Context, wanted []types.PropertyFilterSpec, objects []types.ObjectContent) {
+	for i, object := range objects {
+		machine, ok := ctx.Map.Get(object.Obj).(*simulator.VirtualMachine)
+		if !ok || machine.ResourcePool == nil || machine.ResourcePool.Type != "VirtualApp" {
+			continue
+		}
+		var left []types.DynamicProperty
+		for _, property := range object.PropSet {
+			if property.Name != "parent" {
+				left = append(left, property)
+			}
+		}
+		if asksFor(wanted, "parentVApp") {
+			left = append(left, types.DynamicProperty{Name: "parentVApp", Val: *machine.ResourcePool})
+		}
+		objects[i].PropSet = left
+	}
+}
+
+func asksFor(wanted []types.PropertyFilterSpec, path string) bool {
+	for _, filter := range wanted {
+		for _, set := range filter.PropSet {
+			if slices.Contains(set.PathSet, path) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from .._errors import NotFound, NotVerified, Refused, Unsupported
+from .._errors import NotFound, NotVerified, Unsupported
 from .._hypervisor import Capability, Hypervisor, Pending
 from .._model import IsolationNote, Vm, printable
 from . import convert
 from .connection import Connection, NoAnswer, Rejected
 from .evidence import EvidenceVerbs
+from .rehearsal import require_snapshot_name
 from .wiring import WiringVerbs
 from .work import Job
 
-SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}")
 LACKS = {
     Capability.SUSPEND,
     Capability.DISK_FREEZE,
@@ -33,7 +34,6 @@ LACKS = {
     Capability.DISK_RESTORE,
     Capability.REVERT_EXTERNAL,
 }
-RESERVED = ("current", "pending")
 # In the log of a snapshot that went on all the same. Its words differ by version: what sounds like it counts.
 UNFROZEN = re.compile(r"freez.*(problem|fail|error|skip|timeout)|skip.*freez", re.IGNORECASE)
 
@@ -133,11 +133,7 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
 
     def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
         """PVE freezes where an agent answers, and goes on where it does not: so it is asked before, the log after."""
-        if not SNAPSHOT_NAME.fullmatch(name) or name.lower() in RESERVED:
-            raise Refused(
-                f"Cannot take snapshot '{printable(name)}' of {vm.ref.name}: on Proxmox VE its name is 2 to 40 "
-                "letters, digits, dashes or underscores and begins with a letter. Nothing was touched. Choose another."
-            )
+        require_snapshot_name(vm, name)
         what = f"take snapshot {name} of"
         if not quiesce:
             return self.take_snapshot(vm.ref, what, name, description, memory)
@@ -216,4 +212,9 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
                 return True
             return False
 
-        return self.task(vm.ref, what, "qmdestroy", "delete", "", gone, purge=1)
+        def destroy() -> str:
+            was = self.seen[vm.ref.id]
+            self.require_same(what, vm.ref, was, replace(was, rows=self.at(vm.ref, "read", "get", "/pending")))
+            return str(self.at(vm.ref, what, "delete", "", purge=1))
+
+        return Pending(vm.ref, what, Job(self, vm.ref, what, "qmdestroy", gone, destroy).poll)

@@ -228,6 +228,12 @@ class Connection:
             return AuthFailed(f"{cause}. Give {who} the privilege that it names.")
         if exc.status_code in NODE_AWAY:
             return NodeAway(f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}.")
+        if "no quorum" in text:
+            cause += (
+                f". Nothing can be written while {self.host} is in the smaller part of its cluster: bring the other "
+                "nodes back or, where they are certainly off, run pvecm expected 1; then run again. Until then a link "
+                "can be taken down on the VM's node (qm monitor, set_link net0 off)"
+            )
         return Rejected(f"{cause}.", exc.status_code, text)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .._errors import Unsupported
-from .._model import Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, Vm, VmRef, Wiring, printable
+from .._model import Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef, Wiring, printable
 from .._passthrough import UNKNOWN, has_own_nic, pci_kind
 from . import note as notes
 
@@ -25,11 +25,10 @@ Data = dict[str, Any]
 
 NET = re.compile(r"net\d+$")
 PASSED = re.compile(r"(hostpci|usb)\d+$")
-DRIVE = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate)\d+$")
 ORDER = (Isolation.FREE, Isolation.FORENSIC, Isolation.SEALED)
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 FREEZE = ("freeze-fs", "guest-fsfreeze", "freeze-fs-on-backup")  # one option, and its names of other versions
-NEWEST_ONLY = ("zfspool",)  # storages that go back to the newest snapshot only
+MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+IDENTITY = ("smbios1", "meta")  # of a VM's configuration: what another VM of the same id has otherwise
 # USB device classes that are no network card (U(https://www.usb.org/defined-class-codes)); any other may be one.
 NO_NIC_CLASSES = (1, 3, 6, 7, 8, 9, 11, 13, 14, 16)
 
@@ -84,6 +83,12 @@ class Seen:
         return sorted((row["key"] for row in self.rows if pattern.match(row["key"])), key=natural)
 
 
+def is_another(was: Seen, now: Seen) -> bool:
+    """Whether it is another VM that has the id now. A part of its identity may be changed, but not all at once."""
+    both = [(was.config(key), now.config(key)) for key in IDENTITY if was.config(key) and now.config(key)]
+    return bool(both) and all(then != since for then, since in both)
+
+
 def natural(key: str) -> tuple[str, int]:
     digits = re.search(r"\d+$", key)
     return key.rstrip("0123456789"), int(digits[0]) if digits else -1
@@ -112,6 +117,8 @@ def canonical(value: str) -> str:
     parts = fields(value)
     if "model" in parts:
         parts = {parts.pop("model"): parts.pop("macaddr", ""), **parts}
+    model = next((key for key, content in parts.items() if MAC.fullmatch(content)), "")  # anywhere, if by hand
+    parts = {model: parts[model], **parts} if model else parts
     if parts.get("link_down") == "0":
         del parts["link_down"]
     return joined(parts)
@@ -152,8 +159,18 @@ def holds_memory(vm: Vm, snapshot_id: str) -> bool:
     return any(snapshot.id == snapshot_id and snapshot.memory for snapshot in vm.snapshots)
 
 
-def bridge_of(net: str) -> str:
-    return fields(net).get("bridge", "")
+def lans_of(net: str) -> list[str]:
+    """What the right to plug a NIC in is asked for: its bridge or, where it has VLANs, each of them on the bridge."""
+    told = fields(net)
+    bridge, vlans = told.get("bridge", ""), [told.get("tag", ""), *re.split("[;-]", told.get("trunks", ""))]
+    on_it = [f"{bridge}/{vlan}" for vlan in vlans if vlan]
+    return (on_it or [bridge]) if bridge else []
+
+
+def lans_now(vm: Vm) -> list[str]:
+    """Of all NICs of a VM, as they are and as they will be."""
+    cards = [nic.wiring for nic in vm.nics if NET.match(nic.id)]
+    return [lan for card in cards for side in (card.config, card.live) for lan in lans_of(net_of(side))]
 
 
 def former_nets(vm: Vm, note: IsolationNote) -> dict[str, str]:
@@ -277,7 +294,7 @@ def words_of(args: str) -> list[str]:
         return re.split(r"[\s\"']+", args)
 
 
-# Power, memory, snapshots, disks
+# Power, memory, snapshots
 
 
 def power_of(ref: VmRef, status: Data, lock: str) -> PowerState:
@@ -346,48 +363,3 @@ def depth(all_: Mapping[str, Data], name: str) -> int:
 
 def utc(seconds: Any) -> str:
     return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def drives_of(seen: Seen) -> dict[str, dict[str, str]]:
-    """Each disk with a volume: its fields, the volume under ``volume``. CD drives with a medium count as read only."""
-    found = {}
-    for key in seen.keys(DRIVE):
-        value = seen.live(key) or seen.config(key)
-        volume, _comma, rest = value.partition(",")
-        volume = volume.removeprefix("file=")
-        if value and volume not in ("none", "cdrom"):
-            found[key] = {**fields(rest), "volume": volume}
-    return found
-
-
-def disk_of(key: str, drive: Mapping[str, str], volumes: Mapping[str, Data]) -> Disk:
-    volume = drive["volume"]
-    told = volumes.get(volume, {})
-    size = int(told.get("size") or 0) or size_of(drive.get("size", ""))
-    read_only = drive.get("media") == "cdrom" or drive.get("ro") == "1"
-    return Disk(
-        key, key.rstrip("0123456789"), size, int(told.get("used") or 0), read_only, layers_of(volume, drive, told)
-    )
-
-
-def layers_of(volume: str, drive: Mapping[str, str], told: Mapping[str, Any]) -> tuple[Layer, ...]:
-    """A linked clone names its base in its own volume: storage:9000/base-9000-disk-0.qcow2/104/vm-104-disk-0.qcow2."""
-    format_ = str(drive.get("format") or told.get("format") or by_name(volume))
-    top = Layer(volume, format_)
-    storage, _colon, path = volume.partition(":")
-    parts = path.split("/")
-    base = [n for n, part in enumerate(parts[:-1]) if part.startswith("base-")]
-    if not base:
-        return (top,)
-    return top, Layer(f"{storage}:{'/'.join(parts[: base[0] + 1])}", by_name(parts[base[0]]))
-
-
-def by_name(volume: str) -> str:
-    """PVE itself takes the format from the name: a suffix on storages of files, raw on all others."""
-    suffix = volume.rpartition(".")[2]
-    return suffix if suffix in ("qcow2", "raw", "vmdk") else "raw"
-
-
-def size_of(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
-    return int(float(found[1]) * UNITS[found[2]]) if found else 0

@@ -19,6 +19,7 @@ from .._model import Collector, Isolation, IsolationNote, Wiring, printable
 Data = dict[str, Any]
 
 NAME = "vmward-undo"
+VERSION = 1  # of what the note holds
 SAVED = "saved:"  # the mark of memory that lay on disk at the cut: no node, so that whatever runs later may have it
 OURS = "vmward"  # the comment of our rules
 # The options that a cut sets, with what PVE does when they are not set.
@@ -102,7 +103,7 @@ def mine(rule: Mapping[str, Any]) -> bool:
 def text_of(note: IsolationNote, mark: str, now: int) -> str:
     """One line of ASCII. ``mark`` names the QEMU process whose guest has run on since the cut; ``now`` is Unix time."""
     told = {
-        "v": 1,
+        "v": VERSION,
         "case": note.case,
         "mode": note.mode.value,
         "since": note.since,
@@ -123,6 +124,8 @@ def note_of(comment: str | None, lives: Callable[[str, int], bool]) -> Isolation
         return None
     try:
         told = json.loads(comment)
+        if told.get("v", VERSION) != VERSION:
+            raise ValueError(f"it is of version {told['v']}, and this vmward knows {VERSION}")
         session, marked = str(told["session"]), int(told["marked"])
         found = IsolationNote(
             str(told["case"]),

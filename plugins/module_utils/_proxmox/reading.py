@@ -14,10 +14,20 @@ from functools import partial
 from typing import Any, Callable, NoReturn
 
 from .._crew import Crew
-from .._errors import AuthFailed, NotAllowed, TimedOut, Unjudged, Unsupported, VmwardError, attempt
+from .._errors import (
+    AuthFailed,
+    NeverRuns,
+    NotAllowed,
+    NotVerified,
+    TimedOut,
+    Unjudged,
+    Unsupported,
+    VmwardError,
+    attempt,
+)
 from .._hypervisor import FINDING, FIRST, LAST, Detail
-from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
-from . import convert, note, rights
+from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef, printable
+from . import convert, disks, note, rights
 from .connection import Connection, Rejected
 from .places import Places
 from .rehearsal import Rehearsal
@@ -140,7 +150,7 @@ class Reading(Places):
         ref = self.ref(vm_id)
         self.reachable(ref)
         if self.rows[vm_id].get("template"):
-            raise Unsupported(
+            raise NeverRuns(
                 f"Cannot use {ref.name} ({vm_id}) on {self.name}: it is a template, not a VM. Name a VM made from it."
             )
         rows, firewall, sets = (parts[path].result() for path in PARTS)
@@ -255,13 +265,14 @@ class Reading(Places):
 
     def _newest_only(self, seen: convert.Seen) -> bool:
         """Do the disks lie where only the newest snapshot can be gone back to? Storages that hide are not judged."""
-        used = [self.storage(drive["volume"].split(":")[0]) for drive in convert.drives_of(seen).values()]
+        drives = [drive for drive in disks.drives_of(seen).values() if drive.get("media") != "cdrom"]
+        used = [self.storage(drive["volume"].split(":")[0]) for drive in drives]  # of others PVE takes no snapshots
         return any(
-            row.get("type") in convert.NEWEST_ONLY or str(row.get("snapshot-as-volume-chain", 0)) == "1" for row in used
+            row.get("type") in disks.NEWEST_ONLY or str(row.get("snapshot-as-volume-chain", 0)) == "1" for row in used
         )
 
     def _disks(self, ref: VmRef, seen: convert.Seen) -> tuple[Disk, ...]:
-        drives = convert.drives_of(seen)
+        drives = disks.drives_of(seen)
         volumes: dict[str, Any] = {}
         for storage in sorted({drive["volume"].split(":")[0] for drive in drives.values() if ":" in drive["volume"]}):
             path = f"nodes/{seen.node}/storage/{storage}/content"
@@ -270,7 +281,7 @@ class Reading(Places):
             except (AuthFailed, Rejected):
                 continue  # sizes and formats as the configuration tells them
             volumes.update((row["volid"], row) for row in rows)
-        return tuple(convert.disk_of(key, drive, volumes) for key, drive in drives.items())
+        return tuple(disks.disk_of(key, drive, volumes) for key, drive in drives.items())
 
     def _hardware(self, node: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """What passed-through devices are. A host that does not tell leaves each a possible network card."""
@@ -293,6 +304,15 @@ class Reading(Places):
             return self.one_time(key, lambda: self.link.call("read " + key, None, "get", path, **chosen))
         except VmwardError:
             return None
+
+    def require_same(self, what: str, vm: VmRef, was: convert.Seen, now: convert.Seen) -> None:
+        """An id is free as soon as its VM is deleted, and Proxmox VE gives the lowest free one to the next VM."""
+        if convert.is_another(was, now):
+            raise NotVerified(
+                f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: another VM has its id now, "
+                f"{printable(now.config('name'), 60)}, which was left alone. Look at both with vm_info. If "
+                f"{vm.name} was to be isolated, remove the IP set {note.NAME} from the other's firewall."
+            )
 
     # The second layer
 
@@ -343,23 +363,28 @@ class Reading(Places):
             "rights", lambda: self.link.call("read the permissions", None, "get", "access/permissions")
         )
 
-    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]]) -> None:
+    def quarantine_of(self, vm: Vm) -> str:
+        raise NotImplementedError
+
+    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]], check: bool) -> None:
         rehearsal = Rehearsal(vm, str(self.link.options.get("quarantine") or ""))
         for step in steps:
             step(rehearsal)
-        lacking = [need for _what, needs, bridges in rehearsal.noted for need in self._lacking(vm.ref, needs, bridges)]
+        lacking = [need for _what, needs, lans in rehearsal.noted for need in self._lacking(vm.ref, needs, lans)]
         if lacking:
             self._refuse(rehearsal.noted[0][0], vm.ref, list(dict.fromkeys(lacking)))
+        if check and rehearsal.quarantines:
+            self.quarantine_of(vm)
 
-    def require(self, what: str, vm: VmRef, *needs: rights.Need, bridges: Sequence[str] = ()) -> None:
+    def require(self, what: str, vm: VmRef, *needs: rights.Need, lans: Sequence[str] = ()) -> None:
         """Before the first write: raise ``NotAllowed`` with exactly what is missing."""
-        lacking = self._lacking(vm, needs, bridges)
+        lacking = self._lacking(vm, needs, lans)
         if lacking:
             self._refuse(what, vm, lacking)
 
-    def _lacking(self, vm: VmRef, needs: Sequence[rights.Need], bridges: Sequence[str]) -> list[str]:
+    def _lacking(self, vm: VmRef, needs: Sequence[rights.Need], lans: Sequence[str]) -> list[str]:
         held = self.permissions()
-        wanted = [*needs, *rights.on_bridges(held, bridges)]
+        wanted = [*needs, *rights.on_bridges(held, lans)]
         return rights.missing(held, wanted, str(self.rows.get(vm.id, {}).get("pool", "")))
 
     def _refuse(self, what: str, vm: VmRef, lacking: Sequence[str]) -> NoReturn:

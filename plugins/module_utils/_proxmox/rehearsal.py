@@ -8,11 +8,16 @@ Source: the permissions of each call in U(https://pve.proxmox.com/pve-docs/api-v
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
+from .._errors import Refused
 from .._hypervisor import Pending, done
-from .._model import Collector, Isolation, IsolationNote, Vm
+from .._model import Collector, Isolation, IsolationNote, Vm, printable
 from . import convert, rights
+
+SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}")
+RESERVED = ("current", "pending")
 
 
 class Rehearsal:
@@ -20,21 +25,23 @@ class Rehearsal:
 
     def __init__(self, vm: Vm, quarantine: str) -> None:
         self.vm, self._quarantine = vm, quarantine
-        self.noted: list[tuple[str, list[rights.Need], list[str]]] = []  # what for, which rights, which bridges
+        self.quarantines = False  # whether it moves to the quarantine bridge
+        self.noted: list[tuple[str, list[rights.Need], list[str]]] = []  # what for, which rights, which networks
 
-    def _needs(self, what: str, *privileges: str | tuple[str, ...], bridges: Iterable[str] = ()) -> Pending:
+    def _needs(self, what: str, *privileges: str | tuple[str, ...], lans: Iterable[str] = ()) -> Pending:
         """Each a privilege on the VM, or several of which one is enough."""
         each = [one if isinstance(one, tuple) else (one,) for one in privileges]
         needs = [rights.on_vm(self.vm.ref.id, *some) for some in each]
-        self.noted.append((what, needs, sorted({*bridges} - {""})))
+        self.noted.append((what, needs, sorted({*lans} - {""})))
         return done(self.vm.ref, what)
 
     # Isolation
 
-    def _wires(self, what: str, mode: Isolation, bridges: Iterable[str] = ()) -> Pending:
+    def _wires(self, what: str, mode: Isolation, former: Iterable[str] = ()) -> Pending:
+        self.quarantines |= mode is Isolation.FORENSIC
         quarantine = self._quarantine if mode is Isolation.FORENSIC else ""
-        used = *bridges, quarantine, *(nic.network for nic in self.vm.nics)
-        return self._needs(what, "VM.Config.Network", bridges=used)
+        again = (lan for net in former for lan in convert.lans_of(net))
+        return self._needs(what, "VM.Config.Network", lans=(*again, quarantine, *convert.lans_now(self.vm)))
 
     def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         return self._wires("write the undo note on", note.mode if note else Isolation.FREE)
@@ -43,7 +50,7 @@ class Rehearsal:
         return self._wires("isolate", mode)
 
     def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
-        return self._wires("reconnect", Isolation.FREE, map(convert.bridge_of, convert.former_nets(vm, note).values()))
+        return self._wires("reconnect", Isolation.FREE, convert.former_nets(vm, note).values())
 
     # Power
 
@@ -68,6 +75,7 @@ class Rehearsal:
     # Snapshots, and disks given up
 
     def submit_snapshot(self, vm: Vm, name: str, description: str, memory: bool, quiesce: bool = False) -> Pending:
+        require_snapshot_name(vm, name)
         asks = [("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted")] if quiesce else []
         return self._needs(f"take snapshot {name} of", "VM.Snapshot", *asks)
 
@@ -80,3 +88,11 @@ class Rehearsal:
 
     def submit_delete(self, vm: Vm) -> Pending:
         return self._needs("delete", "VM.Allocate")
+
+
+def require_snapshot_name(vm: Vm, name: str) -> None:
+    if not SNAPSHOT_NAME.fullmatch(name) or name.lower() in RESERVED:
+        raise Refused(
+            f"Cannot take snapshot '{printable(name)}' of {vm.ref.name}: on Proxmox VE its name is 2 to 40 "
+            "letters, digits, dashes or underscores and begins with a letter. Nothing was touched. Choose another."
+        )

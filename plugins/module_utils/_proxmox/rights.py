@@ -45,10 +45,15 @@ def on_node(node: str, *privileges: str) -> Need:
     return f"/nodes/{node}", privileges
 
 
-def on_bridges(rights: Rights, bridges: Sequence[str]) -> list[Need]:
-    """A bridge is a VNet of the zone ``localnetwork``; a VNet of another zone is told by that zone's path."""
+def on_bridges(rights: Rights, lans: Sequence[str]) -> list[Need]:
+    """A bridge is a VNet of the zone ``localnetwork``; a VNet of another zone is told by that zone's path.
+
+    A VLAN on it (vmbr0/20) has a path of its own.
+    """
     needs: list[Need] = []
-    for bridge in sorted(set(bridges)):
-        zones = [path for path in rights if path.startswith("/sdn/zones/") and path.split("/")[4:5] == [bridge]]
-        needs.append((zones[0] if zones else f"/sdn/zones/localnetwork/{bridge}", ("SDN.Use",)))
+    for lan in sorted(set(lans)):
+        bridge = lan.partition("/")[0]
+        told = [path.split("/")[3] for path in rights if path.startswith("/sdn/zones/")
+                and path.split("/")[4:5] == [bridge]]  # fmt: skip
+        needs.append((f"/sdn/zones/{told[0] if told else 'localnetwork'}/{lan}", ("SDN.Use",)))
     return needs

@@ -29,7 +29,7 @@ class WiringVerbs(Work):
 
         def write() -> None:
             if note_ and note_.mode is Isolation.FORENSIC:
-                self._quarantine(vm)
+                self.quarantine_of(vm)
             if note_ is None:
                 self.repeated(lambda: self._forget_note(vm.ref, what), self.patience)
                 return
@@ -53,14 +53,14 @@ class WiringVerbs(Work):
         """Before a held VM is rolled back: the cut after it is allowed, and the firewall, which stays, holds."""
         config = self.at(vm.ref, "read a snapshot of", "get", f"/snapshot/{snapshot_id}/config")
         nets = [str(value) for key, value in config.items() if convert.NET.match(key)]
-        quarantine = self._quarantine(vm) if held.mode is Isolation.FORENSIC else ""
-        used = {quarantine, *map(convert.bridge_of, nets), *(nic.network for nic in vm.nics)} - {""}
-        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), bridges=sorted(used))
+        quarantine = self.quarantine_of(vm) if held.mode is Isolation.FORENSIC else ""
+        used = {quarantine, *(lan for net in nets for lan in convert.lans_of(net)), *convert.lans_now(vm)} - {""}
+        self.require(what, vm.ref, rights.on_vm(vm.ref.id, "VM.Config.Network"), lans=sorted(used))
         told = self._second_layer(vm.ref, held.mode, held.collectors)
         if told:
             self.tell(vm.ref, told)
 
-    def _quarantine(self, vm: Vm) -> str:
+    def quarantine_of(self, vm: Vm) -> str:
         """The bridge or VNet for forensic isolation, as the VM's node knows it."""
         start, quarantine = f"Cannot bring {vm.ref.name} into forensic isolation", self.link.options.get("quarantine")
         if not quarantine:
@@ -97,7 +97,7 @@ class WiringVerbs(Work):
             return convert.rewired(value, was_down, quarantine)
 
         def isolate() -> None:
-            to = partial(cut, self._quarantine(vm) if mode is Isolation.FORENSIC else "")
+            to = partial(cut, self.quarantine_of(vm) if mode is Isolation.FORENSIC else "")
             lives: dict[str, str] = {}
             if vm.note and mode is Isolation.FORENSIC:
                 lives = {nic.id: self.seen[vm.ref.id].live(nic.id) for nic in vm.nics if convert.NET.match(nic.id)}
@@ -124,7 +124,8 @@ class WiringVerbs(Work):
 
         self._down_before_up(vm, "isolate", first, when_locked)
         self._change_nics(vm, "isolate", changes, when_locked)
-        told = self._second_layer(vm, mode, collectors)
+        # It holds taps alone, and what it was is noted with them
+        told = self._second_layer(vm, mode, collectors) if self.seen[vm.id].keys(convert.NET) else ""
         if told:
             self.tell(vm, told)
 
@@ -196,7 +197,8 @@ class WiringVerbs(Work):
             if other:
                 raise NotVerified(
                     f"Cannot reconnect {vm.ref.name}: {', '.join(other)} is another card than when it was cut. Nothing "
-                    "was changed. Restore its wiring by hand from the ledger's undo entry."
+                    "was changed. Restore its wiring and the VM's firewall by hand from the ledger's undo entry, then "
+                    f"remove the IP set {note.NAME} from that firewall."
                 )
             return {key: net for key, net in nets.items() if now[key] and convert.canonical(now[key]) != net}
 
@@ -274,7 +276,9 @@ class WiringVerbs(Work):
                 if time.monotonic() >= end or self.link.closing.is_set():
                     raise self._given_up(exc, meanwhile) from exc
             self.link.closing.wait(min(AGAIN, self.patience / 10))
+            was = self.seen[vm.id]
             self.see_again(vm)
+            self.require_same(what, vm, was, self.seen[vm.id])
 
     def _given_up(self, exc: VmwardError, meanwhile: str) -> VmwardError:
         told = f"{exc} It was tried for {self.patience:g} s. {meanwhile}".strip()

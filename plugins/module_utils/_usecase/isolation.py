@@ -123,12 +123,15 @@ class SetIsolation(UseCase):
             if nic.id in wiring:
                 restored = asdict(former(wiring[nic.id], nic))
                 after["nics"][nic.id] = {"isolation": Isolation.FREE.value, "wiring": restored}
-        warnings = ("its old sessions may resume (keep_sessions)",) if note.sessions and self.keep_sessions else ()
+        warnings = ["its old sessions may resume (keep_sessions)"] if note.sessions and self.keep_sessions else []
+        here = [nic.id for nic in vm.nics if nic.id in wiring]
+        gone = ", ".join(sorted(set(wiring) - set(here)))
+        warnings += [f"NIC {gone} is gone since it was cut, and does not come back"] if gone else []
         steps = (
-            Step("restore the former wiring of %d NIC(s)" % len(wiring), lambda hv: hv.submit_reconnect(vm, note)),
+            Step("restore the former wiring of %d NIC(s)" % len(here), lambda hv: hv.submit_reconnect(vm, note)),
             Step("remove the undo note", lambda hv: hv.submit_note(vm, None)),
         )
-        return Plan(before, after, steps, warnings)
+        return Plan(before, after, steps, tuple(warnings))
 
 
 def view(vm: Vm | None) -> View:
@@ -164,9 +167,17 @@ def renewed_note(
 
 
 def unknown_former(vm: Vm) -> list[str]:
-    """Without a note, what our filter already holds has a former wiring that nobody on the VM remembers."""
-    held = [nic.id for nic in vm.nics if nic.isolation is not Isolation.FREE and "filter" in nic.cut_by]
-    if vm.note or not held:
+    """What is cut already, but not by the note that is there, has a former wiring that nobody on the VM remembers."""
+    held = [nic.id for nic in vm.nics if nic.isolation is not Isolation.FREE]
+    if vm.note:
+        new = ", ".join(sorted(set(held) - set(dict(vm.note.wiring))))
+        return [
+            f"NIC {new} was cut already, and the undo note did not know it: it takes it in as it is now, so that it "
+            "stays cut when the VM is freed. If its address was changed since, its former wiring is told under the "
+            "old one, by the note and by the ledger's undo entry"
+        ] if new else []  # fmt: skip
+    held = [nic.id for nic in vm.nics if nic.id in held and "filter" in nic.cut_by]
+    if not held:
         return []
     return [
         f"NIC {', '.join(held)} was cut already and its undo note is lost: the former wiring is not known to the new "

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Callable
 
 from .._crew import apart, told
-from .._errors import Ambiguous, NotFound, Unsupported, VmwardError, attempt
+from .._errors import Ambiguous, NeverRuns, NotFound, Unsupported, VmwardError, attempt
 from .._hypervisor import FINDING, Hypervisor
 from .._model import Vm, VmRef, printable
 
@@ -97,7 +97,7 @@ class Known:
             for vm_id, vm in answer.items():
                 if isinstance(vm, Vm):
                     self.read.append(vm)
-                elif not isinstance(vm, NotFound):
+                elif not isinstance(vm, (NeverRuns, NotFound)):
                     self.unread.append(f"{names[hypervisor, vm_id]}: {vm}")
         self.labels = Labels(refs, lookup.told(TAGS, self.hypervisors))
 
@@ -186,6 +186,16 @@ def unsure(selector: str, unread: Sequence[str]) -> VmwardError:
     )
 
 
+def told_apart(selector: str, hits: Sequence[VmRef]) -> str:
+    """How to name one of them: by its id, unless another has that too, on another hypervisor or as its name."""
+    ids = [ref.id for ref in hits]
+    if len(set(ids)) == len(ids) and selector not in ids:
+        return "Use the id."
+    names = [long_names(ref.name, ref.hypervisor, ref.id) for ref in hits]
+    each = [by_both if ids.count(ref.id) > 1 else by_id for ref, (_name, by_id, by_both) in zip(hits, names)]
+    return f"Use {' or '.join(printable(name, 60) for name in each)}."
+
+
 def exactly_one(selector: str, hits: Sequence[VmRef], refs: Iterable[VmRef]) -> VmRef | VmwardError:
     """The one hit; or ``NotFound`` / ``Ambiguous`` with the candidates."""
     shown = printable(selector)
@@ -195,7 +205,8 @@ def exactly_one(selector: str, hits: Sequence[VmRef], refs: Iterable[VmRef]) -> 
         return hits[0]
     if hits:
         listed = "; ".join(f"{printable(r.name)} ({r.id}) on {r.hypervisor}" for r in hits)
-        return Ambiguous("'%s' names %d VMs: %s. Nothing was touched. Use the id." % (shown, len(hits), listed))
+        told = "'%s' names %d VMs: %s. Nothing was touched. %s" % (shown, len(hits), listed, told_apart(selector, hits))
+        return Ambiguous(told)
     names = sorted(printable(ref.name, 40) for ref in refs)
     listed = ", ".join(names[:10]) + (", and %d more" % (len(names) - 10) if len(names) > 10 else "")
     return NotFound("No VM '{}' on any hypervisor. Nothing was touched. There are: {}.".format(shown, listed or "none"))

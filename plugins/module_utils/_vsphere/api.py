@@ -22,6 +22,7 @@ from .changes import ChangeVerbs
 from .connection import Connection, vim, vmodl
 from .disks import DiskVerbs
 from .evidence import EvidenceVerbs
+from .rehearsal import Rehearsal
 from .steps import Removal
 from .tags import TagVerbs
 from .tasks import Tasks
@@ -37,6 +38,7 @@ PATHS = [
     "runtime.bootTime",
     "runtime.connectionState",
     "runtime.powerState",
+    "runtime.question",
     "summary.runtime.bootTime",
 ]
 MORE = {
@@ -104,6 +106,11 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
             return ""
         if not wanted:
             return "no forensic_network is named for it. Set it in its entry, or seal the VM."
+        if wanted in self.networks.opaque:
+            return (
+                f"'{wanted}' is an opaque network of NSX. Set forensic_network to a standard or distributed port "
+                "group, or seal the VM."
+            )
         there = ", ".join(printable(name, 60) for name in self.networks.every[:20]) or "none"
         return (
             f"it has not exactly one network named '{wanted}'. There are: {there}. Correct forensic_network, or seal "
@@ -121,7 +128,8 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
         machines = [(obj, props) for obj, props in found if isinstance(obj, vim.VirtualMachine)]
         self.networks = networks_of(found, self.link.options["forensic_network"])
         uuids = Counter(props.get("config.instanceUuid") for _obj, props in machines)
-        folders = {obj._moId: props for obj, props in found if isinstance(obj, (vim.Folder, vim.Datacenter))}
+        above = vim.Folder, vim.Datacenter, vim.VirtualApp
+        folders = {obj._moId: props for obj, props in found if isinstance(obj, above)}
         refs, moids = [], {}
         for obj, props in machines:
             uuid = props.get("config.instanceUuid")
@@ -199,7 +207,7 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
             if isinstance(obj, vim.CustomFieldsManager):
                 if UNREAD in props:
                     raise props[UNREAD]
-                self.fields = {one.key: one.name for one in props.get("field", ())}
+                self.fields = {one.key: one.name for one in props.get("field", ()) if convert.is_of_vms(one)}
             elif isinstance(obj, vim.VirtualMachine):
                 raw[obj._moId] = props
         return raw
@@ -246,8 +254,17 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
     ) -> Mapping[str, VmwardError | None]:
         return self.tasks.wait(pending, deadline, together)
 
+    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]], check: bool) -> None:
+        required = {
+            "submit_delete": self.require_deletable,
+            "submit_reconnect": self.require_reconnectable,
+            "submit_resume": self.require_resumable,
+        }
+        for step in steps:
+            step(Rehearsal(required))
+
     def remarks(self, vm_id: str) -> tuple[str, ...]:
-        return (*super().remarks(vm_id), *self.leftovers(vm_id))
+        return (*super().remarks(vm_id), *self.leftovers(vm_id), *asked(self.props.get(vm_id, {})))
 
     def close(self) -> None:
         self.tasks.close()
@@ -261,10 +278,22 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
         return vim.VirtualMachine(self._moids[ref.id], self.link.stub)
 
 
+def asked(props: Props) -> tuple[str, ...]:
+    """Until a question of vSphere's is answered, no task of the VM goes on."""
+    question = props.get("runtime.question")
+    if question is None:
+        return ()
+    return (
+        f"vSphere asks about it and waits: '{printable(question.text or '', 300)}'. Answer it in the vSphere Client "
+        "(at the VM); until then its tasks do not go on.",
+    )
+
+
 def inventory_paths() -> dict[Any, list[str]]:
     """What is read of everything. A function: the types exist only where the library does."""
     return {
-        vim.VirtualMachine: ["name", "config.instanceUuid", "parent"],
+        vim.VirtualMachine: ["name", "config.instanceUuid", "parent", "parentVApp"],
+        vim.VirtualApp: ["name", "parent", "parentFolder"],
         vim.Folder: ["name", "parent"],
         vim.Datacenter: ["name", "parent"],
         vim.Network: ["name"],
@@ -278,12 +307,17 @@ def networks_of(found: Sequence[tuple[Any, Props]], isolation: str | None) -> co
     switches = {obj._moId: props["uuid"] for obj, props in found if isinstance(obj, vim.DistributedVirtualSwitch)}
     names: dict[str, str] = {}
     every: set[str] = set()
+    opaque: set[str] = set()  # a card that is plugged into one comes out in the port group that NSX has behind it
     hits: list[dict[str, str]] = []
     for obj, props in found:
         name = convert.unquoted(props.get("name", ""))
         if isinstance(obj, vim.dvs.DistributedVirtualPortgroup):
             names[props["key"]] = name
             backing = {"portgroup": props["key"], "switch": switches.get(switch_of(props), "")}
+        elif isinstance(obj, vim.OpaqueNetwork):
+            every.add(name)
+            opaque.add(name)
+            continue
         elif isinstance(obj, vim.Network):
             backing = {"standard": name}
         else:
@@ -291,7 +325,7 @@ def networks_of(found: Sequence[tuple[Any, Props]], isolation: str | None) -> co
         every.add(name)
         if isolation and name == isolation and backing not in hits:
             hits.append(backing)
-    return convert.Networks(names, hits[0] if len(hits) == 1 else None, tuple(sorted(every)))
+    return convert.Networks(names, hits[0] if len(hits) == 1 else None, tuple(sorted(every)), frozenset(opaque))
 
 
 def switch_of(props: Props) -> str:

@@ -112,6 +112,11 @@ class ChangeVerbs:
         return self._task(vm, "suspend", "suspend", suspend, already="suspended", before=before)
 
     def submit_resume(self, vm: Vm) -> Pending:
+        self.require_resumable(vm)
+        on = self.machine(vm.ref).PowerOnVM_Task
+        return self._task(vm, "resume", "poweron", on, already="poweredOn", always=self.cut_again(vm))
+
+    def require_resumable(self, vm: Vm) -> None:
         """An isolated VM only if it was suspended as such: its memory brings its cards' state of then back."""
         if vm.note and not self.comes_back_cut(vm):
             raise Refused(
@@ -119,8 +124,6 @@ class ChangeVerbs:
                 "seen to hold the cut: its old wiring may come back with it. Dump its memory, then stop it; or free it "
                 "first (vm_isolation, state: free, keep_sessions: true)."
             )
-        on = self.machine(vm.ref).PowerOnVM_Task
-        return self._task(vm, "resume", "poweron", on, already="poweredOn", always=self.cut_again(vm))
 
     def submit_shutdown(self, vm: Vm) -> Pending:
         return self.tasks.start(vm.ref, "shut down", self.machine(vm.ref).ShutdownGuest, ends="poweredOff")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from .._errors import Unjudged, Unsupported
+from .._errors import NeverRuns, Unjudged, Unsupported
 from .._hypervisor import Detail
 from .._model import Disk, Isolation, IsolationNote, Layer, Nic, PowerState, Snapshot, Vm, VmRef, Wiring
 from . import note as notes
@@ -40,6 +40,7 @@ class Networks:
     names: Mapping[str, str]  # distributed port group key -> name
     isolation: Backing | None = None  # of the isolation port group
     every: tuple[str, ...] = ()  # names of all networks
+    opaque: frozenset[str] = frozenset()  # those of NSX, which are no port groups
 
 
 def vm_of(ref: VmRef, props: Props, detail: frozenset[Detail], networks: Networks, fields: Mapping[int, str]) -> Vm:
@@ -90,7 +91,7 @@ def known_of(
 def require_readable(ref: VmRef, props: Props) -> None:
     state = props.get("runtime.connectionState", "connected")
     if props.get("config.template"):
-        raise Unsupported(
+        raise NeverRuns(
             f"Cannot use {ref.name} ({ref.id}) on {ref.hypervisor}: it is a template, which never runs. "
             "Name a VM that was made from it."
         )
@@ -108,12 +109,13 @@ def power_of(ref: VmRef, raw: Any) -> PowerState:
 
 
 def path_of(props: Props, folders: Mapping[str, Props]) -> str:
-    """Where a VM lies in the inventory, as vSphere writes it: /DC0/vm/desktops/desk1."""
+    """Where a VM lies in the inventory, as vSphere writes it: /DC0/vm/desktops/desk1. One in a vApp has no folder."""
     names = [str(props.get("name", ""))]
-    above = props.get("parent")
+    above = props.get("parent") or props.get("parentVApp")
     while above is not None and above._moId in folders and len(names) < DEEPEST:
-        names.append(str(folders[above._moId].get("name", "")))
-        above = folders[above._moId].get("parent")
+        place = folders[above._moId]
+        names.append(str(place.get("name", "")))
+        above = place.get("parentFolder") or place.get("parent")
     return "/" + "/".join(reversed(names))
 
 
@@ -205,9 +207,9 @@ def isolation_of(side: Mapping[str, Any], note: IsolationNote | None, networks: 
     """A card that is down without a note was down before us."""
     if note is None:
         return Isolation.FREE
-    if note.mode is Isolation.FORENSIC:
-        return Isolation.FORENSIC if side["backing"] == networks.isolation else Isolation.FREE
-    return Isolation.SEALED if not side["up"] and not side["guest"] else Isolation.FREE
+    found = [Isolation.SEALED] if not side["up"] and not side["guest"] else []
+    found += [Isolation.FORENSIC] if side["backing"] == networks.isolation else []
+    return note.mode if note.mode in found else (*found, Isolation.FREE)[0]
 
 
 def backing_of(ref: VmRef, device: Any) -> Backing:
@@ -350,11 +352,22 @@ def note_of(props: Props, fields: Mapping[int, str], power: PowerState) -> Isola
     return notes.parse(text, boot_of(props) if power is not PowerState.STOPPED else "") if text else None
 
 
+def is_of_vms(attribute: Any) -> bool:
+    """Another kind of object may have a custom attribute of the same name."""
+    kind = attribute.managedObjectType
+    return kind is None or issubclass(vim.VirtualMachine, kind)
+
+
 def note_text(props: Props, fields: Mapping[int, str]) -> str:
     """The note on the VM: in a custom attribute, or on a stand-alone host in its extra configuration."""
     found = [str(v.value) for v in props.get("customValue", ()) if fields.get(v.key) == notes.KEY and v.value]
     found += [str(o.value) for o in props.get("config.extraConfig", ()) if o.key == notes.KEY and o.value]
     return found[0] if found else ""
+
+
+def noted_at_host(props: Props) -> bool:
+    """Whether a note lies in the extra configuration, as it does when the VM was cut at its host itself."""
+    return any(option.key == notes.KEY and option.value for option in props.get("config.extraConfig", ()))
 
 
 def boot_of(props: Props) -> str:

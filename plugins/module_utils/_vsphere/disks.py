@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from .._errors import Refused, TaskFailed, Unsupported
 from .._hypervisor import Pending
-from .._model import Vm, VmRef, printable
+from .._model import Disk, Vm, VmRef, printable
 from . import convert
 from .connection import Connection, vim
 from .tasks import Call
@@ -36,10 +36,17 @@ class DiskVerbs:
 
     def submit_delete(self, vm: Vm) -> Pending:
         destroy, others = self.machine(vm.ref).Destroy_Task, self._others(vm)
-        shared = [disk for disk in vm.disks if any(layer.path in others for layer in disk.layers)]
+        shared = self.require_deletable(vm)
         if not shared:
             return self._task(vm, "delete", "destroy", destroy)
-        if vm.snapshots:
+        own = [layer.path for disk in shared for layer in disk.layers if layer.path not in others]
+        return self._task(vm, "delete", "destroy", destroy, before=self._give_up(vm, {d.id for d in shared}, own))
+
+    def require_deletable(self, vm: Vm) -> list[Disk]:
+        """Its disks that stand on images of others too. With snapshots they would not come off."""
+        others = self._others(vm)
+        shared = [disk for disk in vm.disks if any(layer.path in others for layer in disk.layers)]
+        if shared and vm.snapshots:
             users = sorted({others[layer.path] for disk in shared for layer in disk.layers if layer.path in others})
             raise Refused(
                 "Cannot delete {}: images that its disks stand on are those of {} too, and its snapshots hold on to "
@@ -47,8 +54,7 @@ class DiskVerbs:
                     vm.ref.name, ", ".join(printable(user, 40) for user in users)
                 )
             )
-        own = [layer.path for disk in shared for layer in disk.layers if layer.path not in others]
-        return self._task(vm, "delete", "destroy", destroy, before=self._give_up(vm, {d.id for d in shared}, own))
+        return shared
 
     def _others(self, vm: Vm) -> dict[str, str]:
         """The image files of all other VMs and templates, each with the name of one that has it."""

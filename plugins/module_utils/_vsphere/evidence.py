@@ -76,9 +76,10 @@ class EvidenceVerbs(DiskExport, GuestVerbs):
         names: list[str] = []
         above, found = self.machine(vm.ref), None
         for _level in range(convert.DEEPEST):
-            props = self.properties("read the folders", above, "name", "parent")
+            vapp = ["parentVApp"] if isinstance(above, vim.VirtualMachine) else []
+            props = self.properties("read the folders", above, "name", "parent", *vapp)
             found = above if isinstance(above, vim.Datacenter) else found
-            above, name = props.get("parent"), props.get("name", "")
+            above, name = props.get("parent") or props.get("parentVApp"), props.get("name", "")
             if above is None and found is not None:
                 return found, "/".join(reversed(names))
             if above is None:

@@ -16,9 +16,10 @@ from dataclasses import asdict
 from typing import Any
 
 from .._errors import Unsupported
-from .._model import Collector, Isolation, IsolationNote, Wiring
+from .._model import Collector, Isolation, IsolationNote, Wiring, printable
 
 KEY = "vmward.isolation"
+VERSION = 1  # of what is written; the first notes say none
 PLAIN = 900  # characters up to which the text is left readable; a longer one is packed
 LARGEST = 1_000_000  # characters that a packed note may have: somebody else may have written it
 PACKED = "packed:"
@@ -28,6 +29,7 @@ UNKNOWN = "unknown"  # a boot time that vSphere does not tell, as after memory c
 def write(note: IsolationNote, boot: str, asleep: bool = False) -> str:
     """``boot``: when the VM was started cold, "" while it is stopped; ``asleep``: it is suspended now, while cut."""
     kept = {
+        "v": VERSION,
         "case": note.case,
         "mode": note.mode.value,
         "since": note.since,
@@ -54,6 +56,8 @@ def parse(text: str, boot: str) -> IsolationNote:
     """``boot``: when the VM that runs now was started cold, "" while it is stopped."""
     try:
         kept = json.loads(unpack(text))
+        if kept.get("v", VERSION) != VERSION:
+            raise ValueError(f"it is of version {printable(str(kept['v']), 40)}, and this vmward knows {VERSION}")
         return IsolationNote(
             str(kept["case"]),
             Isolation(kept["mode"]),
@@ -65,8 +69,8 @@ def parse(text: str, boot: str) -> IsolationNote:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as exc:
         raise Unsupported(
             f"Cannot judge this VM: its attribute {KEY} holds no undo note that can be read "
-            f"({type(exc).__name__}). It can be cut off (vm_isolation), which writes a new one; the former wiring lies "
-            "in the ledger's undo entry."
+            f"({printable(f'{type(exc).__name__}: {exc}', 160)}). It can be cut off (vm_isolation), which writes a new "
+            "one; the former wiring lies in the ledger's undo entry."
         ) from exc
 
 

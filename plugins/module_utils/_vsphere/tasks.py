@@ -93,7 +93,7 @@ class Job:
             else:
                 return True
         seen = self.tasks.seen.get(self.target._moId, {})
-        if seen.get("gone"):
+        if self.tasks.is_gone(self.target._moId):
             self._fail(vmodl.fault.ManagedObjectNotFound(msg="it is gone"))
         if self.ends:
             return bool(seen.get("runtime.powerState") == self.ends)
@@ -201,7 +201,7 @@ class Tasks:
         """One wait for news of what is under way; a short one where something else decides too."""
         hanging = [job.future for job in self._of(ids) if job.future in self.hanging and not job.target]
         known = [(job.target, job.ends) for job in self.jobs]  # now: another thread's goes on meanwhile
-        targets = {target._moId: target for target, _ends in known if target}
+        targets = {target._moId: target for target, _ends in known if target and not self.is_gone(target._moId)}
         if hanging and not targets:
             await_calls(hanging, timeout=min(SHORTEST, left), return_when=FIRST_COMPLETED)
             return
@@ -234,12 +234,22 @@ class Tasks:
             self._filters, self._watched, self._version = [], set(), ""
             self._generation = self.link.generation
         collector = self.link.content.propertyCollector
-        if not self._watched >= set(targets):  # a next task of somebody's chain: begin anew, with all of them
-            self._unwatch()
-            self._filters = [collector.CreateFilter(filter_of(list(targets.values())), False)]
-            self._watched = set(targets)
         options = vmodl.query.PropertyCollector.WaitOptions(maxWaitSeconds=seconds)
-        return collector.WaitForUpdatesEx(self._version, options)
+        try:
+            if not self._watched >= set(targets):  # a next task of somebody's chain: begin anew, with all of them
+                self._unwatch()
+                self._filters = [collector.CreateFilter(filter_of(list(targets.values())), False)]
+                self._watched = set(targets)
+            return collector.WaitForUpdatesEx(self._version, options)
+        except vmodl.fault.ManagedObjectNotFound as exc:
+            if exc.obj is None or exc.obj._moId not in targets:
+                raise
+            self.seen.setdefault(exc.obj._moId, {})["gone"] = True  # it alone; the others are awaited on
+            self._unwatch()
+            return None
+
+    def is_gone(self, moid: str) -> bool:
+        return bool(self.seen.get(moid, {}).get("gone"))
 
     def _unwatch(self) -> None:
         for known in self._filters:

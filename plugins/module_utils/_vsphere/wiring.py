@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._errors import Refused, Unsupported, VmwardError
+from .._errors import Refused, TaskFailed, Unsupported, VmwardError
 from .._hypervisor import Pending, done
 from .._model import Collector, Isolation, IsolationNote, PowerState, Vm, VmRef, Wiring
 from . import convert
@@ -40,16 +40,20 @@ class WiringVerbs:
 
     def submit_note(self, vm: Vm, note: IsolationNote | None) -> Pending:
         boot = "" if vm.power is PowerState.STOPPED else convert.boot_of(self.props[vm.ref.id])
-        return self.tasks.start(
-            vm.ref, "write the undo note on", self._noting(vm, notes.write(note, boot) if note else "")
-        )
+        calls = [self._noting(vm, notes.write(note, boot) if note else "")]
+        if note is None and self.link.is_vcenter and convert.noted_at_host(self.props[vm.ref.id]):
+            calls.append(self._noting_at_host(vm, ""))  # while the vCenter was away
+        return self.tasks.start(vm.ref, "write the undo note on", *calls)
+
+    def _noting_at_host(self, vm: Vm, text: str) -> Call:
+        """The note of a stand-alone host: it comes and goes with snapshots, and is written again."""
+        machine, option = self.machine(vm.ref), vim.option.OptionValue(key=notes.KEY, value=text)
+        return lambda: machine.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[option]))
 
     def _noting(self, vm: Vm, text: str) -> Call:
         machine, attributes = self.machine(vm.ref), self.link.content.customFieldsManager
-        if attributes is None:  # a stand-alone host: the note comes and goes with snapshots, and is written again
-            option = vim.option.OptionValue(key=notes.KEY, value=text)
-            spec = vim.vm.ConfigSpec(extraConfig=[option])
-            return lambda: machine.ReconfigVM_Task(spec)
+        if attributes is None:
+            return self._noting_at_host(vm, text)
         key, what = self._field(attributes), "write the undo note on"
         # Twice is the same: one answer that is lost leaves no VM uncut.
         return lambda: self.link.run(what, vm.ref, lambda: attributes.SetField(machine, key, text))
@@ -67,11 +71,17 @@ class WiringVerbs:
                 lambda: attributes.AddFieldDefinition(notes.KEY, vim.VirtualMachine, None, None),
                 repeat=False,
             )
-        except VmwardError:  # its answer was lost, or another run has made it meanwhile
+        except VmwardError as exc:  # its answer was lost, or another run has made it meanwhile
             there = self.link.call(what, None, lambda: [one for one in attributes.field if one.name == notes.KEY])
-            if not there:
+            made = next((one for one in there if convert.is_of_vms(one)), None)
+            if made is None and there:
+                kind = there[0].managedObjectType.__name__.rpartition(".")[2]
+                raise TaskFailed(
+                    f"{exc} For VMs there is none, but an attribute of that name is there for {kind}. Rename that one "
+                    "(vSphere Client, Custom Attributes), then run again."
+                ) from exc
+            if made is None:
                 raise
-            made = there[0]
         self.fields[made.key] = notes.KEY
         return int(made.key)
 
@@ -104,12 +114,15 @@ class WiringVerbs:
         return wanted
 
     def submit_reconnect(self, vm: Vm, note: IsolationNote) -> Pending:
+        self.require_reconnectable(vm)
+        return self._rewire(vm, "reconnect", {nic_id: sides(wiring) for nic_id, wiring in note.wiring})
+
+    def require_reconnectable(self, vm: Vm) -> None:
         if self.comes_back_cut(vm):
             raise Refused(
                 f"Cannot free {vm.ref.name}: it was suspended while it was cut, and would come back disconnected. Let "
                 "it run on first (vm_power, state: running), then free it."
             )
-        return self._rewire(vm, "reconnect", {nic_id: sides(wiring) for nic_id, wiring in note.wiring})
 
     def _rewire(self, vm: Vm, what: str, wanted: Mapping[str, tuple[Side, Side]]) -> Pending:
         """One reconfiguration for all cards; if vSphere refuses it, one for each, so that none keeps the others."""

@@ -37,7 +37,7 @@ class OneVm:
     def until(self, end: float) -> None:
         """No call of its hangs."""
 
-    def rehearse(self, vm: Vm, steps: object) -> None:
+    def rehearse(self, vm: Vm, steps: object, check: bool) -> None:
         """It tells no rights."""
 
     def read(self, ids, detail=frozenset()):  # type: ignore[no-untyped-def]

@@ -21,7 +21,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._model import (
     VmRef,
     Wiring,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import convert, note, rights
+from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import convert, disks, note, rights
 
 ROOT = Path(__file__).resolve().parents[5]
 RECORDED = {row["call"]: row["body"]["data"] for row in json.loads((ROOT / "tests/pve/recorded.json").read_text())}
@@ -71,6 +71,7 @@ def test_every_field_stays_but_those_of_the_bridge_that_is_left() -> None:
     [
         (REAL, REAL),
         ("virtio=BC:24:11:00:00:00,firewall=1,bridge=vmbr0", REAL),
+        ("bridge=vmbr0,virtio=BC:24:11:00:00:00,firewall=1", REAL),
         ("model=virtio,macaddr=BC:24:11:00:00:00,bridge=vmbr0,firewall=1", REAL),
         (REAL + ",link_down=0", REAL),
         ("virtio,bridge=vmbr0", "virtio,bridge=vmbr0"),
@@ -254,7 +255,7 @@ def test_a_tree_that_bites_its_tail_ends() -> None:
 def test_the_chain_of_a_linked_clone_stands_in_its_name() -> None:
     volume = "local:101/base-101-disk-0.qcow2/104/vm-104-disk-0.qcow2"
     told = {volume: {"size": 5, "used": 3, "format": "qcow2"}}
-    disk = convert.disk_of("scsi0", {"volume": volume, "size": "1G"}, told)
+    disk = disks.disk_of("scsi0", {"volume": volume, "size": "1G"}, told)
     assert disk.layers == (Layer(volume, "qcow2"), Layer("local:101/base-101-disk-0.qcow2", "qcow2"))
     assert (disk.size, disk.allocated, disk.bus, disk.read_only) == (5, 3, "scsi", False)
 
@@ -263,7 +264,7 @@ def test_the_chain_of_a_linked_clone_stands_in_its_name() -> None:
     ("volume", "format_"), [("lvm:vm-1-disk-0", "raw"), ("nfs:1/vm-1-disk-0.vmdk", "vmdk"), ("zfs:vm-1-disk-0", "raw")]
 )
 def test_the_format_is_what_pve_takes_from_the_name(volume: str, format_: str) -> None:
-    assert convert.disk_of("virtio0", {"volume": volume, "size": "32G"}, {}).layers == (Layer(volume, format_),)
+    assert disks.disk_of("virtio0", {"volume": volume, "size": "32G"}, {}).layers == (Layer(volume, format_),)
 
 
 def test_only_drives_with_a_volume_are_disks() -> None:
@@ -273,14 +274,14 @@ def test_only_drives_with_a_volume_are_disks() -> None:
         row("ide3", "local:iso/debian.iso,media=cdrom"),
         row("scsihw", "virtio-scsi-pci"),
     ]
-    drives = convert.drives_of(seen(*rows))
+    drives = disks.drives_of(seen(*rows))
     assert sorted(drives) == ["ide3", "scsi0"]
-    assert convert.disk_of("ide3", drives["ide3"], {}).read_only
+    assert disks.disk_of("ide3", drives["ide3"], {}).read_only
 
 
 @pytest.mark.parametrize(("text", "size"), [("1G", 1 << 30), ("528K", 528 << 10), ("1.5M", 3 << 19), ("x", 0)])
 def test_sizes(text: str, size: int) -> None:
-    assert convert.size_of(text) == size
+    assert disks.size_of(text) == size
 
 
 # The undo note

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,7 +122,15 @@ def test_down_without_a_note_is_not_ours() -> None:
 def test_forensic_is_where_the_card_is_plugged_in() -> None:
     assert vm(card(CELL), mode=Isolation.FORENSIC).isolation is Isolation.FORENSIC
     assert vm(card(), mode=Isolation.FORENSIC).isolation is FREE
-    assert vm(card(CELL), mode=SEALED).isolation is FREE
+    assert vm(card(CELL), mode=SEALED).isolation is Isolation.FORENSIC  # not sealed, and not free either
+    assert vm(card(up=False, start=False, guest=False), mode=Isolation.FORENSIC).isolation is SEALED
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_ours"), [(None, True), (vim.VirtualMachine, True), (vim.ManagedEntity, True), (vim.HostSystem, False)]
+)
+def test_a_custom_attribute_may_be_of_another_kind_of_object(kind: Any, is_ours: bool) -> None:
+    assert convert.is_of_vms(SimpleNamespace(managedObjectType=kind)) is is_ours
 
 
 def test_of_two_cards_the_weaker_counts() -> None:
