@@ -93,7 +93,7 @@ class LongVerb(DataVerb):
     def _start(self, arguments: dict[str, Any]) -> dict[str, Any]:
         own = self._task
         self._task = own.copy()
-        self._task.async_val = int(arguments.get("deadline", self.default_deadline)) + GRACE
+        self._task.async_val = seconds(arguments.get("deadline"), self.default_deadline) + GRACE
         try:
             return dict(self._execute_module(module_args=arguments, task_vars=self.variables, wrap_async=True))
         finally:
@@ -139,6 +139,14 @@ class LongVerb(DataVerb):
     def _progress_text(self) -> str:
         command = f"head -c {LIMIT} {shlex.quote(self.progress_file)} 2>/dev/null || true"
         return str(self._low_level_execute_command(command).get("stdout", "")).strip()
+
+
+def seconds(told: Any, default: int) -> int:
+    """What is no number the module refuses, and names the option."""
+    try:
+        return int(told)
+    except (TypeError, ValueError):
+        return default
 
 
 def parsed(text: str) -> dict[str, Any]:

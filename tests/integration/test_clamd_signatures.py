@@ -108,8 +108,19 @@ def test_signatures_that_are_not_proven_leave_nothing(
 
 def test_a_dry_run_leaves_no_mark(clamd: Path, image: Path) -> None:
     (image.parent / "known").mkdir()
-    assert index(replace(asked(clamd, image), dry=True))["changed"]
+    told = index(replace(asked(clamd, image), dry=True))
+    assert told["changed"]
+    assert "Check mode does not have it load them." in " ".join(told["coverage_notes"])
     assert not (clamd.parent / "db" / MARK).exists()
+
+
+def test_a_lock_that_cannot_be_had_leaves_the_verdict(clamd: Path, image: Path) -> None:
+    """As where the file system of the directory can only be read."""
+    (image.parent / "known").mkdir()
+    (image.parent / "known" / "clamd.lock").symlink_to("elsewhere")
+    result = scan(asked(clamd, image))
+    assert (result["verdict"], result["engines"][0]["database"]) == ("clean", "unknown")
+    assert "is relied on later" in " ".join(result["coverage_notes"])
 
 
 def test_without_a_directory_nothing_is_written(clamd: Path, image: Path) -> None:

@@ -546,7 +546,7 @@ def test_bad_input_is_refused_before_anything(clean: Path, tmp_path: Path) -> No
 
 def test_without_rules_or_engine_it_is_incomplete(clean: Path) -> None:
     assert_incomplete(look((clean, "raw"), rules=()), "No YARA rule was loaded")
-    assert_incomplete(look((clean, "raw"), engines_required=("yara", "clamd")), "Cannot ask clamd")
+    assert_incomplete(look((clean, "raw"), engines_required=("yara", "clamd")), "no clamd_socket is named")
     assert_incomplete(look((clean, "raw"), rules=(), engines_required=()), "No engine is ready")
 
 

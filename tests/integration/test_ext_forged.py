@@ -434,6 +434,6 @@ def test_a_name_of_the_journal_is_a_reason(pair: Pair, image: Path) -> None:
     """Kernels before 4.19 read it as a file then, which no scan does."""
     disks.debugfs(image, "link <8> /journal")
     for tally in seen(pair, image):
-        assert "Inode 8 on volume 1 of disk vda is the file system's own, but a directory names it" in " ".join(
+        assert "Inode 8 on volume 1 of disk vda is not read as a file, but a directory names it" in " ".join(
             tally.reasons
         )

@@ -135,8 +135,11 @@ def clamd_of(request: Request, emit: Emit) -> Clamd:
         raise EngineFailed("ClamAV is among the engines required, but no clamd_socket is named.")
     database, why, timeout = "unknown", "", request.file_timeout
     if request.directory and request.clamd_database:
-        with nullcontext() if request.dry else Known(request.directory).locked("clamd"):
-            database, why = identified(request.clamd_socket, timeout, request.clamd_database, not request.dry)
+        try:
+            with nullcontext() if request.dry else Known(request.directory).locked("clamd"):
+                database, why = identified(request.clamd_socket, timeout, request.clamd_database, not request.dry)
+        except OSError as exc:
+            why = _NOT_RELIED_ON % ("%s: %s" % (request.directory, why_not(exc)))
     if why:
         emit("note", {"text": why})
     return Clamd(request.clamd_socket, timeout, database)
@@ -161,8 +164,9 @@ def identified(path: str, timeout: float, database: str, may_write: bool) -> tup
             return name, ""
     except OSError as exc:
         return "unknown", _NOT_RELIED_ON % ("%s: %s" % (database, exc.strerror or exc))
-    told = "clamd does not show that it has loaded the files in %s. Its log says why, or clamd_database is another"
-    return "unknown", _NOT_RELIED_ON % (told % database)
+    told = "clamd does not show that it has loaded the files in %s. " % database
+    told += "Its log says why, or clamd_database is another" if may_write else "Check mode does not have it load them"
+    return "unknown", _NOT_RELIED_ON % told
 
 
 def _listing(database: str) -> str:

@@ -27,7 +27,7 @@ from .names import NamesOnTop, below
 from .partitions import Extent
 from .places import GRAIN, Ranges
 
-OWN = " is the file system's own, but a directory names it, which older kernels follow."
+NO_FILE = " is not read as a file, but a directory names it, which older kernels follow."
 _REASONS = 50
 
 Sought = tuple[str, list[bytes]]  # a path, and its parts below a directory
@@ -174,8 +174,8 @@ class ExtDelta:
         for directory, name in fresh:
             if name in self._wanted:
                 self._judge.named(self._where, below(self._names.path(directory), name), "ioc_name")
-        if fresh and self._new.is_own(number):
-            self._judge.reason("Inode %d on %s" % (number, self._where) + OWN)
+        if fresh and self._new.is_no_file(number):
+            self._judge.reason("Inode %d on %s" % (number, self._where) + NO_FILE)
         inode = self._new.used(number) if number <= self._new.inodes_count else None
         if inode is not None and inode.mode:
             if inode.is_file and fresh:

@@ -231,6 +231,9 @@ class Ext4:
         """What is kept for more group descriptors: gigabytes long, and nearly empty."""
         return number == _RESIZE and bool(self._compat & 0x10)
 
+    def is_no_file(self, number: int) -> bool:
+        return self.is_journal(number) or self.is_resize(number)
+
     @staticmethod
     def is_inline(inode: Inode) -> bool:
         """Linux does not ask for the feature."""

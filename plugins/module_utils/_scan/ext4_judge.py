@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from .blocks import Blocks
-from .delta import OWN, judge_ext_file, look_for_paths
+from .delta import NO_FILE, judge_ext_file, look_for_paths
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
 from .judge import Judge, Where
@@ -52,8 +52,8 @@ def judge_files(judge: Judge, where: Where, volume: Blocks, fs: Ext4, remember: 
         if inode.acl:
             judge.each(what % number, _attributes, judge, where, fs, inode)
     listed = names.listed()
-    for number in sorted(filter(fs.is_own, listed)):
-        judge.reason(what % number + OWN)
+    for number in sorted(filter(fs.is_no_file, listed)):
+        judge.reason(what % number + NO_FILE)
     for number in sorted(listed - seen):
         judge.each(what % number, free, number)
     for problem in names.problems[:_REASONS_PER_VOLUME]:

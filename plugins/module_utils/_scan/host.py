@@ -172,20 +172,12 @@ class Walk:
         self._elsewhere: dict[str, None] = {}
 
     def run(self) -> None:
-        for path in self._area.paths:
-            at = path
-            while at not in self._area.mounts and at != b"/":
-                at = os.path.dirname(at)
-            kind = self._area.mounts.get(at, b"unknown")
-            self._name(path, len(self._kinds), kind)
-            self._begin(path, kind)
-            self._directories()
-        self._look_again()
+        is_whole = self._judge.guard("The rest of the host", self._read_all)
         for identity, (path, volume) in self._lost.items():
             if identity not in self._listed:
                 self._miss(path, volume, "it went away, and was not found under another name")
         for number, kind in enumerate(self._kinds):
-            read = number not in self._unread
+            read = is_whole and number not in self._unread
             self._judge.emit("volume", vars(Volume("host", number + 1, 0, 0, printable(kind, 64), read)))
         left_out = [*self._elsewhere, *self._left_out]
         for told in left_out[:_MOST_LEFT_OUT]:
@@ -196,6 +188,17 @@ class Walk:
             self._judge.note("%d files went away while they were to be read." % self._gone)
         self._judge.flush()
         self._judge.tell(force=True)
+
+    def _read_all(self) -> None:
+        for path in self._area.paths:
+            at = path
+            while at not in self._area.mounts and at != b"/":
+                at = os.path.dirname(at)
+            kind = self._area.mounts.get(at, b"unknown")
+            self._name(path, len(self._kinds), kind)
+            self._begin(path, kind)
+            self._directories()
+        self._look_again()
 
     def _directories(self) -> None:
         while self._pending:

@@ -206,8 +206,9 @@ class Known:
         for name in os.listdir(self._directory):
             path = os.path.join(self._directory, name)
             old = name.endswith((".clean", _DRAFT)) and name != bound[:32] + ".clean"
-            if old and time.time() - os.stat(path).st_mtime > 30 * 86400:
-                os.unlink(path)
+            with suppress(FileNotFoundError):  # a draft that another scan has finished meanwhile
+                if old and time.time() - os.stat(path).st_mtime > 30 * 86400:
+                    os.unlink(path)
 
     def _replace(self, path: str, content: bytes) -> None:
         """By a draft of its own, for not all who write the same hold a lock."""

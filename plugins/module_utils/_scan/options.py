@@ -19,6 +19,7 @@ from .sandbox import Limits
 from .verdict import printable
 
 _MOST = 64 << 20
+_OR_NONE = ("max_file_size", "archive_depth", "at_once")
 _LEAST_MEMORY = 64  # MiB: less does not do for the self-test
 _POSITIVE = (
     *("deadline", "cpu_limit", "memory_limit", "file_timeout"),
@@ -74,10 +75,11 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
     if "" in names or len(set(names)) < len(names):
         told = "Cannot tell the disks apart: each needs a name of its own, and they are called %s."
         raise BadInput(told % printable(", ".join(names) or "nothing", 300))
-    largest, depth = params.get("max_file_size", 0), params.get("archive_depth", 0)
-    positive = [params.get(name, 1) for name in _POSITIVE]
-    if min(positive) < 1 or min(largest, depth, params["at_once"]) < 0:
-        raise BadInput("Cannot scan with a limit below 1 (only max_file_size, archive_depth and at_once may be 0).")
+    least = {**dict.fromkeys(_POSITIVE, 1), **dict.fromkeys(_OR_NONE, 0)}
+    low = ["%s: %d" % (name, params[name]) for name in least if params.get(name, 1) < least[name]]
+    if low:
+        told = "Cannot scan with a limit below 1 (only %s and %s may be 0): %s."
+        raise BadInput(told % (", ".join(_OR_NONE[:-1]), _OR_NONE[-1], ", ".join(low)))
     if params.get("memory_limit", _LEAST_MEMORY) < _LEAST_MEMORY:
         raise BadInput("Cannot scan with a memory_limit below %d (MiB)." % _LEAST_MEMORY)
     archives = {name: params.get("archive_" + name, value) for name, value in vars(Archives()).items()}
@@ -88,7 +90,7 @@ def request_of(params: dict[str, Any], disks: Sequence[DiskRequest] | None = Non
         clamd_socket=params.get("clamd_socket") or "",
         clamd_database=params.get("clamd_database") or "",
         engines_required=tuple(params.get("engines_required", ["yara"])),
-        max_file_size=largest,
+        max_file_size=params.get("max_file_size", 0),
         progress_file=params["progress_file"] or "",
         limits=Limits(params["deadline"], params["memory_limit"] << 20, params["cpu_limit"]),
         indicators=indicators,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, Hit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import WINDOW, Content, EngineFailed, Hit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.host import Area, Walk, mounts, scan_host
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import BadInput, Request
@@ -201,6 +201,23 @@ def test_a_path_that_was_asked_for_is_held_against_the_indicators(tmp_path: Path
     asked = tuple(os.fsencode(tmp_path / name) for name in ("evil", "worse"))
     Walk(Judge([Moving(int)], take, WINDOW, indicators=indicators), Area(asked, frozenset(), {})).run()
     assert found == [(f"{tmp_path}/evil", "ioc_name"), (f"{tmp_path}/worse", "ioc_path")]
+
+
+def test_an_engine_that_fails_in_the_middle_leaves_what_was_found(files: list[Path]) -> None:
+    def fail() -> None:
+        raise EngineFailed("Cannot ask clamd")
+
+    told: dict[str, list[Any]] = {}
+
+    def take(kind: str, body: dict[str, Any]) -> None:
+        told.setdefault(kind, []).append(body.get("path") or body.get("text") or body.get("read"))
+
+    engine = Moving(int)
+    engine.acts = [fail, int]
+    area = Area((os.fsencode(files[0].parent),), frozenset(), {})
+    Walk(Judge([engine], take, WINDOW), area).run()
+    assert (len(told["finding"]), told["volume"]) == (1, [False])
+    assert told["reason"] == ["The rest of the host was not read: Cannot ask clamd."]
 
 
 def test_no_path_is_nothing_to_be_scanned(tmp_path: Path) -> None:

@@ -123,10 +123,12 @@ def test_two_that_write_the_same_record_at_once_do_not_trip_each_other(
     assert [path.suffix for path in directory.iterdir()] == [".checkpoint"]
 
 
-def test_the_draft_of_one_that_was_killed_goes_in_time(directory: Path) -> None:
+def test_the_draft_of_one_that_was_killed_goes_in_time(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, at in (("old.clean.x.draft", 1), ("new.clean.x.draft", None)):
         (directory / name).touch()
         os.utime(directory / name, None if at is None else (at, at))
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [*listed(path), "finished.index.y.draft"])
     Known(str(directory)).add_contents(BOUND, [CONTENT])
     assert [path.name for path in directory.glob("*.draft")] == ["new.clean.x.draft"]
 

@@ -89,3 +89,9 @@ def test_memory_that_does_not_do_for_the_self_test_is_refused() -> None:
     """Which would fail, and speak of an XFS that nobody has."""
     with pytest.raises(BadInput, match=r"memory_limit below 64 \(MiB\)"):
         options.request_of({**NOTHING, "memory_limit": 63})
+
+
+@pytest.mark.parametrize(("name", "value"), [("deadline", 0), ("archive_depth", -1), ("memory_limit", -5)])
+def test_a_limit_that_is_none_is_named(name: str, value: int) -> None:
+    with pytest.raises(BadInput, match=rf"max_file_size, archive_depth and at_once may be 0\): {name}: {value}\."):
+        options.request_of({**NOTHING, name: value})
