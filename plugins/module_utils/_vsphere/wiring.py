@@ -133,8 +133,8 @@ class WiringVerbs:
             if nic_id in here and backing.get("portgroup") and backing["portgroup"] not in self.networks.names:
                 raise Refused(
                     f"Cannot free {vm.ref.name}: the port group that NIC {nic_id} was plugged into is gone or "
-                    f"not to be seen ({backing['portgroup']}). Nothing was touched. Wire its cards by hand (their former "
-                    f"flags are in the ledger's undo entry), then clear its custom attribute {notes.KEY}."
+                    f"not to be seen ({backing['portgroup']}). Nothing was touched. Wire its cards by hand (their "
+                    f"former flags are in the ledger's undo entry), then clear its custom attribute {notes.KEY}."
                 )
 
     def _rewire(self, vm: Vm, what: str, wanted: Mapping[str, tuple[Side, Side]]) -> Pending:
