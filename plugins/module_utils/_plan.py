@@ -342,7 +342,7 @@ def differences(wanted: View, actual: View, path: str = "") -> list[str]:
         name, is_ = path + key, actual.get(key)
         if isinstance(value, dict) and isinstance(is_, dict):
             found += differences(value, is_, name + ".")
-        elif value != is_:
+        elif value != is_ and (key in actual or not found):  # what is not told beside a difference is no other one
             found.append(f"{name} is {printable(str(is_))}, not {printable(str(value))}")
     return found
 

@@ -139,6 +139,25 @@ def test_a_nic_that_nothing_can_cut_fails_by_name_and_all_others_are_cut(bench: 
         assert outcome.failed
         assert "NOT wholly isolated: %s" % bench.nic_id(1, "uncuttable") in outcome.msg
     assert [nic.isolation for nic in bench.vm(vm_id).nics] == [Isolation.SEALED, Isolation.FREE]
+    (again,) = bench.do(SEAL, vm_id)
+    assert (again.msg, again.changed, again.steps, again.after) == (outcome.msg, False, [], outcome.after)
+    assert again.after["isolation"] == "free"
+
+
+def test_where_nothing_can_be_cut_nothing_is_told_as_cut(bench: Bench) -> None:
+    vm_id = bench.create("desk1", ["uncuttable"], running=False)
+    (outcome,) = bench.do(SEAL, vm_id)
+    assert (outcome.steps, outcome.after["isolation"]) == (["write the undo note"], "free")
+    assert "NOT wholly isolated" in outcome.msg
+
+
+def test_what_a_forensic_cut_cannot_move_is_taken_down_once(bench: Bench) -> None:
+    if Capability.FORENSIC not in bench.hypervisor.capabilities():
+        return
+    vm_id = bench.create("desk1", ["tap", "link-only"], running=False)
+    bench.do(FORENSIC, vm_id)
+    (again,) = bench.do(FORENSIC, vm_id)
+    assert (again.changed, again.steps) == (False, [])
 
 
 def test_the_case_that_came_first_keeps_the_vm(bench: Bench) -> None:

@@ -140,6 +140,18 @@ def test_an_external_snapshot_is_reverted_or_refused_by_capability(bench: Bench)
         assert "Rebuild it from the golden image" in outcome.msg
 
 
+@pytest.mark.parametrize(
+    ("backend", "instead"), [("proxmox", "clone its template anew"), ("vsphere", "deploy it again")]
+)
+def test_who_cannot_make_a_fresh_overlay_says_what_else_there_is(
+    request: pytest.FixtureRequest, backend: str, instead: str
+) -> None:
+    bench: Bench = request.getfixturevalue(backend)
+    (refused,) = bench.do(ResetDisks(True, {}), bench.create("desk1", running=False))
+    assert "Revert it to a snapshot, or" in refused.msg
+    assert instead in refused.msg
+
+
 def test_a_fresh_overlay_keeps_the_base_and_drops_the_old_one(bench: Bench) -> None:
     vm_id = bench.create("desk1", running=False)
     if bench.lacks(Capability.DISK_RESET, ResetDisks(True, {}), vm_id):

@@ -73,6 +73,29 @@ def test_a_page_instead_of_an_answer_is_said(vsphere: VsphereBench) -> None:
         server.faults()
 
 
+def test_a_page_instead_of_the_answer_to_a_change_is_no_success(vsphere: VsphereBench) -> None:
+    """Of a proxy in between, say: nothing is cut without its undo note, and no note goes before its VM is free."""
+    vm_id = vsphere.create("desk1")
+    former = vsphere.wiring(vm_id)
+
+    def refused(method: str, usecase: UseCase) -> str:
+        vsphere.server.faults({"method": method, "status": 200, "times": 9})
+        (outcome,) = vsphere.do(usecase, vm_id)
+        vsphere.server.faults()
+        assert "its answer is not vSphere's" in outcome.msg
+        assert "Look for a proxy" in outcome.msg
+        return vsphere.wiring(vm_id)
+
+    assert refused("SetField", SEAL) == former
+    assert refused("PowerOffVM_Task", OFF) == former
+    vsphere.one(SEAL, vm_id)
+    cut = vsphere.wiring(vm_id)
+    assert refused("ReconfigVM_Task", FREE) == cut
+    assert vsphere.vm(vm_id).note is not None
+    vsphere.one(FREE, vm_id)
+    assert vsphere.wiring(vm_id) == former
+
+
 @pytest.mark.parametrize("usecase", [SEAL, OFF], ids=["seal", "off"])
 def test_a_session_that_expires_between_two_calls_is_opened_anew(vsphere: VsphereBench, usecase: UseCase) -> None:
     ids = [vsphere.create(name) for name in ("a", "b", "c")]

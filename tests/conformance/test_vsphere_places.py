@@ -19,7 +19,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._plan import ex
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
 from ansible_collections.vmward.remediation.tests.conformance.benches import mac
-from ansible_collections.vmward.remediation.tests.conformance.vsphere import FORENSIC, ON, VsphereBench, finish
+from ansible_collections.vmward.remediation.tests.conformance.vsphere import FORENSIC, FREE, ON, VsphereBench, finish
 from ansible_collections.vmward.remediation.tests.vcsim.server import PASSWORD, USER, Vcsim
 
 
@@ -53,6 +53,43 @@ def test_a_vm_in_a_vapp_is_found_by_its_path_and_gives_its_memory(
         assert (tmp_path / "memory").stat().st_size > 4 << 20
     finally:
         vsphere.vanish(vm_id)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[VsphereBench]:
+    """A vCenter of its own. New VMs are plugged into its port group C(doomed)."""
+    with Vcsim(tmp_path) as server:
+        bench = VsphereBench(server)
+        spec = vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name="doomed", type="earlyBinding", numPorts=1)
+        finish(bench.networks["DC0_DVPG0"].config.distributedVirtualSwitch.AddDVPortgroup_Task([spec]))
+        bench.networks["DC0_DVPG0"] = next(one for one in bench.centre.network if one.name == "doomed")
+        bench.hypervisor.refs()
+        yield bench
+        bench.hypervisor.close()
+        Disconnect(bench.session)
+
+
+def test_a_port_group_that_was_renamed_is_still_the_former_one(own: VsphereBench) -> None:
+    vm_id = own.create("b\u00fcro-\u65e5\u672c")
+    former = own.wiring(vm_id)
+    own.one(FORENSIC, vm_id)
+    finish(own.networks["DC0_DVPG0"].Rename_Task("renamed"))
+    own.hypervisor.refs()
+    own.one(FREE, vm_id)
+    assert own.wiring(vm_id) == former
+
+
+def test_a_port_group_that_is_gone_is_told_before_anything_is_touched(own: VsphereBench) -> None:
+    vm_id = own.create("desk1")
+    own.one(FORENSIC, vm_id)
+    cut, key = own.wiring(vm_id), own.networks["DC0_DVPG0"].key
+    finish(own.networks["DC0_DVPG0"].Destroy_Task())
+    own.hypervisor.refs()
+    for check in (True, False):
+        (refused,) = own.do(FREE, vm_id, check=check)
+        assert f"the port group that NIC {mac(0)} was plugged into is gone or not to be seen ({key})" in refused.msg
+        assert "clear its custom attribute vmward.isolation" in refused.msg
+        assert (refused.changed, own.wiring(vm_id)) == (False, cut)
 
 
 def test_a_template_keeps_no_vm_from_being_found_by_its_address(vsphere: VsphereBench) -> None:

@@ -179,7 +179,15 @@ def test_an_answer_that_is_cut_short(bench: ProxmoxBench) -> None:
     bench.pve.truncate[f"/qemu/{vm_id}/pending"] = 9
     outcomes = bench.do(Info(), vm_id, other)
     assert [outcome.failed for outcome in outcomes] == [True, False]
-    assert "the connection to 127.0.0.1 failed" in outcomes[0].msg
+    assert "the connection to 127.0.0.1 failed (Connection broken: IncompleteRead" in outcomes[0].msg
+
+
+@pytest.mark.parametrize("path", ["pending", "firewall/options", "firewall/ipset", "status/current"])
+def test_a_read_whose_answer_was_cut_short_once_is_made_again(bench: ProxmoxBench, path: str) -> None:
+    """An infected VM is not left uncut for it."""
+    vm_id = bench.create("desk1")
+    bench.pve.truncate[f"/qemu/{vm_id}/{path}"] = 1
+    assert bench.one(SEAL, vm_id).after["isolation"] == "sealed"
 
 
 @pytest.mark.parametrize("status", [200, 502])

@@ -34,6 +34,7 @@ LACKS = {
     Capability.DISK_RESTORE,
     Capability.REVERT_EXTERNAL,
 }
+NO_RESET = "Proxmox VE cannot give a VM a fresh overlay in place. Revert it to a snapshot, or clone its template anew."
 # In the log of a snapshot that went on all the same. Its words differ by version: what sounds like it counts.
 UNFROZEN = re.compile(r"freez.*(problem|fail|error|skip|timeout)|skip.*freez", re.IGNORECASE)
 
@@ -57,7 +58,7 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
     def why_not(self, capability: Capability) -> str:
         if capability is Capability.FORENSIC and not self.link.options.get("quarantine"):
             return f"no quarantine bridge is named for {self.name}. Set quarantine in its entry, or seal the VM."
-        return ""
+        return NO_RESET if capability is Capability.DISK_RESET else ""
 
     def close(self) -> None:
         self.link.close()
@@ -197,10 +198,7 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
     # Disks given up
 
     def submit_reset_disks(self, vm: Vm) -> Pending:
-        raise Unsupported(
-            f"Cannot reset the disks of {vm.ref.name}: Proxmox VE cannot give a VM a fresh overlay in place. Revert to "
-            "a snapshot, or clone its template anew."
-        )
+        raise Unsupported(f"Cannot reset the disks of {vm.ref.name}: {NO_RESET}")
 
     def submit_delete(self, vm: Vm) -> Pending:
         what = "delete"

@@ -67,6 +67,10 @@ class NoAnswer(TimedOut):
     """No answer came: whether the request was taken is unknown until it is read back."""
 
 
+class Broken(NoAnswer):
+    """The connection ended before its answer was whole."""
+
+
 class NodeAway(NoAnswer):
     """The node that was asked cannot reach the VM's node."""
 
@@ -171,7 +175,16 @@ class Connection:
 
     def _once(self, what: str, vm: VmRef | None, api: Any, method: str, path: str, values: Mapping[str, Any]) -> Any:
         resource = api(path.strip("/"))
-        answer = self._worded(what, vm, lambda: getattr(resource, method.lower())(**values))
+
+        def ask() -> Any:
+            return self._worded(what, vm, lambda: getattr(resource, method.lower())(**values))
+
+        try:
+            answer = ask()
+        except Broken:
+            if method.lower() != "get" or self.closing.is_set():
+                raise
+            answer = ask()  # it only reads
         if isinstance(answer, dict) and isinstance(answer.get("errors"), bytes):  # proxmoxer's word for "no JSON"
             raise NoAnswer(
                 f"{self._start(what, vm)}: the answer is not JSON but begins with "
@@ -213,7 +226,7 @@ class Connection:
             ) from exc
         except (requests.exceptions.RequestException, OSError, ValueError) as exc:
             told = type(exc).__name__ if isinstance(exc, ValueError) else reason(exc)  # it may quote a header
-            raise NoAnswer(
+            raise (Broken if isinstance(exc, requests.exceptions.ChunkedEncodingError) else NoAnswer)(
                 f"{start}: the connection to {self.host} failed ({printable(told, 200)}). Check that pveproxy "
                 "runs there, and host and port."
             ) from exc
@@ -227,7 +240,10 @@ class Connection:
             who = self.options.get("token_id") or self.login["user"]
             return AuthFailed(f"{cause}. Give {who} the privilege that it names.")
         if exc.status_code in NODE_AWAY:
-            return NodeAway(f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}.")
+            return NodeAway(
+                f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}. "
+                "Bring it back, then run again."
+            )
         if "no quorum" in text:
             cause += (
                 f". Nothing can be written while {self.host} is in the smaller part of its cluster: bring the other "
@@ -258,4 +274,7 @@ def reason(exc: BaseException) -> str:
     while exc.args and isinstance(exc.args[0], BaseException):
         exc = exc.args[0]
     inner = getattr(exc, "reason", None)
-    return reason(inner) if isinstance(inner, BaseException) else str(exc)
+    words = (
+        exc.args[0] if exc.args and isinstance(exc.args[0], str) else str(exc)
+    )  # behind them may stand another cause
+    return reason(inner) if isinstance(inner, BaseException) else words

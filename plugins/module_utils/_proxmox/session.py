@@ -122,6 +122,8 @@ class Session:
             raise requests.exceptions.ReadTimeout(exc) from exc
         except urllib3.exceptions.SSLError as exc:
             raise requests.exceptions.SSLError(exc) from exc
+        except urllib3.exceptions.ProtocolError as exc:  # it ended after the request had been sent
+            raise requests.exceptions.ChunkedEncodingError(exc) from exc
         except urllib3.exceptions.HTTPError as exc:
             raise requests.exceptions.ConnectionError(exc) from exc
 

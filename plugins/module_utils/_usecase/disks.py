@@ -40,7 +40,10 @@ class ResetDisks(UseCase):
     def _check(self, hypervisor: Hypervisor, vm: Vm) -> None:
         name = vm.ref.name
         if Capability.DISK_RESET not in hypervisor.capabilities():
-            raise Unsupported(f"Cannot reset the disks of {name}: {vm.ref.hypervisor} cannot do it.")
+            why = hypervisor.why_not(Capability.DISK_RESET)
+            raise Unsupported(
+                f"Cannot reset the disks of {name}: {vm.ref.hypervisor} cannot do it{': ' + why if why else '.'}"
+            )
         if vm.power is not PowerState.STOPPED:
             raise Refused(f"Cannot reset the disks of {name}: it is {vm.power.value}. Stop it first (vm_power).")
         alone = [disk.id for disk in vm.disks if not disk.read_only and len(disk.layers) < 2]

@@ -16,6 +16,7 @@ from .._model import Collector, Isolation, IsolationNote, Nic, PowerState, Vm, W
 from .._plan import Plan, Step, UseCase, View
 
 CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as the ledger takes it
+MEANS = {Isolation.SEALED: {"filter", "link"}, Isolation.FORENSIC: {"filter", "network"}}
 NEEDS = {Isolation.SEALED: Capability.SEAL, Isolation.FORENSIC: Capability.FORENSIC}
 
 
@@ -77,7 +78,7 @@ class SetIsolation(UseCase):
             steps.append(Step("write the undo note", lambda hv: hv.submit_note(vm, note)))
         loose = [name for name, now, as_set in vm.firewall if now != as_set and vm.note and vm.note.mode is self.mode]
         others = vm.note is not None and vm.note.collectors != note.collectors
-        open_ = [nic for nic in vm.nics if others or nic.isolation is not self.mode]
+        open_ = [nic for nic in vm.nics if (others and nic.cut_by) or nic.isolation is not reachable(nic, self.mode)]
         if open_ or loose:
             text = cut_text(self.mode, open_) if open_ else f"set the firewall again: {', '.join(loose)}"
             steps.append(Step(text, lambda hv: hv.submit_isolate(vm, self.mode, self.collectors)))
@@ -86,11 +87,13 @@ class SetIsolation(UseCase):
         before, after = self.view(vm), view(vm)
         if loose:
             after["firewall"] = {name: as_set for name, _now, as_set in vm.firewall}
-        after["isolation"] = self.mode.value
+        reached = {nic.id: reachable(nic, self.mode) for nic in vm.nics}
+        after["isolation"] = min(reached.values(), key=list(Isolation).index, default=self.mode).value
         after["case"] = note.case
-        for nic in vm.nics:
-            after["nics"][nic.id]["isolation"] = self.mode.value
-            after["nics"][nic.id].pop("wiring", None)
+        for nic_id, isolation in reached.items():
+            after["nics"][nic_id]["isolation"] = isolation.value
+            if isolation is not Isolation.FREE:
+                after["nics"][nic_id].pop("wiring", None)
         return Plan(before, after, tuple(steps), tuple(warnings), uncut(hypervisor, vm, self.mode))
 
     def _free(self, vm: Vm) -> Plan:
@@ -192,6 +195,13 @@ def cut_text(mode: Isolation, nics: Sequence[Nic]) -> str:
     )
 
 
+def reachable(nic: Nic, mode: Isolation) -> Isolation:
+    """What a cut can make of it: one that the mode has no means for gets its link down, if it has that."""
+    if MEANS[mode].intersection(nic.cut_by):
+        return mode
+    return Isolation.SEALED if nic.cut_by else nic.isolation
+
+
 def uncut(hypervisor: Hypervisor, vm: Vm, mode: Isolation) -> str:
     """Why the VM cannot be held whole; empty when it can."""
     if vm.power is PowerState.SUSPENDED and Capability.ISOLATE_SUSPENDED not in hypervisor.capabilities():
@@ -200,8 +210,7 @@ def uncut(hypervisor: Hypervisor, vm: Vm, mode: Isolation) -> str:
             "which comes back when it is started. Do not start it. Start it paused from the host's console and contain "
             "it again, or keep the saved memory as evidence and remove it there."
         )
-    means = {"filter", "network"} if mode is Isolation.FORENSIC else {"filter", "link"}
-    held_open = [nic for nic in vm.nics if not means.intersection(nic.cut_by)]
+    held_open = [nic for nic in vm.nics if not MEANS[mode].intersection(nic.cut_by)]
     if not held_open:
         return ""
     named = ", ".join(f"{nic.id} ({nic.kind})" for nic in held_open)

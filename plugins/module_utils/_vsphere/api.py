@@ -20,7 +20,7 @@ from .._model import Vm, VmRef, printable
 from . import convert
 from .changes import ChangeVerbs
 from .connection import Connection, vim, vmodl
-from .disks import DiskVerbs
+from .disks import NO_RESET, DiskVerbs
 from .evidence import EvidenceVerbs
 from .rehearsal import Rehearsal
 from .steps import Removal
@@ -101,6 +101,8 @@ class VsphereHypervisor(ChangeVerbs, TagVerbs, WiringVerbs, EvidenceVerbs, DiskV
                 "it has no log-in for guests. Set guest_username and guest_password in its entry, or give the class "
                 "connections up by name (vmward_waive)."
             )
+        if capability is Capability.DISK_RESET:
+            return NO_RESET
         wanted = self.link.options["forensic_network"]
         if capability is not Capability.FORENSIC or self.networks.isolation:
             return ""

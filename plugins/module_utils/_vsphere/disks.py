@@ -20,6 +20,10 @@ from .connection import Connection, vim
 from .tasks import Call
 
 Props = dict[str, Any]
+NO_RESET = (
+    "vSphere keeps no base that a VM could start again from. Revert it to a snapshot, or deploy it again from its "
+    "template."
+)
 
 
 class DiskVerbs:
@@ -86,10 +90,7 @@ class DiskVerbs:
         return [lambda: machine.ReconfigVM_Task(spec), *map(remove, own)]
 
     def submit_reset_disks(self, vm: Vm) -> Pending:
-        raise Unsupported(
-            f"Cannot reset the disks of {vm.ref.name}: vSphere keeps no base that a VM could start again from. "
-            "Revert it to a snapshot, or deploy it again from its template."
-        )
+        raise Unsupported(f"Cannot reset the disks of {vm.ref.name}: {NO_RESET}")
 
 
 def images_of(hypervisor: str, moid: str, props: Props) -> dict[str, str]:

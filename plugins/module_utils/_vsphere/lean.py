@@ -18,6 +18,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 from . import note
@@ -37,6 +38,8 @@ DEVICES = (
     "VirtualSoundBlaster16",
     "VirtualTPM",
 )
+ENVELOPE = re.compile(rb"<(?:[\w-]+:)?Envelope[\s>]")  # of every answer that is SOAP
+STRANGE = "its answer is not vSphere's. Look for a proxy before it"
 NAME = rb"[\w-]+:type="
 UNREAD = {
     b"VirtualDevice": re.compile(rb'<VirtualDevice %s"(?:%s)">' % (NAME, "|".join(DEVICES).encode())),
@@ -83,9 +86,14 @@ class Response(http.client.HTTPResponse):
         if packing not in ("identity", "gzip"):
             return body
         try:
-            return leaned(zlib.decompress(body, zlib.MAX_WBITS + 16) if packing == "gzip" else body)
+            answer = zlib.decompress(body, zlib.MAX_WBITS + 16) if packing == "gzip" else body
         except zlib.error as exc:
             raise http.client.HTTPException("its answer is packed wrongly (%s)" % exc) from exc
+        if self.status == HTTPStatus.OK and not ENVELOPE.search(
+            answer
+        ):  # which the library takes for a call that was made
+            raise http.client.HTTPException(STRANGE)
+        return leaned(answer)
 
     def getheader(self, name: str, default: Any = None) -> Any:
         """The library unpacks what is told to be packed: here it no longer is."""

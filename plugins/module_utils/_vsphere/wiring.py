@@ -123,6 +123,19 @@ class WiringVerbs:
                 f"Cannot free {vm.ref.name}: it was suspended while it was cut, and would come back disconnected. Let "
                 "it run on first (vm_power, state: running), then free it."
             )
+        noted = [
+            (nic_id, side["backing"])
+            for nic_id, wiring in (vm.note.wiring if vm.note else ())
+            for side in sides(wiring)
+        ]
+        here = {nic.id for nic in vm.nics}
+        for nic_id, backing in noted:
+            if nic_id in here and backing.get("portgroup") and backing["portgroup"] not in self.networks.names:
+                raise Refused(
+                    f"Cannot free {vm.ref.name}: the port group that NIC {nic_id} was plugged into is gone or "
+                    f"not to be seen ({backing['portgroup']}). Nothing was touched. Wire its cards by hand (their "
+                    f"former flags are in the ledger's undo entry), then clear its custom attribute {notes.KEY}."
+                )
 
     def _rewire(self, vm: Vm, what: str, wanted: Mapping[str, tuple[Side, Side]]) -> Pending:
         """One reconfiguration for all cards; if vSphere refuses it, one for each, so that none keeps the others."""

@@ -87,14 +87,18 @@ def answered(body: bytes, packing: str) -> Response:
     return response
 
 
-TEXT = (device("VirtualCdrom") + device("VirtualDisk")).encode()
+def enveloped(*devices: str) -> bytes:
+    return f"<soapenv:Envelope>{''.join(map(device, devices))}</soapenv:Envelope>".encode()
+
+
+TEXT = enveloped("VirtualCdrom", "VirtualDisk")
 
 
 def test_an_answer_is_read_in_parts_packed_or_not() -> None:
     for body, packing in ((TEXT, "identity"), (gzip.compress(TEXT), "gzip")):
         response = answered(body, packing)
         assert response.getheader("content-encoding", "identity") == "identity"
-        assert response.read(10) + response.read() + response.read() == device("VirtualDisk").encode()
+        assert response.read(10) + response.read() + response.read() == enveloped("VirtualDisk")
         assert response.isclosed()
 
 
@@ -109,3 +113,11 @@ def test_an_answer_that_is_packed_wrongly_or_cut_short_is_an_error() -> None:
         answered(b"no gzip", "gzip").read()
     with pytest.raises(http.client.HTTPException, match="packed wrongly"):
         answered(gzip.compress(TEXT)[:-9], "gzip").read()
+
+
+@pytest.mark.parametrize("page", [b"<html>The proxy has a bad day.</html>", b"", b"{}"])
+@pytest.mark.parametrize("packing", ["identity", "gzip"])
+def test_a_page_is_no_answer(page: bytes, packing: str) -> None:
+    """The library would take it for a call that was made and that answers nothing."""
+    with pytest.raises(http.client.HTTPException, match="not vSphere's"):
+        answered(gzip.compress(page) if packing == "gzip" else page, packing).read()
