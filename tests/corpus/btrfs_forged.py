@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import checksum
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.tests.corpus import disks
 
 SUPER, MIRROR, NODE, HEAD, ITEM, POINTER = 0x10000, 64 * disks.MB, 16384, 101, 25, 33

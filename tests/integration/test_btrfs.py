@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import lzo
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import crc32c
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import btrfs, disks
 from ansible_collections.vmward.remediation.tests.corpus.btrfs_forged import HEAD, MIRROR, POINTER, SUPER, Forger
@@ -263,7 +265,13 @@ def test_a_damaged_one_ends_and_is_never_clean(raw: bytes, tmp_path: Path, seed:
     assert look(forger.save(tmp_path / "forged.img"))["verdict"] != "clean"
 
 
-# --- LZO -------------------------------------------------------------------------------------------------------------
+# --- Parts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [4, 100, 4064, 16352, 65504])
+def test_a_checksum_that_is_folded_is_the_same(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert checksum(0, data) == (crc32c(0xFFFFFFFF, data) ^ 0xFFFFFFFF).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize(

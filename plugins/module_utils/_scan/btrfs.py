@@ -32,12 +32,12 @@ from .btrfs_records import (
     Node,
     Super,
     Tree,
-    checksum,
     chunk_of,
     chunks_of,
     names_in,
     tree_of,
 )
+from .btrfs_sums import checksum
 from .layout import NotReadable
 
 _MOST_ODD = 20

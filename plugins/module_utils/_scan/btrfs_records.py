@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import struct
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .blocks import Blocks
-from .journal import crc32c
+from .btrfs_sums import checksum
 from .layout import NotReadable
 
 Key = tuple[int, int, int]
@@ -45,15 +44,6 @@ _NAMED = {7: "RAID5 or RAID6", 12: "zones", 13: "extent tree v2", 14: "a RAID st
 _METADATA_UUID = 0x400
 _WRITTEN = 1
 _TOP = struct.pack("<52xI104x", stat.S_IFDIR | 0o755)  # an inode of which only a name was read
-
-
-def checksum(kind: int, data: bytes) -> bytes:
-    """Empty if that kind is not known here."""
-    if kind == 0:
-        return (crc32c(0xFFFFFFFF, data) ^ 0xFFFFFFFF).to_bytes(4, "little")
-    if kind == 2:
-        return hashlib.sha256(data).digest()
-    return hashlib.blake2b(data, digest_size=32).digest() if kind == 3 else b""
 
 
 class Tree(NamedTuple):
@@ -125,7 +115,9 @@ class Super:
 
     def _mirror(self, at: int) -> Iterator[str]:
         """Older ones are left behind by a write that did not end."""
-        raw = self._volume.read(at, _SUPER_SIZE) if at + _SUPER_SIZE <= self.end else b""
+        if at + _SUPER_SIZE > self.end:
+            return
+        raw = self._volume.read(at, _SUPER_SIZE)
         told = checksum(self.sums, raw[32:])
         if raw[64:72] == self.raw[64:72] and raw[32:48] == self.raw[32:48] and told and raw.startswith(told):
             generation = struct.unpack_from("<Q", raw, 72)[0]
