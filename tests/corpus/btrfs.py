@@ -6,6 +6,7 @@
 
 Images of so many seeds, each held against a mount (as root):
   PYTHONPATH=build/collections .venv/bin/python tests/corpus/btrfs.py campaign 0 100
+And as many that lost their power, mounted with and without their logs: `crash 0 100`.
 Those that the tests keep:
   PYTHONPATH=build/collections .venv/bin/python tests/corpus/btrfs.py record
 """
@@ -19,6 +20,7 @@ import json
 import lzma
 import os
 import random
+import shutil
 import stat
 import struct
 import subprocess
@@ -30,8 +32,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Raw
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import Inode
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_walk import BtrfsWalk
 from ansible_collections.vmward.remediation.tests.corpus import disks
+from ansible_collections.vmward.remediation.tests.corpus.mounting import powerless
 
 REFUSED = {
     errno.EPERM, errno.ENOENT, errno.EACCES, errno.EEXIST, errno.EXDEV, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC,
@@ -46,9 +50,9 @@ OPTIONS = ("compress=zlib", "compress-force=zlib", "compress=lzo", "compress-for
 FEATURES, LATE_FEATURES = ("^no-holes", "^extref", "^skinny-metadata"), ("^free-space-tree", "quota")
 SUMS = ("crc32c", "sha256", "blake2")
 NAMES = ("plain", "two words", "a\nb", "\udcff\udcfe", "ä" * 100, "x" * 255, "-rf", "$(x)", "\x1b[31m")
-RECORDED = ("snapshots and packed files",)
+SNAPSHOTS, LOGGED = RECORDED = "snapshots and packed files", "a log"
 
-# By its path: mode, owner, size, and the hash of what it holds or leads to, and of its attributes
+# By its path: mode, owner, size, the hash of what it holds or leads to, and those of its attributes
 Row = tuple[int, int, int, str, str]
 Tree = dict[str, Row]
 
@@ -66,7 +70,7 @@ class Guest:
         kinds = {
             self.write: 10, self.change: 6, self.cut: 2, self.punch: 2, self.reserve: 1, self.clone: 3, self.link: 2,
             self.rename: 2, self.delete: 2, self.directory: 3, self.symlink: 1, self.attribute: 2, self.many: 0.3,
-            self.subvolume: 0.7, self.snapshot: 0.7, self.drop: 0.3, self.forsake: 0.2, self.sync: 0.5,
+            self.subvolume: 0.7, self.snapshot: 0.7, self.drop: 0.3, self.forsake: 0.2, self.sync: 0.5, self.persist: 5,
         }  # fmt: skip
         for _step in range(steps):
             (step,) = self._chance.choices(list(kinds), list(kinds.values()))
@@ -124,6 +128,7 @@ class Guest:
         with self._file().open("r+b") as file:
             file.seek(self._chance.randrange(300_000))
             file.write(self._data())
+            file.flush()
             if not self._chance.randrange(3):
                 os.fsync(file.fileno())
 
@@ -205,7 +210,15 @@ class Guest:
         file.unlink()
 
     def sync(self) -> None:
-        os.sync()
+        disks.run("sync", "-f", self.root)
+
+    def persist(self) -> None:
+        """One file or directory, into the log."""
+        fd = os.open(self._chance.choice([self._file(), self._file(), *self.dirs]), os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def subvolume(*words: str | Path) -> None:
@@ -232,7 +245,8 @@ def made_by_chance(image: Path, seed: int, steps: int, crashed: Path | None = No
             if crashed is not None:
                 guest.sync()
                 guest.work(steps // 4)
-                disks.run("cp", "--sparse=always", image, crashed)
+                guest.persist()
+                powerless(image, crashed)
         finally:
             guest.close()
     return [*made, mounted]
@@ -262,9 +276,9 @@ def seen(root: Path) -> Tree:
             elif stat.S_ISLNK(status.st_mode):
                 told = os.fsencode(os.readlink(place))
             keys = [] if stat.S_ISLNK(status.st_mode) else sorted(os.listxattr(place))
-            extended = b"".join(b"%b\0%b" % (key.encode(), os.getxattr(place, key)) for key in keys)
+            extended = [b"%b\0%b" % (key.encode(), os.getxattr(place, key)) for key in keys]
             size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-            row = status.st_mode, status.st_uid, size, _hash(told), _hash(extended)
+            row = status.st_mode, status.st_uid, size, _hash(told), _hashes(extended)
             found["/" + os.path.relpath(place, root)] = row
     return found
 
@@ -284,9 +298,32 @@ def read(image: Path) -> tuple[Tree, BtrfsWalk]:
         if stat.S_ISLNK(inode.mode):
             told = _hash(b"".join(piece.data for piece in inode.pieces()))
         size = 0 if stat.S_ISDIR(inode.mode) else inode.size
-        extended = b"".join(sorted(inode.extended))
-        found[path] = inode.mode, inode.uid, size, told or _hash(b""), _hash(extended)
+        found[path] = inode.mode, inode.uid, size, told or _hash(b""), _hashes(inode.extended)
     return {path: row for path, row in found.items() if not path.startswith("/(")}, walk
+
+
+def missed(shown: Tree, image: Path) -> tuple[list[str], BtrfsWalk]:
+    """What of all that Linux shows is in none of the states that our reader tells."""
+    walk = BtrfsWalk(Raw(os.open(image, os.O_RDONLY)))
+    named: dict[str, list[Inode]] = {}
+    contents = set[tuple[int, int, str]]()
+    for file in walk.files(see=lambda _directory, entry: named.setdefault(entry.path, []).append(entry.inode)):
+        parts = (file.read(at, min(disks.MB, file.size - at)) for at in range(0, file.size, disks.MB))
+        contents.add((file.status().st_ino, file.size, _hash(b"".join(parts))))
+    found = list[str]()
+    for path, (mode, _owner, size, told, extended) in shown.items():
+        inodes = named.get(path, [])
+        if not inodes:
+            found.append(f"only Linux shows {path!r}")
+        elif stat.S_ISREG(mode) and not any((inode.number, size, told) in contents for inode in inodes):
+            found.append(f"another content of {path!r}")
+        elif not set(extended.split()) <= {_hash(one) for inode in inodes for one in inode.extended}:
+            found.append(f"other attributes of {path!r}")
+    return found, walk
+
+
+def _hashes(attributes: Sequence[bytes]) -> str:
+    return " ".join(sorted(map(_hash, attributes)))
 
 
 def _hash(data: bytes) -> str:
@@ -322,6 +359,31 @@ def campaign(first: int, last: int) -> int:
                 failed += 1
                 print("seed", seed, how, len(told), "files", *found[:8], *doubts, sep="\n  ", flush=True)
     print(f"{last - first} images, {failed} of them differ")
+    return failed
+
+
+def crash(first: int, last: int) -> int:
+    """How many look otherwise to Linux, with the log or without it, than in all states that are told."""
+    failed = unknown = logs = 0
+    for seed in range(first, last):
+        with tempfile.TemporaryDirectory() as folder:
+            image, crashed = Path(folder) / "btrfs.img", Path(folder) / "crashed.img"
+            how = made_by_chance(image, seed, 60, crashed)
+            with mounted_with(crashed, "loop,ro,subvolid=5,rescue=nologreplay") as root:
+                before = seen(root)
+            found, walk = missed(before, crashed)
+            doubts = doubts_of(walk)
+            replayed = Path(shutil.copy(crashed, Path(folder) / "replayed.img"))
+            with mounted_with(replayed, "loop,subvolid=5") as root:
+                after = seen(root)
+            found += missed(after, crashed)[0]
+            unknown, logs = unknown + bool(doubts), logs + (before != after)
+            if doubts:
+                print("seed", seed, *doubts)
+            if found:
+                failed += 1
+                print("seed", seed, how, len(after), "files", *found[:8], *doubts, sep="\n  ", flush=True)
+    print(f"{last - first} images, {logs} changed by their logs, {unknown} with doubts, {failed} of them differ")
     return failed
 
 
@@ -385,11 +447,49 @@ def snapshots_and_packed_files(image: Path) -> Record:
         return Record(raw, seen(root))
 
 
+def a_log(folder: Path) -> Record:
+    """Of what was written since, all but a file is in the log: new files, and old ones that are others now."""
+    image, crashed = folder / "log.img", folder / "crashed.img"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    disks.run("mkfs.btrfs", "-q", "-f", "-M", "-n", "4096", "-m", "single", image)
+    with mounted_with(image, "loop,noatime,commit=300,compress=zlib") as root:
+        (root / "old").write_bytes(b"o" * 9000)
+        (root / "shorter").write_bytes(random.Random(1).randbytes(9000))
+        (root / "d").mkdir()
+        disks.run("sync", "-f", root)
+        for name, at, data in (
+            ("old", 4096, disks.MARKER),
+            ("d/new", 0, b"." * 9000 + disks.MARKER),
+            ("d/small", 0, b"s"),
+        ):
+            with (root / name).open("r+b" if name == "old" else "wb") as file:
+                file.seek(at)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        with (root / "shorter").open("r+b") as file:
+            file.truncate(10)
+            os.fsync(file.fileno())
+        (root / "d").chmod(0o700)
+        directory = os.open(root / "d", os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+        (root / "lost").write_bytes(b"l" * 9000)
+        powerless(image, crashed)
+    raw = crashed.read_bytes()
+    with mounted_with(crashed, "loop,subvolid=5") as root:
+        return Record(raw, seen(root))
+
+
 def main(words: Sequence[str]) -> int:
     if words[:1] == ["campaign"]:
         return min(1, campaign(int(words[1]), int(words[2])))
+    if words[:1] == ["crash"]:
+        return min(1, crash(int(words[1]), int(words[2])))
     with tempfile.TemporaryDirectory() as folder:
-        save(RECORDED[0], snapshots_and_packed_files(Path(folder) / "image"))
+        save(SNAPSHOTS, snapshots_and_packed_files(Path(folder) / "image"))
+        save(LOGGED, a_log(Path(folder)))
     return 0
 
 

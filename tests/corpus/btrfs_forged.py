@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.tests.corpus import disks
 
-SUPER, MIRROR, NODE, HEAD, ITEM, POINTER = 0x10000, 64 * disks.MB, 16384, 101, 25, 33
+SUPER, MIRROR, HEAD, ITEM, POINTER = 0x10000, 64 * disks.MB, 101, 25, 33
 
 
 class Item(NamedTuple):
@@ -29,12 +29,13 @@ class Item(NamedTuple):
 
 
 class Forger:
-    """Of an image with nodes of 16 KiB and checksums by crc32c."""
+    """Of an image with checksums by crc32c."""
 
-    def __init__(self, raw: bytes) -> None:
-        self.raw = bytearray(raw)
+    def __init__(self, raw: bytes, size: int = 16384) -> None:
+        """`size` of a node."""
+        self.raw, self._size = bytearray(raw), size
         identity = raw[SUPER + 32 : SUPER + 48]
-        starts = (at for at in range(0, len(raw), NODE) if at not in (SUPER, MIRROR))
+        starts = (at for at in range(0, len(raw), size) if at not in (SUPER, MIRROR))
         self.nodes = [at for at in starts if raw[at + 32 : at + 48] == identity]
 
     def inner(self) -> list[int]:
@@ -61,12 +62,12 @@ class Forger:
 
     def save(self, place: Path) -> Path:
         """With checksums that fit."""
-        for at, size in ((SUPER, 4096), (MIRROR, 4096), *((node, NODE) for node in self.nodes)):
+        for at, size in ((SUPER, 4096), (MIRROR, 4096), *((node, self._size) for node in self.nodes)):
             self.put(at, checksum(0, bytes(self.raw[at + 32 : at + size])))
         with place.open("wb") as file:
             file.truncate(len(self.raw))
-            for at in range(0, len(self.raw), NODE):
-                if self.raw.count(0, at, at + NODE) != NODE:
+            for at in range(0, len(self.raw), self._size):
+                if self.raw.count(0, at, at + self._size) != self._size:
                     file.seek(at)
-                    file.write(self.raw[at : at + NODE])
+                    file.write(self.raw[at : at + self._size])
         return place

@@ -108,14 +108,19 @@ def xfs(place: Path, sources: dict[str, bytes]) -> bytes:
 
 
 def btrfs(place: Path, sources: dict[str, bytes]) -> bytes:
-    """One of them packed."""
+    """One of them packed; and one sample more of which only its log knows."""
     image = empty(place / "btrfs.img", 16 * KB * KB)
     disks.run("mkfs.btrfs", "-q", "-f", "-M", "-n", "4096", "-m", "single", image)
     with mounted(image, "compress-force=zlib,max_inline=0") as root:
         for directory, name in (("etc", "replaced"), ("d", "new")):
             (root / directory).mkdir()
             (root / directory / name).write_bytes(sources[name] if name == "replaced" else bytes(9000) + sources[name])
-    return image.read_bytes()
+        disks.run("sync", "-f", root)
+        with (root / "logged").open("wb") as file:
+            file.write(disks.EICAR)
+            file.flush()
+            os.fsync(file.fileno())
+        return powerless(image, place / "powerless.img").read_bytes()
 
 
 def ntfs(place: Path, sources: dict[str, bytes]) -> bytes:

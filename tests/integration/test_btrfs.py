@@ -29,6 +29,7 @@ MB = disks.MB
 DEADLINE = 60
 SAMPLE = b"." * 30_000 + disks.MARKER + b"." * 30_000
 SAMPLES = {"dir/evil.com": disks.EICAR, "dir/large": SAMPLE, "dir/link": b"y" * 5000, "ok": b"x" * 9000}
+LOG = (1 << 64) - 6
 INODE, REF, DIR_INDEX, EXTENT_DATA, ROOT, EXTENT = 1, 12, 96, 108, 132, 168
 
 
@@ -75,9 +76,8 @@ def test_an_undamaged_one_may_be_clean(tmp_path: Path) -> None:
     assert (result["verdict"], result["incomplete_reasons"]) == ("clean", [])
 
 
-@pytest.mark.parametrize("name", btrfs.RECORDED)
-def test_what_linux_showed_is_read(tmp_path: Path, name: str) -> None:
-    record = btrfs.load(name)
+def test_what_linux_showed_is_read(tmp_path: Path) -> None:
+    record = btrfs.load(btrfs.SNAPSHOTS)
     found, walk = btrfs.read(record.put(tmp_path / "image"))
     assert len(record.seen) > 30
     assert btrfs.differences(record.seen, found) == []
@@ -98,11 +98,70 @@ def test_what_linux_shows_is_read(tmp_path: Path, seed: int) -> None:
 
 
 def test_paths_count_from_a_subvolume_as_well(tmp_path: Path) -> None:
-    record = btrfs.load("snapshots and packed files")
+    record = btrfs.load(btrfs.SNAPSHOTS)
     path = next(path for path in sorted(record.seen) if path.startswith("/top/zlib/plain"))
     indicators = Indicators(paths=frozenset([path.removeprefix("/top")]))
     result = look(record.put(tmp_path / "image"), indicators=indicators)
     assert path in paths(result)
+
+
+# --- A log -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_linux_made_of_a_log_is_read(tmp_path: Path) -> None:
+    record = btrfs.load(btrfs.LOGGED)
+    lacking, walk = btrfs.missed(record.seen, record.put(tmp_path / "image"))
+    assert (lacking, btrfs.doubts_of(walk)) == ([], [])
+    assert {"/old", "/shorter", "/d/new", "/d/small"} <= record.seen.keys()
+
+
+def test_samples_that_only_the_log_knows_are_found(tmp_path: Path) -> None:
+    image = btrfs.load(btrfs.LOGGED).put(tmp_path / "image")
+    result = look(image)
+    assert (paths(result), told(result)) == (["/d/new", "/old"], "")
+    disks.write_at(image, SUPER + 96, bytes(8))
+    disks.write_at(image, SUPER, checksum(0, image.read_bytes()[SUPER + 32 : SUPER + 4096]))
+    assert look(image)["verdict"] == "clean"
+
+
+@pytest.mark.parametrize("seed", range(900, 902))
+def test_what_linux_makes_of_a_log_is_read(tmp_path: Path, seed: int) -> None:
+    crashed = tmp_path / "crashed.img"
+    try:
+        btrfs.made_by_chance(tmp_path / "image", seed, 60, crashed)
+    except RuntimeError as exc:
+        pytest.skip(f"nothing can be mounted here: {exc}")
+    replayed = Path(shutil.copy(crashed, tmp_path / "replayed.img"))
+    with btrfs.mounted_with(replayed, "loop,subvolid=5") as root:
+        lacking, _walk = btrfs.missed(btrfs.seen(root), crashed)
+    assert lacking == []
+
+
+@pytest.mark.parametrize("at", [0, 48, 80, 96, 100, 110, 130])
+def test_a_log_that_is_damaged_is_told(tmp_path: Path, at: int) -> None:
+    image = btrfs.load(btrfs.LOGGED).put(tmp_path / "image")
+    raw = image.read_bytes()
+    log = raw[SUPER + 96 : SUPER + 104]
+    identity = raw[SUPER + 32 : SUPER + 48]
+    nodes = [node for node in range(0, len(raw), 4096) if raw[node + 32 : node + 56] == identity + log]
+    assert len(nodes) == 1
+    disks.write_at(image, nodes[0] + at, b"\xff" * 4)
+    assert "what its log will make of it at the next mount is not known" in told(look(image))
+
+
+def test_a_directory_that_its_log_moves_is_told(tmp_path: Path) -> None:
+    """Where the files below would be then is not looked for."""
+    record = btrfs.load(btrfs.LOGGED)
+    forger = Forger(record.image, 4096)
+    for item in forger.items(INODE, LOG):
+        if struct.unpack_from("<I", forger.raw, item.at + 52)[0] & 0o170000 == 0o040000 and item.number > 256:
+            break
+    else:
+        pytest.fail("there is no directory in the log")
+    for name in forger.items(REF, LOG):
+        if name.number == item.number:
+            forger.put(name.at + 10, b"e")
+    assert "it gives directories another place" in told(look(forger.save(tmp_path / "forged.img")))
 
 
 # --- What an attacker wrote ------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from copy import copy
 from typing import NamedTuple
 
 from .blocks import Blocks
@@ -19,6 +20,7 @@ from .btrfs_records import (
     EXTENTS,
     FIRST,
     GROUPS,
+    LOG,
     ORPHAN,
     ORPHANS,
     OWN,
@@ -60,7 +62,7 @@ class Btrfs:
         self._volume, self.head = volume, Super(volume)
         self.odd: list[str] = []
         self.reached: dict[int, int] = {}  # the addresses of all nodes that were read, and which copy of each
-        self._visits = 0
+        self._visits, self._newest = 0, self.head.generation
         self.chunks: list[Chunk] = []
         self._starts: list[int] = []
         self._map(list(chunks_of(self.head.array, self.head.device)))
@@ -134,7 +136,7 @@ class Btrfs:
             if told and not raw.startswith(told):
                 raise NotReadable("its checksum is wrong")
         node = Node(raw, below.address, self.head.identity)
-        if node.level != level or node.generation != below.generation or node.generation > self.head.generation:
+        if node.level != level or node.generation != below.generation or node.generation > self._newest:
             raise NotReadable("it is not the one that is meant")
         if tree.number < OWN and tree.number != TOP and node.owner != tree.number:
             raise NotReadable("it belongs to another tree")
@@ -185,6 +187,7 @@ class Btrfs:
                     if inode is not None:
                         yield inode
                     inode = Inode(tree.number, number)
+                    inode.is_logged = self._newest > self.head.generation
                 try:
                     inode.add(kind, offset, node.raw[101 + at : 101 + at + size])
                 except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
@@ -210,6 +213,21 @@ class Btrfs:
         for number in (EXTENTS, TOP):
             if number not in self.trees:
                 self.add("tree %d is missing" % number)
+
+    def inode(self, tree: Tree, number: int) -> Inode | None:
+        found = next(self.inodes(tree, number), None)
+        return found if found is not None and found.number == number and found.raw else None
+
+    def log(self) -> Btrfs | None:
+        """What was written since: trees, by the subvolumes that they change, which the tree of extents knows not of."""
+        if self.head.log is None:
+            return None
+        log = copy(self)
+        log.odd, log.reached, log.trees, log._newest = [], {}, {}, self.head.generation + 1
+        for key, raw in log.items(self.head.log):
+            if key[:2] == (LOG, ROOT):
+                log.trees[key[2]] = tree_of(key[2], raw)._replace(start=FIRST, is_alive=True)
+        return log
 
     def directory(self, tree: Tree, number: int) -> tuple[int, bytes] | None:
         """Where one lies, and how it is called there."""

@@ -26,7 +26,7 @@ DIR_ITEM, DIR_INDEX, EXTENT_DATA, ROOT, BACKREF = 84, 96, 108, 132, 144
 EXTENT, NODE, GROUP, CHUNK = 168, 169, 192, 228
 # Trees, and what begins behind the numbers that are the file system's own
 ROOTS, EXTENTS, CHUNKS, TOP, GROUPS, OWN = 1, 2, 3, 5, 11, 256
-ORPHANS, RELOCATED, MOVED_DATA = ((1 << 64) - number for number in (5, 8, 9))
+ORPHANS, LOG, RELOCATED = ((1 << 64) - number for number in (5, 6, 8))
 
 SUPER, _SUPER_SIZE = 65536, 4096
 _MIRRORS = 64 << 20, 256 << 30
@@ -74,7 +74,7 @@ class Super:
     def __init__(self, volume: Blocks) -> None:
         self._volume = volume
         raw = self.raw = volume.read(SUPER, _SUPER_SIZE)
-        self.generation, root, chunks, self.log = struct.unpack_from("<4Q", raw, 72)
+        self.generation, root, chunks, log = struct.unpack_from("<4Q", raw, 72)
         self._size, self.used = struct.unpack_from("<2Q", raw, 112)
         self._devices, self.sector, self.node = struct.unpack_from("<QII", raw, 136)
         length, chunks_generation = struct.unpack_from("<IQ", raw, 160)
@@ -82,6 +82,7 @@ class Super:
         self.device = struct.unpack_from("<Q", raw, 201)[0]
         self.identity = raw[571:587] if self._features & _METADATA_UUID else raw[32:48]
         self.roots = Tree(ROOTS, root, level, self.generation)
+        self.log = Tree(LOG, log, raw[200], self.generation + 1) if log else None
         self.chunks = Tree(CHUNKS, chunks, chunks_level, chunks_generation)
         sizes = (self.sector, self.node)
         if any(size & (size - 1) or not 512 <= size <= 65536 for size in sizes) or length > 2048:
@@ -101,11 +102,6 @@ class Super:
             found.append("it lies on %d devices, of which this one was read" % self._devices)
         if self._size > self._volume.size:
             found.append("it claims to be larger than its volume")
-        if self.log:
-            found.append(
-                "its log holds what was written last and is put in place at the next mount. "
-                "Start and shut the VM down cleanly, or mount a copy"
-            )
         told = checksum(self.sums, self.raw[32:])
         if not told:
             found.append("its checksums are of a kind that is not known here (%d)" % self.sums)
@@ -238,7 +234,10 @@ def piece_of(offset: int, raw: bytes) -> Piece | None:
 
 
 class Inode:
-    """All items of one number in a tree. `listed` and `looked_up`: sums over what a directory names."""
+    """All items of one number in a tree. `listed` and `looked_up`: sums over what a directory names.
+
+    `children`: that itself, of one in the log.
+    """
 
     def __init__(self, tree: int, number: int) -> None:
         self.tree, self.number, self.raw = tree, number, b""
@@ -247,6 +246,8 @@ class Inode:
         self.extents: list[tuple[int, bytes]] = []
         self.subvolumes: list[tuple[bytes, Inode]] = []
         self.listed = self.looked_up = 0
+        self.children: list[tuple[int, bytes]] = []
+        self.is_logged = False
         self.damage = ""
 
     def add(self, kind: int, offset: int, raw: bytes) -> None:
@@ -273,6 +274,8 @@ class Inode:
                 self.subvolumes.append((name, root))
             elif kind == ROOT:
                 continue
+            elif self.is_logged:
+                self.children.append((number, name))
             elif is_listed:
                 self.listed += hash((self.number, number, name))
             else:
@@ -310,6 +313,10 @@ class Inode:
     @property
     def is_file(self) -> bool:
         return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
 
     @property
     def changed(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple
 from .blocks import Blocks
 from .btrfs import Btrfs
 from .btrfs_content import Content, key_of
+from .btrfs_log import states
 from .btrfs_proof import Proof
 from .btrfs_records import BEHIND, CHUNKS, EXTENTS, GROUPS, OWN, ROOTS, SUPER, TOP, Inode, Piece, Tree
 from .fat import MAX_DEPTH
@@ -22,6 +23,10 @@ from .layout import ForeignFile, Layout, NotReadable
 from .partitions import Extent
 
 _MOST_ATTRIBUTES = 16 << 20  # bytes of one inode's
+_UNKNOWN = (
+    "what its log will make of it at the next mount is not known (%s). "
+    "Start and shut the VM down cleanly, or mount a copy"
+)
 _MOST_PATHS, _LONGEST = 1 << 15, 4096
 _DEVICES, _SUMS, _QUOTAS, _UUIDS, _FREE = 4, 7, 8, 9, 10
 _WITHOUT_FILES = (EXTENTS, CHUNKS, _DEVICES, _SUMS, _QUOTAS, _UUIDS, _FREE, GROUPS)
@@ -44,9 +49,10 @@ class BtrfsWalk:
 
     def __init__(self, volume: Blocks) -> None:
         self._volume, self._fs = volume, Btrfs(volume)
+        self._log = self._fs.log()
         self._proof = Proof(volume, self._fs)
         self._paths: dict[int, dict[int, str]] = {}  # of directories, by their trees
-        self._attributed: dict[int, tuple[Tree, int]] = {}  # by the hash of the attributes, which many have in common
+        self._attributed: dict[int, tuple[Btrfs, Tree, int]] = {}  # by a hash of them, for many have the same
         self._tops = {TOP: ""}  # of subvolumes
         self._is_shared = sum(number >= OWN for number in self._fs.trees) > 1
 
@@ -72,6 +78,14 @@ class BtrfsWalk:
                     self._fs.add("what tree %d holds is not known here" % number)
                 yield from self._files(tree, see)
                 self._paths.pop(number, None)
+        if self._log is not None:
+            for number, tree in sorted(self._log.trees.items()):
+                if number < OWN and number != TOP:
+                    self._log.add("it changes tree %d" % number)
+                elif number in self._fs.trees:
+                    yield from self._logged(self._log, tree, see)
+            for text in self._log.odd:
+                self._fs.add(_UNKNOWN % text)
 
     def _files(self, tree: Tree, see: Callable[[Any, Entry], None]) -> Iterator[ForeignFile]:
         named = listed = looked_up = 0
@@ -86,7 +100,7 @@ class BtrfsWalk:
                 if inode.extents:
                     self._fs.add("tree %d holds content of inodes that are not there" % tree.number)
                 continue
-            self._attributes(tree, inode)
+            self._attributes(self._fs, tree, inode)
             entries = [self._entry(tree, parent, name, inode) for parent, name in names]
             entries += [self._entry(tree, inode.number, name, root) for name, root in inode.subvolumes]
             for entry in entries:
@@ -97,13 +111,48 @@ class BtrfsWalk:
                     unnamed.add(inode.number)
                 paths = [entry.path for entry in entries[: len(names)]]
                 for path in paths or ["%s/(inode %d)" % (self._top(tree.number), inode.number)]:
-                    yield self._file(path, inode, pieces)
+                    yield self._file(path, inode, pieces, inode.size)
         if tree.is_alive and tree.number != ROOTS:
             if not named == listed == looked_up:
                 self._fs.add("directories of tree %d name other files than there are" % tree.number)
             unnamed -= self._fs.orphans(tree)
             if unnamed:
                 self._fs.add("no directory names %d inodes of tree %d that are in use" % (len(unnamed), tree.number))
+
+    def _logged(self, log: Btrfs, tree: Tree, see: Callable[[Any, Entry], None]) -> Iterator[ForeignFile]:
+        """What the log makes of files, and how it calls them."""
+        main = self._fs.trees[tree.number]
+        for inode in log.inodes(tree):
+            if inode.damage or (inode.extents and not inode.raw):
+                log.add("inode %d of tree %d was not read" % (inode.number, tree.number))
+            before, names = self._fs.inode(main, inode.number), list[tuple[int, bytes, Inode]]()
+            for child, name in inode.children:
+                one = log.inode(tree, child) or self._fs.inode(main, child)
+                names += [(inode.number, name, one)] if one is not None else []
+            self._attributes(log, tree, inode)
+            itself = inode if inode.raw else before
+            if itself is not None:
+                names += [(parent, name, itself) for parent, name in inode.names if parent != inode.number]
+            for parent, name, one in names:
+                known = self._fs.inode(main, one.number) if one.is_directory else None
+                if known is not None and (parent, name) not in known.names:
+                    log.add("it gives directories another place")
+                entry = self._entry(main, parent, name, one)
+                see(entry.parent, entry)
+            if inode.raw and inode.is_file:
+                yield from self._states(log, main, inode, before)
+
+    def _states(self, log: Btrfs, tree: Tree, inode: Inode, before: Inode | None) -> Iterator[ForeignFile]:
+        names = inode.names or (before.names if before is not None else [])
+        paths = [self._entry(tree, parent, name, inode).path for parent, name in names]
+        try:
+            found = list(states(inode, before, self._fs.head.sector))
+        except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+            log.add("inode %d of tree %d was not read: %s" % (inode.number, tree.number, exc))
+            return
+        for pieces, size in found:
+            for path in paths or ["%s/(inode %d)" % (self._top(tree.number), inode.number)]:
+                yield self._file(path, inode, pieces, size)
 
     def _entry(self, tree: Tree, parent: int, name: bytes, inode: Inode) -> Entry:
         within = "%s/%s" % (self._path(tree, parent), _decoded(name))
@@ -118,6 +167,8 @@ class BtrfsWalk:
         way: dict[int, bytes] = {}
         while number not in known:
             place = self._fs.directory(tree, number)
+            if place is None and self._log is not None and tree.number in self._log.trees:
+                place = self._log.directory(self._log.trees[tree.number], number)
             if place is None or number in way or len(way) > MAX_DEPTH:
                 if tree.is_alive:
                     self._fs.add("directories of tree %d have no name, or hold each other" % tree.number)
@@ -154,13 +205,13 @@ class BtrfsWalk:
         self._proof.refer(pieces, inode.size)
         return pieces
 
-    def _file(self, path: str, inode: Inode, pieces: list[Piece]) -> ForeignFile:
+    def _file(self, path: str, inode: Inode, pieces: list[Piece], size: int) -> ForeignFile:
         opened = list[Content]()
 
         def content() -> Content:
             if not opened:
                 whole = pieces or inode.pieces()  # which tells what is wrong with them
-                opened.append(Content(self._volume, self._fs.place, self._fs.head.sector, whole, inode.size))
+                opened.append(Content(self._volume, self._fs.place, self._fs.head.sector, whole, size))
             return opened[0]
 
         def read(offset: int, length: int) -> bytes:
@@ -173,12 +224,12 @@ class BtrfsWalk:
             except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
                 return None
 
-        key = key_of(pieces, inode.size) if pieces and (self._is_shared or inode.links > 1) else None
-        return ForeignFile(path, inode.size, read, inode.status, layout, lambda: content().stretches(), key)
+        key = key_of(pieces, size) if pieces and (self._is_shared or inode.links > 1) else None
+        return ForeignFile(path, size, read, inode.status, layout, lambda: content().stretches(), key)
 
-    def _attributes(self, tree: Tree, inode: Inode) -> None:
+    def _attributes(self, fs: Btrfs, tree: Tree, inode: Inode) -> None:
         if inode.extended:
-            self._attributed.setdefault(hash(tuple(inode.extended)), (tree, inode.number))
+            self._attributed.setdefault(hash(tuple(inode.extended)), (fs, tree, inode.number))
 
     def unnamed(self) -> Iterator[ForeignFile]:
         """They are among `files`."""
@@ -186,14 +237,8 @@ class BtrfsWalk:
 
     def attributes(self) -> Iterator[tuple[int, Callable[[], bytes]]]:
         """After all files: extended attributes, each of several that are the same once, by the number of an inode."""
-        for tree, number in self._attributed.values():
-            yield number, lambda tree=tree, number=number: self._extended(tree, number)  # type: ignore[misc]
-
-    def _extended(self, tree: Tree, number: int) -> bytes:
-        found = next(self._fs.inodes(tree, number)).extended
-        if sum(map(len, found)) > _MOST_ATTRIBUTES:
-            raise NotReadable("they are larger than %d MiB" % (_MOST_ATTRIBUTES >> 20))
-        return b"".join(found)
+        for fs, tree, number in self._attributed.values():
+            yield number, lambda fs=fs, tree=tree, number=number: _extended(fs, tree, number)  # type: ignore[misc]
 
     def doubts(self) -> list[str]:
         return self._fs.head.doubts()
@@ -205,6 +250,13 @@ class BtrfsWalk:
     def unproven(self) -> str:
         self._proof.run()
         return "; ".join(self._fs.odd)
+
+
+def _extended(fs: Btrfs, tree: Tree, number: int) -> bytes:
+    found = next(fs.inodes(tree, number)).extended
+    if sum(map(len, found)) > _MOST_ATTRIBUTES:
+        raise NotReadable("they are larger than %d MiB" % (_MOST_ATTRIBUTES >> 20))
+    return b"".join(found)
 
 
 def _decoded(name: bytes) -> str:

@@ -5,7 +5,7 @@
 """Before a scan is believed, every engine finds planted samples: in every file system that has a proof of its own.
 
 In ext on qcow2 on raw, as a whole and by differences; in FAT, XFS, NTFS and btrfs on raw; in ext on LVM, in VMDK and in
-VHDX; and in archives. Of one sample in ext on qcow2, and of one in XFS, only the journal knows.
+VHDX; and in archives. Of one sample in ext on qcow2, one in XFS and one in btrfs, only the journal knows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .samples import INSIDE, archive
 from .scanner import DiskSpec, Scanner
 
 _WANTED = {"yara": {"/etc/replaced", "/d/new"}, "clamd": {"/etc/replaced"}}
-_JOURNALED, _LOGGED = {"as a whole", "by its differences", "as XFS"}, "/logged"
+_JOURNALED, _LOGGED = {"as a whole", "by its differences", "as XFS", "as btrfs"}, "/logged"
 
 _OTHERS = {
     "FAT": ("raw", planted.FAT),

@@ -45,7 +45,13 @@ def nothing(*_arguments: Any, **_options: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     ("reader", "method", "name"),
-    [(Fat, "files", "FAT"), (XfsWalk, "files", "XFS"), (NtfsScan, "run", "NTFS"), (BtrfsWalk, "files", "btrfs")],
+    [
+        (Fat, "files", "FAT"),
+        (XfsWalk, "files", "XFS"),
+        (NtfsScan, "run", "NTFS"),
+        (BtrfsWalk, "files", "btrfs"),
+        (BtrfsWalk, "_logged", "btrfs"),
+    ],
 )
 def test_a_reader_that_is_blind_is_found_out(
     yara: Yara, monkeypatch: pytest.MonkeyPatch, reader: type, method: str, name: str
