@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import btrfs_content
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import lzo
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import crc32c
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.layout import NotReadable
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import btrfs, disks
 from ansible_collections.vmward.remediation.tests.corpus.btrfs_forged import HEAD, MIRROR, POINTER, SUPER, Forger
@@ -304,6 +306,16 @@ def test_what_lies_behind_the_end_of_a_file_is_matched(raw: bytes, tmp_path: Pat
     assert "(beside the file system)" in {found["path"] for found in result["indicators"]}
 
 
+def test_a_subvolume_that_is_hidden_is_told(tmp_path: Path) -> None:
+    forger = Forger(btrfs.load(btrfs.SNAPSHOTS).image, 4096)
+    roots = [item for item in forger.items(ROOT, 1) if item.number >= 256 and item.number < 1 << 63]
+    assert roots
+    for item in roots:
+        forger.put(item.row + 8, bytes([ROOT + 1]))
+    result = look(forger.save(tmp_path / "forged.img"))
+    assert "nodes of trees are in use, but not reached" in told(result)
+
+
 def test_a_damaged_copy_hides_nothing(raw: bytes, tmp_path: Path) -> None:
     forger = Forger(raw)
     image = forger.save(tmp_path / "forged.img")
@@ -325,6 +337,12 @@ def test_a_damaged_one_ends_and_is_never_clean(raw: bytes, tmp_path: Path, seed:
 
 
 # --- Parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_packed_by_zstd_is_told_where_its_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(btrfs_content.MISSING, "zstd", "backports.zstd")
+    with pytest.raises(NotReadable, match="Install the Python library backports.zstd on the host that scans"):
+        btrfs_content.unpack(3, b"\x28\xb5\x2f\xfd", 4096, 4096)
 
 
 @pytest.mark.parametrize("size", [4, 100, 4064, 16352, 65504])

@@ -102,6 +102,8 @@ class BtrfsWalk:
                 continue
             self._attributes(self._fs, tree, inode)
             entries = [self._entry(tree, parent, name, inode) for parent, name in names]
+            if names and inode.is_directory:  # most come before what is in them
+                self._paths[tree.number][inode.number] = entries[0].within
             entries += [self._entry(tree, inode.number, name, root) for name, root in inode.subvolumes]
             for entry in entries:
                 see(entry.parent, entry)
