@@ -25,7 +25,6 @@ description:
   - Runs on the data host, on a stopped VM or on exported disks. Nothing is written but what is known of contents.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target (Python library, for btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:

@@ -26,7 +26,7 @@ description:
   - An archive that is whole is not taken again.
   - The action of this module runs it as an asynchronous job and prints its progress.
 requirements:
-  - dissect.target (Python library, for NTFS, exFAT and btrfs)
+  - dissect.target (Python library, for NTFS)
 attributes:
   check_mode:
     description:

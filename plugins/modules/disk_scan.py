@@ -25,7 +25,6 @@ description:
     makes it V(incomplete), with the reason. A match makes it V(infected), whatever else happened.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target (Python library, for btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:

@@ -23,7 +23,6 @@ description:
   - Runs on the data host. The image is not written to, and may be the base of running VMs.
 requirements:
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target (Python library, for btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:

@@ -32,7 +32,6 @@ description:
 requirements:
   - libvirt-python, libvirt 7.2 or later, QEMU 5.2 or later
   - yara-x (Python library, for the engine V(yara))
-  - dissect.target (Python library, for btrfs)
   - clamd (for the engine V(clamd))
 attributes:
   check_mode:

@@ -34,7 +34,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "build/collections"))
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import compiled  # noqa: E402
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.foreign import preload  # noqa: E402
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index  # noqa: E402
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import (  # noqa: E402
     DiskRequest,
@@ -354,7 +353,6 @@ def main() -> int:
     """Measure, print a table, write the figures: the quick parts first, and what there is even if a later one fails."""
     size = SIZES[os.environ.get("SIZE", "")]
     CACHE.mkdir(parents=True, exist_ok=True)
-    preload()  # else the first scan of several disks does, and all that follow load less than the ones before
     base = guests.golden(CACHE, size.files, size.bytes, size.disk)
     tops = {"one boot": guests.boot(base, size.files)}
     tops.update({f"{megabytes} MB": guests.written(base, megabytes) for megabytes in size.deltas})

@@ -20,12 +20,12 @@ from ansible_collections.vmward.remediation.tests.corpus import disks
 
 
 @contextmanager
-def mounted(image: Path) -> Iterator[Path]:
+def mounted(image: Path, options: str = "noatime") -> Iterator[Path]:
     """By the kernel. Without the right to mount, or its driver, there is no such test."""
     point = image.with_suffix(".mount")
     point.mkdir(exist_ok=True)
     try:
-        disks.run("mount", "-o", "loop,noatime", image, point)
+        disks.run("mount", "-o", "loop," + options, image, point)
     except RuntimeError as exc:
         pytest.skip(f"nothing can be mounted here: {exc}")
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Makes the images that every scan tests itself on, and writes them into plugins/module_utils/_scan/self_test.py.
+"""Makes the images that every scan tests itself on, and writes them into plugins/module_utils/_scan/planted.py.
 
 Run it after a change of what they hold: PYTHONPATH=build/collections .venv/bin/python tests/corpus/self_test.py
 """
@@ -22,7 +22,7 @@ from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
 from ansible_collections.vmward.remediation.tests.corpus.fat import DIRECTORY, FatVolume, entry, long_entry
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted, mounted_ntfs, powerless
 
-TARGET = Path(__file__).resolve().parents[2] / "plugins/module_utils/_scan/self_test.py"
+TARGET = Path(__file__).resolve().parents[2] / "plugins/module_utils/_scan/planted.py"
 KB = 1024
 
 
@@ -59,7 +59,8 @@ def ext(place: Path, size: int, features: str, *options: str) -> tuple[Path, Pat
 def others(place: Path) -> dict[str, bytes]:
     """The same samples in file systems other than ext, each with its reader."""
     sources = {"replaced": disks.EICAR, "new": b"." * 2100 + disks.MARKER}
-    return {"_FAT": fat(sources), "_XFS": xfs(place, sources), "_NTFS": ntfs(place, sources)}
+    found = {"FAT": fat(sources), "XFS": xfs(place, sources), "NTFS": ntfs(place, sources)}
+    return {**found, "BTRFS": btrfs(place, sources)}
 
 
 def containers(place: Path) -> dict[str, bytes]:
@@ -68,10 +69,10 @@ def containers(place: Path) -> dict[str, bytes]:
     found = {}
     for kind in ("vmdk", "vhdx"):
         disks.run("qemu-img", "convert", "-q", "-O", kind, image, place / f"disk.{kind}")
-        found[f"_{kind.upper()}"] = (place / f"disk.{kind}").read_bytes()
+        found[f"{kind.upper()}"] = (place / f"disk.{kind}").read_bytes()
     group = lvm.Group([1], {"root": [lvm.Part(1, ((0, 0),))]})
     (physical,) = lvm.build(place / "lvm", group, {"root": image.read_bytes()})
-    return {**found, "_LVM": physical.read_bytes()}
+    return {**found, "LVM": physical.read_bytes()}
 
 
 def fat(sources: dict[str, bytes]) -> bytes:
@@ -104,6 +105,22 @@ def xfs(place: Path, sources: dict[str, bytes]) -> bytes:
         os.fsync(file.fileno())
         raw = powerless(image, place / "powerless.img").read_bytes()
     return without_stamps(raw)
+
+
+def btrfs(place: Path, sources: dict[str, bytes]) -> bytes:
+    """One of them packed; and one sample more of which only its log knows."""
+    image = empty(place / "btrfs.img", 16 * KB * KB)
+    disks.run("mkfs.btrfs", "-q", "-f", "-M", "-n", "4096", "-m", "single", image)
+    with mounted(image, "compress-force=zlib,max_inline=0") as root:
+        for directory, name in (("etc", "replaced"), ("d", "new")):
+            (root / directory).mkdir()
+            (root / directory / name).write_bytes(sources[name] if name == "replaced" else bytes(9000) + sources[name])
+        disks.run("sync", "-f", root)
+        with (root / "logged").open("wb") as file:
+            file.write(disks.EICAR)
+            file.flush()
+            os.fsync(file.fileno())
+        return powerless(image, place / "powerless.img").read_bytes()
 
 
 def ntfs(place: Path, sources: dict[str, bytes]) -> bytes:
@@ -145,7 +162,7 @@ def literal(name: str, data: bytes) -> str:
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         base, top = make(Path(place) / "journaled")
-        images = {"_BASE": base, "_TOP": top, **others(Path(place)), **containers(Path(place))}
+        images = {"BASE": base, "TOP": top, **others(Path(place)), **containers(Path(place))}
     source = TARGET.read_text()
     for name, data in images.items():
         source = re.sub(rf"(?ms)^{name} = \(.*?^\)\n", literal(name, data).replace("\\", "\\\\"), source)

@@ -34,7 +34,7 @@ PLANTED = {
     "srv/a.zip": (zipped({"x": disks.EICAR}), "/srv/a.zip!/x"),
 }
 FORMATS = ("raw", "qcow2", "vmdk")
-COMPARED = ("ext4", "xfs", "fat32", "ntfs")  # by the difference to a base; others are always read as a whole
+COMPARED = ("ext4", "xfs", "fat32", "ntfs", "btrfs")  # by the difference to a base; others are always read as a whole
 
 
 def needs(*tools: str) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""XFS and FAT on top of a golden image: what differs is found as a whole scan finds it, and nothing else is read."""
+"""XFS, btrfs and FAT on top of a golden image: what differs is found as by a whole scan, and nothing else is read."""
 
 from __future__ import annotations
 
@@ -43,10 +43,13 @@ def fill(root: Path) -> None:
     (root / "large").write_bytes(random.Random(1).randbytes(3 * MB))
 
 
-def make_xfs(image: Path) -> Path:
+MAKERS = {"xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=0"), "btrfs": ("mkfs.btrfs", "-q", "-f")}
+
+
+def make_mounted(image: Path, kind: str) -> Path:
     with image.open("wb") as file:
         file.truncate(320 * MB)
-    disks.run("mkfs.xfs", "-q", "-f", "-m", "reflink=0", image)
+    disks.run(*MAKERS[kind], image)
     with mounted(image) as root:
         fill(root)
         for name in LARGE_ATTRIBUTES:
@@ -57,10 +60,11 @@ def make_xfs(image: Path) -> Path:
 class GoldenOther(Golden):
     def __init__(self, place: Path, kind: str) -> None:
         self.kind = kind
-        for tool in ("mkfs.xfs",) if kind == "xfs" else ("mkfs.vfat", "mcopy"):
+        for tool in MAKERS[kind][:1] if kind in MAKERS else ("mkfs.vfat", "mcopy"):
             if not shutil.which(tool):
                 pytest.skip(f"{tool} is not installed")
-        super().__init__(make_xfs(place / "golden.img") if kind == "xfs" else self._fat(place / "golden.img"))
+        image = place / "golden.img"
+        super().__init__(make_mounted(image, kind) if kind in MAKERS else self._fat(image))
 
     @staticmethod
     def _fat(image: Path) -> Path:
@@ -79,7 +83,7 @@ class GoldenOther(Golden):
         return self.image.read_bytes().index(content)
 
 
-@pytest.fixture(scope="module", params=["xfs", "fat"])
+@pytest.fixture(scope="module", params=["xfs", "btrfs", "fat"])
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GoldenOther:
     return GoldenOther(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -87,6 +91,11 @@ def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def xfs(tmp_path_factory: pytest.TempPathFactory) -> GoldenOther:
     return GoldenOther(tmp_path_factory.mktemp("xfs"), "xfs")
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def unix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GoldenOther:
+    return GoldenOther(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def method(tally: Tally) -> str:
@@ -222,8 +231,8 @@ def test_what_fat_keeps_of_a_file_is_told(tmp_path: Path) -> None:
     assert {change.mode for change in delta.changes} == {""}
 
 
-def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: GoldenOther) -> None:
-    image = xfs.copy()
+def test_modes_owners_links_and_capabilities_are_told(unix: GoldenOther) -> None:
+    image = unix.copy()
     with mounted(image) as root:
         (root / "large").chmod(0o4755)
         os.chown(root / "etc/hostname", 7, 8)
@@ -235,7 +244,7 @@ def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: GoldenOther) -
         (root / "new").write_bytes(b"n")
         (root / "new").chmod(0o2755)
         (root / "link").symlink_to("large")
-    _whole, delta = xfs.both(image)
+    _whole, delta = unix.both(image)
     assert delta.verdict().value == "clean", delta.reasons
     assert set(changes(delta)) == {
         ("changed", "/large", "mode,setuid"),
@@ -251,31 +260,31 @@ def test_modes_owners_links_and_capabilities_of_xfs_are_told(xfs: GoldenOther) -
     assert (told["/large"].mode, told["/etc/hostname"].uid, told["/etc/hostname"].gid) == ("4755", 7, 8)
 
 
-def test_attributes_outside_of_the_inode_are_told(xfs: GoldenOther) -> None:
-    image = xfs.copy()
+def test_attributes_outside_of_the_inode_are_told(unix: GoldenOther) -> None:
+    image = unix.copy()
     with mounted(image) as root:
         capable, other = (root / name for name in LARGE_ATTRIBUTES)
         os.setxattr(capable, "security.capability", struct.pack("<5I", 0x02000001, 1 << 12, 0, 0, 0))
         os.setxattr(other, "user.large", b"b" * 3000)
-    _whole, delta = xfs.both(image)
+    _whole, delta = unix.both(image)
     assert set(changes(delta)) == {
         ("changed", "/usr/share/doc5/file5", "capability"),
         ("changed", "/usr/share/doc6/file6", "attributes"),
     }
 
 
-def test_times_that_do_not_tell_of_new_content_are_told_on_xfs(xfs: GoldenOther) -> None:
-    image = xfs.copy()
+def test_times_that_do_not_tell_of_new_content_are_told_where_there_are_several(unix: GoldenOther) -> None:
+    image = unix.copy()
     middle = random.Random(1).randbytes(3 * MB)[MB : MB + 64]
-    disks.write_at(image, xfs.place_of(middle), b"y" * 64)
-    _whole, delta = xfs.both(image)
+    disks.write_at(image, unix.place_of(middle), b"y" * 64)
+    _whole, delta = unix.both(image)
     assert changes(delta) == [("changed", "/large", "content,mtime_forged")]
     with mounted(image) as root:
         file = root / "etc/hostname"
         before = file.stat()
         file.write_bytes(b"desk3\n")
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    _whole, delta = xfs.both(image)
+    _whole, delta = unix.both(image)
     assert ("changed", "/etc/hostname", "content,mtime_kept") in changes(delta)
 
 
@@ -307,7 +316,7 @@ def test_a_file_that_points_into_the_base_s_free_blocks_is_found(tmp_path: Path)
     assert findings(delta) == ["/evil"]
 
 
-def on_xfs(chance: random.Random, root: Path, number: int) -> None:
+def on_unix(chance: random.Random, root: Path, number: int) -> None:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     victim, new = chance.choice(files), root / f"n{number}"
     body = chance.randbytes(chance.choice((10, 5000, 200_000))) + chance.choice((b"", MARKER))
@@ -367,7 +376,7 @@ def test_random_guest_writes_are_found_as_by_a_whole_scan(golden: GoldenOther) -
         else:
             with mounted(image) as root:
                 for number in range(count):
-                    on_xfs(chance, root, number)
+                    on_unix(chance, root, number)
         if round_ % 3 == 0:
             for _poke in range(3):
                 place = chance.randrange(MB, (40 if golden.kind == "fat" else 20) * MB - 64)

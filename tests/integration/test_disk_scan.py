@@ -666,19 +666,6 @@ def test_an_xfs_with_a_dirty_log_is_incomplete(tmp_path: Path) -> None:
     assert_incomplete(look((image, "raw")), "its log is damaged")
 
 
-def test_btrfs_is_scanned_but_not_called_clean(tmp_path: Path) -> None:
-    needs("mkfs.btrfs")
-    image = tmp_path / "d.img"
-    image.write_bytes(b"")
-    os.truncate(image, 160 * MB)
-    source = disks.tree(tmp_path / "tree", {"dir/evil.com": disks.EICAR, "ok": b"x"})
-    disks.run("mkfs.btrfs", "-q", "-r", source, image)
-    result = look((image, "raw"))
-    assert result["verdict"] == "infected"
-    assert [Path(path).name for path in paths(result)] == ["evil.com"]
-    assert "can't prove" in " ".join(result["incomplete_reasons"])
-
-
 def test_ntfs(tmp_path: Path) -> None:
     needs("mkfs.ntfs")
     image = tmp_path / "d.img"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""File systems other than ext. FAT, exFAT and XFS have readers here, the others are read with the dissect libraries."""
+"""File systems other than ext. All have readers here; of NTFS single files are taken with the dissect libraries."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Callable
 
-from . import btrfs
 from .blocks import Blocks, BootCode, Stream
+from .btrfs_walk import BtrfsWalk
 from .exfat import Exfat
 from .fat import MAX_DEPTH, Fat
 from .layout import ForeignFile, NotReadable
@@ -22,14 +22,16 @@ from .xfs_walk import XfsWalk
 
 _NTFS_DATA = 0x80
 _MOST_ODD = 20
-_OPENERS = {
-    "btrfs": ("dissect.target.filesystems.btrfs", "BtrfsFilesystem"),
-    "ntfs": ("dissect.target.filesystems.ntfs", "NtfsFilesystem"),
-}
+_LIBRARY = "dissect.target.filesystems.ntfs"
 # Those that can be proven to have been read as a whole, so that they can be a clean base
-COMPARABLE = frozenset(("xfs", "fat"))
-_OURS: dict[str, Callable[[Blocks], Fat | XfsWalk]] = {"fat": Fat, "exfat": Exfat, "xfs": XfsWalk}
-READABLE = frozenset((*_OPENERS, *_OURS))
+COMPARABLE = frozenset(("xfs", "fat", "btrfs"))
+_OURS: dict[str, Callable[[Blocks], Fat | XfsWalk | BtrfsWalk]] = {
+    "fat": Fat,
+    "exfat": Exfat,
+    "xfs": XfsWalk,
+    "btrfs": BtrfsWalk,
+}
+READABLE = frozenset(("ntfs", *_OURS))
 
 
 def identify(volume: Blocks) -> str:
@@ -38,33 +40,26 @@ def identify(volume: Blocks) -> str:
 
 
 def preload() -> str:
-    """Import all readers while the files of this Python can still be read; says what is missing."""
-    modules = [module for module, _name in _OPENERS.values()]
+    """Import the library while the files of this Python can still be read; says what is missing."""
     try:
-        for module in modules:
-            import_module(module)
+        import_module(_LIBRARY)
     except ImportError as exc:
         return str(exc)
     return ""
 
 
-def open_volume(kind: str, volume: Blocks) -> Foreign | Fat | XfsWalk:
-    return _OURS[kind](volume) if kind in _OURS else Foreign(kind, volume)
+def open_volume(kind: str, volume: Blocks) -> Foreign | Fat | XfsWalk | BtrfsWalk:
+    return _OURS[kind](volume) if kind in _OURS else Foreign(volume)
 
 
 class Foreign:
-    """One file system, walked by its directories. After the walk `unproven` tells what was met on it."""
+    """An NTFS, walked by its directories. After the walk `unproven` tells what was met on it."""
 
-    def __init__(self, kind: str, volume: Blocks) -> None:
-        self._kind = kind
-        module, name = _OPENERS[kind]
-        if kind == "btrfs" and not preload():
-            btrfs.check_trees()
+    def __init__(self, volume: Blocks) -> None:
         try:
-            self._fs = getattr(import_module(module), name)(Stream(volume))
+            self._fs = import_module(_LIBRARY).NtfsFilesystem(Stream(volume))
         except ImportError as exc:
             raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
-        self._entered: set[btrfs.Key] = set()
         self._odd: list[str] = []
 
     def edges(self) -> list[Extent]:
@@ -87,7 +82,7 @@ class Foreign:
                 if is_directory and enter(entry.path):
                     pending.append((entry, depth + 1))
                 try:
-                    has_content = entry.is_file(follow_symlinks=False) or (is_directory and self._kind == "ntfs")
+                    has_content = is_directory or entry.is_file(follow_symlinks=False)
                     streams = list(self._streams(entry)) if has_content else []
                 except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
                     self._odd.append("%s was not read: %s" % (printable(entry.path, 200), _why(exc)))
@@ -101,26 +96,13 @@ class Foreign:
             for item in directory.scandir():
                 entry = item.get()
                 try:
-                    yield entry, self._leads_on(entry)
+                    yield entry, not entry.is_symlink() and bool(entry.is_dir())
                 except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
                     self._odd.append("%s was not read: %s" % (printable(entry.path, 200), _why(exc)))
         except Exception as exc:  # noqa: BLE001 - the same
             self._odd.append("directory %s was not read: %s" % (shown, _why(exc)))
 
-    def _leads_on(self, entry: Any) -> bool:
-        is_directory = not entry.is_symlink() and bool(entry.is_dir())
-        if self._kind == "btrfs" and is_directory:
-            if btrfs.identity(entry) in self._entered:
-                self._odd.append("directory %s is named twice" % printable(entry.path, 200))
-                return False
-            self._entered.add(btrfs.identity(entry))
-        return is_directory
-
     def _streams(self, entry: Any) -> Iterator[ForeignFile]:
-        if self._kind != "ntfs":
-            content, size = _Opened(entry.open), int(entry.lstat().st_size)
-            yield ForeignFile(entry.path, size, content.read, entry.lstat, stretches=lambda: content.extents(size))
-            return
         # A file may have several streams, a directory too, and some of the volume's own have only named ones.
         record = entry.entry
         for name in sorted({attribute.name or "" for attribute in record.attributes.get(_NTFS_DATA, ())}):
@@ -143,7 +125,7 @@ class Foreign:
         return self._odd[:_MOST_ODD] + (["and more"] if len(self._odd) > _MOST_ODD else [])
 
     def unproven(self) -> str:
-        return "; ".join(("its reader can't prove that it saw every file of a %s volume" % self._kind, *self.odd()))
+        return "; ".join(("its reader can't prove that it saw every file", *self.odd()))
 
 
 def _why(exc: Exception) -> str:
@@ -164,7 +146,3 @@ class _Opened:
         if len(data) != length:
             raise NotReadable("it is shorter than its size")
         return data
-
-    def extents(self, size: int) -> list[tuple[int, int]]:
-        self._handle = self._handle or self._open()
-        return btrfs.stretches(self._handle, size)

@@ -22,7 +22,6 @@ from .chain import Layer
 from .claim import claimed
 from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
-from .foreign import preload
 from .former import tell_records
 from .given import read_whole, rule_files, why_not
 from .groups import each_disk, merged, together, worst
@@ -143,7 +142,6 @@ def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
 
 def _rules(request: Request) -> Any:
     """For several children: what they share is loaded before they are forked. What fails here fails in each of them."""
-    preload()
     try:
         return compiled(request.rules)
     except BadRules as exc:
@@ -235,9 +233,6 @@ def spent(ended: Ended) -> dict[str, Any]:
 
 def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = None) -> Prepared | None:
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
-    missing = preload() if request.disks else ""
-    if missing:
-        emit("note", {"text": "exFAT and btrfs can't be read here: %s." % missing})
     engines: list[Engine] = []
     makers: dict[str, Callable[[], Engine]] = {}
     if request.rules or "yara" in request.engines_required:

@@ -108,7 +108,8 @@ class Other:
 
     def _see(self, directory: Any, entry: Any) -> None:
         make, judge = self._entry_of, self._judge
-        for rule in judge.indicators.of_path(entry.path, self._kind):
+        of_path, within = judge.indicators.of_path, getattr(entry, "within", entry.path)
+        for rule in sorted({*of_path(entry.path, self._kind), *of_path(within, self._kind)}):
             judge.named(self._where, entry.path, rule)
 
         def add() -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What happened to the files of an XFS or FAT base: the entries of its directories are held against those of now."""
+"""What happened to the files of an XFS, btrfs or FAT base: its names are held against those of now."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
+from .btrfs_walk import Entry as NamedInTree
 from .fat import Row
 from .judge import Judge, Where
 from .verdict import Change, printable
@@ -24,7 +25,7 @@ _CAPABILITY = b"capability"
 class Entry(NamedTuple):
     """One name in a directory. `number`: the inode, or on FAT the first cluster, 0 of an empty file.
 
-    `attributes`: on XFS a digest of the extended ones, on FAT the flags. Only XFS has a `generation`, and a time at
+    `attributes`: a digest of the extended ones, on FAT the flags, which has no `generation` either, and no time at
     which the inode `changed` last.
     """
 
@@ -55,11 +56,19 @@ Pair = tuple[Sequence[Entry], Sequence[Entry]]
 
 
 def xfs_entry(directory: Named, entry: Named) -> Entry:
+    return _entry(directory.inode.number, entry.inode.number, entry)
+
+
+def btrfs_entry(directory: int, entry: NamedInTree) -> Entry:
+    return _entry(directory, entry.inode.identity, entry)
+
+
+def _entry(parent: int, number: int, entry: Named | NamedInTree) -> Entry:
     inode, extended = entry.inode, entry.attributes()
     return Entry(
         path=entry.path,
-        parent=directory.inode.number,
-        number=inode.number,
+        parent=parent,
+        number=number,
         generation=inode.generation,
         mode=inode.mode,
         uid=inode.uid,
@@ -85,7 +94,7 @@ def fat_entry(directory: Row, entry: Row) -> Entry:
     )
 
 
-ENTRY_OF: dict[str, Callable[[Any, Any], Entry]] = {"xfs": xfs_entry, "fat": fat_entry}
+ENTRY_OF: dict[str, Callable[[Any, Any], Entry]] = {"xfs": xfs_entry, "btrfs": btrfs_entry, "fat": fat_entry}
 
 
 def pack(entries: Sequence[Entry]) -> bytes:
@@ -100,12 +109,12 @@ def tell_changes(
     judge: Judge, where: Where, kind: str, before: Sequence[Entry], after: Sequence[Entry], differing: set[str]
 ) -> None:
     """`differing`: the paths of all files whose content is not one of the base's."""
-    pairs = _by_inode(before, after) if kind == "xfs" else _by_place(before, after)
+    pairs = _by_place(before, after) if kind == "fat" else _by_inode(before, after)
     for was, now in pairs:
         told = _told(was, now, any(entry.path in differing for entry in now))
         if told:
             fresh = [one for one in now if not any(_name(one) == _name(other) for other in was)]
-            _emit(judge, where, *told, (fresh or now or was)[0], kind == "xfs")
+            _emit(judge, where, *told, (fresh or now or was)[0], kind != "fat")
 
 
 def _by_inode(before: Sequence[Entry], after: Sequence[Entry]) -> Iterator[Pair]:

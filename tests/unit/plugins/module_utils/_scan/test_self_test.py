@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import inside, other, scanner, self_test
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_walk import BtrfsWalk
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit, RuleFile, Yara
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.fat import Fat
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.lvm import LogicalVolume
@@ -44,7 +45,13 @@ def nothing(*_arguments: Any, **_options: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     ("reader", "method", "name"),
-    [(Fat, "files", "FAT"), (XfsWalk, "files", "XFS"), (NtfsScan, "run", "NTFS")],
+    [
+        (Fat, "files", "FAT"),
+        (XfsWalk, "files", "XFS"),
+        (NtfsScan, "run", "NTFS"),
+        (BtrfsWalk, "files", "btrfs"),
+        (BtrfsWalk, "_logged", "btrfs"),
+    ],
 )
 def test_a_reader_that_is_blind_is_found_out(
     yara: Yara, monkeypatch: pytest.MonkeyPatch, reader: type, method: str, name: str
