@@ -7,18 +7,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable
 
 from .baseline import unpack
-from .blocks import UnreadableImage
 from .chain import Layer
-from .claim import claimed
 from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
@@ -28,9 +24,9 @@ from .groups import each_disk, merged, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
-from .known import Base, Former, Known, Records, binding, find_base, state_of
+from .known import Base, Known, Records, binding, find_base, state_of
 from .listen import Listener, Progress, announcing
-from .nbd import PATIENCE, connect, written
+from .opening import BadInput, DiskRequest, LayerSpec, opened
 from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
@@ -39,29 +35,8 @@ from .verdict import BaseUse, Tally, Verdict, ageing, printable
 
 MAX_RULE_FILE = 256 << 20
 
-
-class BadInput(Exception):
-    """What was asked for can't be done. Nothing was scanned."""
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """A file, or with the format nbd a UNIX socket and the name of what is served there."""
-
-    path: str
-    format: str
-    export: str = ""
-
-
-@dataclass(frozen=True)
-class DiskRequest:
-    """Layers from the top to the base; an internal snapshot of the top one, or none; what it is a full copy of."""
-
-    name: str
-    layers: tuple[LayerSpec, ...]
-    snapshot: str = ""
-    clone_of: tuple[LayerSpec, ...] = ()
-    former: Former | None = None
+# Who asks for a scan needs these beside what is defined here
+__all__ = ["BadInput", "DiskRequest", "LayerSpec", "opened"]
 
 
 @dataclass(frozen=True)
@@ -339,62 +314,3 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
                 yield RuleFile(name, raw.decode("utf-8"), hashlib.sha256(raw).hexdigest(), mtime)
             except (OSError, UnicodeDecodeError) as exc:
                 raise BadInput("Cannot read the rule file %s: %s." % (name, exc)) from exc
-
-
-@contextmanager
-def opened(disks: Sequence[DiskRequest], seconds: float = PATIENCE) -> Iterator[tuple[list[DiskSpec], list[Layer]]]:
-    """Open every file once, read-only, and refuse those that a running VM writes to. What was written since an earlier
-    scan is asked for within so many seconds."""
-    end = time.monotonic() + seconds
-    with ExitStack() as stack:
-        layers: dict[LayerSpec, Layer] = {}
-        for disk in disks:
-            for spec in (*disk.layers, *disk.clone_of):
-                if spec.format == "nbd":
-                    layers[spec] = _connected(disk.name, spec, stack)
-                elif spec not in layers:
-                    layers[spec] = Layer(spec.path, spec.format, _open(disk.name, spec.path, stack))
-        found = [
-            DiskSpec(
-                printable(disk.name, 64),
-                tuple(layers[spec] for spec in disk.layers),
-                disk.snapshot,
-                tuple(layers[spec] for spec in disk.clone_of),
-                written=where,
-                doubt=why,
-            )
-            for disk, (where, why) in ((disk, _written(disk, end)) for disk in disks)
-        ]
-        yield found, list(layers.values())
-
-
-def _connected(name: str, spec: LayerSpec, stack: ExitStack) -> Layer:
-    try:
-        fd, size = connect(spec.path, spec.export)
-    except UnreadableImage as exc:
-        raise BadInput("Cannot read disk %s from its hypervisor: %s." % (name, exc)) from exc
-    stack.callback(os.close, fd)
-    return Layer(spec.path, spec.format, fd, size)
-
-
-def _written(disk: DiskRequest, end: float) -> tuple[tuple[tuple[int, int], ...], str]:
-    """Where; or why that is not known, and all is read."""
-    if disk.former is None:
-        return (), ""
-    layer = disk.layers[0]
-    try:
-        return tuple(written(layer.path, layer.export, disk.former.context, end - time.monotonic())), ""
-    except UnreadableImage as exc:
-        return (), "it can't be told what was written since (%s)" % exc
-
-
-def _open(name: str, path: str, stack: ExitStack) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as exc:
-        raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, exc.strerror)) from exc
-    stack.callback(os.close, fd)
-    why = claimed(path, fd)
-    if why:
-        raise BadInput(why)
-    return fd
