@@ -9,10 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import struct
 import time
-import zlib
-from base64 import b64encode
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,15 +25,14 @@ from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
 from .packed import CLAMAV, OTHER, UNPACKED, kinds_of
 from .partitions import BadPartitionTable, Extent
+from .remembered import Remembered
 from .verdict import MAX_UNOPENED, Finding, printable
 
 Emit = Callable[[str, dict[str, Any]], None]
 NEVER = Archives(depth=0)
-DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size and beginning
-MOST_CONTENTS = (64 << 20) // KEY  # that are remembered
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
-_BATCH, _MOST_INSIDE = 500, 1000
+_MOST_INSIDE = 1000
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
@@ -85,10 +81,7 @@ class Judge:
         self._whole_limit = whole_limit
         self._max_file_size = max_file_size
         self.indicators = indicators
-        self._known = known
-        self._looks = {key[DIGEST:] for key in known or ()}
-        self._fresh: list[bytes] = []
-        self._room = MOST_CONTENTS
+        self._known = None if known is None else Remembered(known)
         self._remembered: dict[Hashable, Judgement] = {}
         self._named: set[tuple[Where, bytes | str, str]] = set()
         self.files = self.bytes = self.reasons = 0
@@ -219,18 +212,12 @@ class Judge:
         left = self._left.intersection(kinds)
         self._lacking |= left
         self._unopened += bool(left or (self._leaves_packed and kinds and not self._archives.depth))
-        if content.size and not self._is_known(content):
+        if content.size and not (self._known is not None and self._known.holds(content)):
             self._ask(content, kinds, found)
 
     def _hash(self, content: Content, found: Judgement) -> None:
         if found.hits and content.size <= _HASHED:
             found.sha256 = content.digest().hex()
-
-    def _is_known(self, content: Content) -> bool:
-        if self._known is None or not content.is_whole:
-            return False
-        # Of a size and beginning that none of them has it can't be known, so that its hash need not be waited for
-        return _look_of(content) in self._looks and _key_of(content) in self._known
 
     def _ask(self, content: Content, kinds: tuple[str, ...], found: Judgement) -> None:
         self.bytes += content.size if content.is_whole else 0
@@ -240,7 +227,7 @@ class Judge:
         if self._archives.depth and not UNPACKED.isdisjoint(kinds):
             self._look_inside(content, kinds, found)
         if self._known is not None and content.is_whole and found.is_clean:
-            self._remember(self._known, _key_of(content))
+            self._known.add(content, self.emit)
 
     def _look(self, content: Content, engines: Sequence[Engine], found: Judgement) -> None:
         if content.size <= _HASHED:
@@ -282,20 +269,6 @@ class Judge:
             found.unopened = inside.unopened
             self._unopened += inside.unopened
             self._lacking |= inside.lacking
-
-    def _remember(self, known: set[bytes], key: bytes) -> None:
-        if self._room < 1:
-            if self._room == 0:
-                told = "More contents were found clean than are remembered (%d): later scans judge the rest anew."
-                self.note(told % MOST_CONTENTS)
-            self._room = -1
-            return
-        known.add(key)
-        self._looks.add(key[DIGEST:])
-        self._fresh.append(key)
-        self._room -= 1
-        if len(self._fresh) >= _BATCH:
-            self._tell_fresh()
 
     def named(self, where: Where, path: bytes | str, rule: str) -> None:
         """A name or path is among the indicators of compromise."""
@@ -378,22 +351,9 @@ class Judge:
             told = "%d archives or packed files were unpacked, and what lies in them was judged (%d files)."
             self.note(told % (self._opened, self._members))
             self._opened = self._members = 0
-        self._tell_fresh()
-
-    def _tell_fresh(self) -> None:
-        if self._fresh:
-            self.emit("judged", {"keys": b64encode(b"".join(self._fresh)).decode()})
-            self._fresh = []
+        if self._known is not None:
+            self._known.tell(self.emit)
 
 
 def _joined(path: str | bytes, below: bytes) -> str | bytes:
     return path + below if isinstance(path, bytes) else path + below.decode("utf-8", "backslashreplace")
-
-
-def _key_of(content: Content) -> bytes:
-    """SHA-256, then what tells most others apart without it."""
-    return content.digest() + _look_of(content)
-
-
-def _look_of(content: Content) -> bytes:
-    return struct.pack(">II", content.size & 0xFFFFFFFF, zlib.crc32(content.whole()[:4096]))

@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable
 
 from .._evidence.progress import tell
-from .judge import KEY, MOST_CONTENTS, Emit
+from .judge import Emit
 from .known import Known
+from .remembered import KEY, MOST_CONTENTS
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
 
 
