@@ -20,7 +20,7 @@ from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .foreign import preload
 from .former import tell_records
 from .given import read_whole, rule_files
-from .groups import each_disk, merged, together, worst
+from .groups import are_clean, dealt, each_disk, joined, merged, to_read, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
@@ -31,7 +31,8 @@ from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
 from .self_test import open_images, passes
-from .verdict import BaseUse, Tally, Verdict, ageing, printable
+from .share import Share
+from .verdict import BaseUse, Tally, ageing, printable
 
 MAX_RULE_FILE = 256 << 20
 
@@ -93,17 +94,25 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
         left = max(1.0, end - time.monotonic())
         request = replace(request, limits=replace(request.limits, deadline=left))
         groups = together(disks, request.limits, request.children)
-        rules = _rules(request) if rules is None and len(groups) > 1 else rules
+        # A record is told by one that read all of its disk
+        sizes = [to_read(group, request.directory) if request.records is None else 0 for group in groups]
+        counts = dealt(sizes, request.children)
+        rules = _rules(request) if rules is None and sum(counts) > 1 else rules
         parts = []
-        for group in groups:
-            prepare_ = partial(_prepare_scan, request, group, rules)
-            parts.append(Part(layers_of_all(group), prepare_, [disk.name for disk in group]))
+        for number, (group, count) in enumerate(zip(groups, counts)):
+            for share in (Share(index, count) for index in range(count)):
+                prepare_ = partial(_prepare_scan, request, group, rules, share)
+                parts.append(Part(layers_of_all(group), prepare_, [disk.name for disk in group], number))
         told, seconds = confined_all(request, parts)
     tallies = []
-    for group, (listener, ended) in zip(groups, told):
-        outcome(listener.tally, ended, " of disk %s" % ", ".join(disk.name for disk in group) if told[1:] else "")
-        tallies.append(listener.tally)
+    for number, group in enumerate(groups):
+        which = " of disk %s" % ", ".join(disk.name for disk in group) if groups[1:] else ""
+        shares = [one for one, part in zip(told, parts) if part.of == number]
+        for listener, ended in shares:
+            outcome(listener.tally, ended, which)
+        tallies.append(joined([listener for listener, _ended in shares], which))
         if request.records is not None:
+            listener = shares[0][0]
             is_one = len({one.binding for one, _ended in told}) == 1
             request.records.binding = listener.binding if is_one else ""
             request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
@@ -126,17 +135,20 @@ def _rules(request: Request) -> Any:
         return None
 
 
-def _prepare_scan(request: Request, disks: Sequence[DiskSpec], rules: Any, emit: Emit) -> Callable[[Emit], None]:
-    prepared = prepare(request, emit, rules=rules)
+def _prepare_scan(
+    request: Request, disks: Sequence[DiskSpec], rules: Any, share: Share, emit: Emit
+) -> Callable[[Emit], None]:
+    prepared = prepare(request, emit, rules=rules, share=share)
     if prepared is None:
         return lambda emit: None
-    on_top = with_bases(request, prepared, disks, emit)
+    on_top = with_bases(request, prepared, disks, emit if share.index == 0 else lambda kind, body: None)
 
     def work(emit: Emit) -> None:
         if prepared.is_trusted(emit):
             scanner = Scanner(prepared.judge, recording=request.records is not None)
             scanner.run(unpacked(on_top))
             tell_records(emit, scanner.records or {})
+            emit("met", share.proof())
             emit("finished", {})
 
     return work
@@ -144,11 +156,15 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], rules: Any, emit:
 
 @dataclass(frozen=True)
 class Part:
-    """The layers that one child reads, what it does, and the disks that it may tell a record of."""
+    """The layers that one child reads, what it does, and the disks that it may tell a record of.
+
+    `of`: the same for those that share their disks.
+    """
 
     layers: Sequence[Layer]
     prepare: Callable[[Emit], Callable[[Emit], None]]
     disks: Sequence[str] = ()
+    of: int = 0
 
 
 def confined(
@@ -167,19 +183,21 @@ def confined_all(
     started = time.monotonic()
     before = [[state_of(layer) for layer in part.layers] for part in parts]
     progress = Progress(request.progress_file, started)
-    listeners = [Listener(progress, most_points, part.disks) for part in parts]
+    listeners = [Listener(progress, most_points, part.disks, part.of) for part in parts]
 
     def over(index: int, ended: Ended) -> None:
         listener = listeners[index]
-        listener.share.over = True
+        listener.pace.over, listener.is_well = True, not ended.trouble
         for layer, state in zip(parts[index].layers, before[index]):
             if state_of(layer)[2:6] != state[2:6]:
                 for tally in listener.tallies():
                     tally.add_reason("%s was changed while it was read." % layer.path)
-        # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
-        is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
-        if request.directory and listener.binding and is_clean:
-            listener.keep(Known(request.directory))
+        # Those that found something, or could not read it all, read what an attacker wrote: nothing of theirs is
+        # relied on
+        shares = [one for one, part in zip(listeners, parts) if part.of == parts[index].of]
+        if request.directory and all(one.binding for one in shares) and are_clean(shares):
+            for one in shares:
+                one.keep(Known(request.directory))
 
     jobs = [
         Job(announcing(part.prepare), [layer.fd for layer in part.layers], listener.take)
@@ -193,7 +211,8 @@ def confined_all(
     refused = [listener.refused for listener in listeners if listener.refused]
     if refused:
         raise BadInput(refused[0])
-    progress.write(phase="done", message=worst(listener.tally.verdict() for listener in listeners).value)
+    verdicts = [joined([one for one in listeners if one.pace.of == of]).verdict() for of in {part.of for part in parts}]
+    progress.write(phase="done", message=worst(verdicts).value)
     return list(zip(listeners, ended)), time.monotonic() - started
 
 
@@ -207,7 +226,9 @@ def spent(ended: Ended) -> dict[str, Any]:
     return {"seconds": round(ended.seconds, 3), "cpu_seconds": round(ended.cpu_seconds, 3)}
 
 
-def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = None) -> Prepared | None:
+def prepare(
+    request: Request, emit: Emit, remember: bool = True, rules: Any = None, share: Share | None = None
+) -> Prepared | None:
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
     missing = preload() if request.disks else ""
     if missing:
@@ -246,7 +267,7 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     if bound and remember:
         known = Known(request.directory).contents(bound)
     most, seconds = request.max_file_size, request.file_timeout
-    judge = Judge(engines, emit, whole, most, request.indicators, known, request.archives, seconds)
+    judge = Judge(engines, emit, whole, most, request.indicators, known, request.archives, seconds, share=share)
     return Prepared(judge, bound, open_images())
 
 

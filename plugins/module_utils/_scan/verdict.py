@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -98,6 +98,7 @@ class Tally:
     changes_count: dict[str, int] = field(default_factory=dict)
     engines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    sums: dict[str, list[int]] = field(default_factory=dict)  # notes with numbers in them, by what they say
     unopened: int = 0
     unopened_names: list[str] = field(default_factory=list)
     files: int = 0
@@ -136,6 +137,14 @@ class Tally:
         self.unopened += count
         self.unopened_names = [*self.unopened_names, *names][:MAX_UNOPENED]
 
+    def add_sum(self, text: str, counts: Sequence[int]) -> None:
+        before = self.sums.get(text, [0] * len(counts))
+        self.sums[text] = [one + other for one, other in zip(before, counts)]
+
+    @property
+    def summed(self) -> list[str]:
+        return [text % tuple(counts) for text, counts in self.sums.items()]
+
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
         if len(self.reasons) < MAX_REASONS:
@@ -170,7 +179,7 @@ class Tally:
             "changes_count": self.changes_count,
             "bases": [asdict(base) for base in self.bases],
             "engines": self.engines,
-            "coverage_notes": self.notes + unopened,
+            "coverage_notes": self.notes + self.summed + unopened,
             "archives_unopened": self.unopened,
             "files": self.files,
             "bytes_read": self.bytes_read,
