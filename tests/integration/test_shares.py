@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import windows
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import indexing, windows
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembered import KEY
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import Scanner
@@ -46,7 +48,9 @@ INFECTED = {
 
 
 def request(*images: Path, kind: str = "raw", **changes: Any) -> Request:
-    layers = tuple(DiskRequest(f"vd{name}", (LayerSpec(str(image), kind),)) for name, image in zip("abc", images))
+    layers = tuple(
+        DiskRequest(f"vd{name}", (LayerSpec(str(image), kind),)) for name, image in zip("abc", images, strict=False)
+    )
     return replace(Request(layers, RULES, "", ("yara",), 2 * MB, "", LIMITS, WANTED), **changes)
 
 
@@ -57,7 +61,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Volumes of several kinds: files with several names, archives, a swap area, one that nobody reads, an empty one."""
+    """Files with several names, archives, what is damaged, a swap area, a volume of no kind, and an empty one."""
     place = tmp_path_factory.mktemp("crowded")
     first = disks.ext4(place / "first.img", INFECTED)
     disks.debugfs(first, "ln /d/deep /d/second", "ln /d/eicar.com /d/third", "ea_set /d/deep user.x " + "VMWARD")
@@ -92,7 +96,8 @@ def test_each_judges_a_part(crowded: Path, monkeypatch: pytest.MonkeyPatch) -> N
         Share, "takes", lambda self, where, size: take(self, where, size) and (self.index == 1 or self.count == 1)
     )
     part = shared(request(crowded))
-    assert 0 < part["files"] < whole["files"] and 0 < part["bytes_read"] < whole["bytes_read"]
+    assert 0 < part["files"] < whole["files"]
+    assert 0 < part["bytes_read"] < whole["bytes_read"]
 
 
 def test_a_clean_disk_is_clean_and_one_of_lvm_too(clean: Path, tmp_path: Path) -> None:
@@ -103,7 +108,8 @@ def test_a_clean_disk_is_clean_and_one_of_lvm_too(clean: Path, tmp_path: Path) -
     inner = disks.ext4(tmp_path / "root.img", INFECTED, 32 * MB).read_bytes()
     images = lvm.build(tmp_path / "pv", group, {"root": inner, "b": disks.MARKER})
     one = alone(request(*images))
-    assert one["verdict"] == "infected" and {volume["type"] for volume in one["volumes"]} >= {"lvm", "ext"}
+    assert one["verdict"] == "infected"
+    assert {volume["type"] for volume in one["volumes"]} >= {"lvm", "ext"}
     assert said(shared(request(*images), 4)) == said(one)
 
 
@@ -122,6 +128,30 @@ def test_a_difference_is_shared_too(clean: Path, tmp_path: Path) -> None:
     assert (one["volumes"][0]["method"], one["verdict"]) == ("delta", "infected")
     assert one["changes_count"]["deleted"]
     assert said(shared(asked)) == said(one)
+
+
+def test_an_index_is_the_same_and_nothing_is_done_twice(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(request(clean, directory=str(tmp_path / "known")), indicators=Indicators())
+    one = index(replace(asked, at_once=1))
+    body = Known(asked.directory).base(_layers(clean))
+    Path(one["index"]).unlink()
+    monkeypatch.setattr(indexing, "to_read", lambda disks, directory: 1 << 50)
+    several = index(replace(asked, at_once=3))
+    again = Known(asked.directory).base(_layers(clean))
+    assert said(several) == said(one)
+    assert body is not None
+    assert again is not None
+    assert body.body == again.body
+    assert index(replace(asked, at_once=3))["changed"] is False
+    monkeypatch.setattr(Share, "proof", lambda self: {"count": self.index, "sha256": ""})
+    Path(one["index"]).unlink()
+    assert index(replace(asked, at_once=3))["verdict"] == "incomplete"
+
+
+def _layers(image: Path) -> tuple[Layer, ...]:
+    return (Layer(str(image), "raw", -1),)
 
 
 def _file(place: Path, content: bytes) -> Path:

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 from .blocks import Slice
@@ -157,9 +157,9 @@ def _ordered(shares: Sequence[Listener], kind: str, lists: Sequence[Sequence[_To
     pairs = [
         pair
         for share, told in zip(shares, lists)
-        for pair in zip_longest(share.order.get(kind, ())[: len(told)], told, fillvalue=math.inf)
+        for pair in zip(chain(share.order.get(kind, ()), repeat(math.inf)), told)
     ]
-    return [one for _at, one in sorted(pairs, key=lambda pair: float(pair[0]))]
+    return [one for _at, one in sorted(pairs, key=lambda pair: pair[0])]
 
 
 def _same_volumes(volumes: Iterable[Volume]) -> list[Volume]:

@@ -97,7 +97,7 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
         # A record is told by one that read all of its disk
         sizes = [to_read(group, request.directory) if request.records is None else 0 for group in groups]
         counts = dealt(sizes, request.children)
-        rules = _rules(request) if rules is None and sum(counts) > 1 else rules
+        rules = loaded(request) if rules is None and sum(counts) > 1 else rules
         parts = []
         for number, (group, count) in enumerate(zip(groups, counts)):
             for share in (Share(index, count) for index in range(count)):
@@ -108,9 +108,7 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     for number, group in enumerate(groups):
         which = " of disk %s" % ", ".join(disk.name for disk in group) if groups[1:] else ""
         shares = [one for one, part in zip(told, parts) if part.of == number]
-        for listener, ended in shares:
-            outcome(listener.tally, ended, which)
-        tallies.append(joined([listener for listener, _ended in shares], which))
+        tallies.append(together_told(shares, which))
         if request.records is not None:
             listener = shares[0][0]
             is_one = len({one.binding for one, _ended in told}) == 1
@@ -120,11 +118,17 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     return {**merged(tallies).as_result(), **spent(ended), "disks": each_disk(groups, tallies)}
 
 
+def together_told(shares: Sequence[tuple[Listener, Ended]], which: str = "") -> Tally:
+    for listener, ended in shares:
+        outcome(listener.tally, ended, which)
+    return joined([listener for listener, _ended in shares], which)
+
+
 def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
     return list(dict.fromkeys(layer for disk in disks for layer in (*disk.layers, *disk.clone_of)))
 
 
-def _rules(request: Request) -> Any:
+def loaded(request: Request) -> Any:
     """For several children: what they share is loaded before they are forked. What fails here fails in each of them."""
     preload()
     try:
