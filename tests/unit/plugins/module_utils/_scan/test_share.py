@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,13 +231,9 @@ def test_raw_windows_are_shared_and_what_lies_in_two_is_told_once(monkeypatch: p
     raw = Content(len(data), lambda at, length: bytes(data[at : at + length]), 0)
     wanted = matched(raw, [Finding()], lambda size: True, lambda size: None)[0].hits
     for count in (2, 3, 4):
-        told = []
-        for index in range(count):
-            share = Share(index, count)
-            told += matched(raw, [Finding()], lambda size, share=share: share.takes(WHERE, size), lambda size: None)[
-                0
-            ].hits  # type: ignore[misc]
-        assert sorted(hit.offset for _name, hit in told) == sorted(hit.offset for _name, hit in wanted)
+        shares = [Share(index, count) for index in range(count)]
+        told = [matched(raw, [Finding()], partial(share.takes, WHERE), lambda size: None)[0].hits for share in shares]
+        assert sorted(hit.offset for one in told for _name, hit in one) == sorted(hit.offset for _name, hit in wanted)
 
 
 @pytest.mark.parametrize("index", [0, 1])
