@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembere
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import Scanner
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.share import Share
-from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
+from ansible_collections.vmward.remediation.tests.corpus import clam, disks, lvm
 from ansible_collections.vmward.remediation.tests.corpus.archives import zipped
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 from ansible_collections.vmward.remediation.tests.corpus.sharing import alone, said, shared
@@ -64,7 +65,8 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files with several names, archives, what is damaged, a swap area, a volume of no kind, and an empty one."""
     place = tmp_path_factory.mktemp("crowded")
     first = disks.ext4(place / "first.img", INFECTED)
-    disks.debugfs(first, "ln /d/deep /d/second", "ln /d/eicar.com /d/third", "ea_set /d/deep user.x " + "VMWARD")
+    attribute = "ea_set /d/deep user.x " + "x" * 400 + disks.MARKER.decode()
+    disks.debugfs(first, "ln /d/deep /d/second", "ln /d/eicar.com /d/third", attribute)
     damaged = disks.ext4(place / "damaged.img", disks.harmless())
     disks.debugfs(damaged, "sif /etc/hostname block[0] 99999999", "sif /usr/share/doc1/file8 mode 0170000")
     swap = place / "swap.img"
@@ -84,8 +86,19 @@ def test_shares_say_what_one_process_says(crowded: Path, monkeypatch: pytest.Mon
     assert (one["verdict"], len(one["volumes"]), one["archives_unopened"]) == ("infected", 5, 1)
     assert any("max_file_size" in reason for reason in one["incomplete_reasons"])
     assert any("file8" in reason or "Inode" in reason for reason in one["incomplete_reasons"])
+    told = {found["path"].split(" of inode")[0] for found in one["indicators"]}
+    assert told == {"(attributes", "(swap)", "(unread volume)", "(outside of volumes)"}
     for count in (2, 3, 5):
         assert said(shared(request(crowded), count)) == said(one)
+
+
+@pytest.mark.skipif(not shutil.which("clamd"), reason="clamd is not installed")
+def test_each_share_asks_clamd(crowded: Path) -> None:
+    with clam.daemon() as socket_path:
+        asked = request(crowded, clamd_socket=socket_path, engines_required=("yara", "clamd"))
+        one = alone(asked)
+        assert {found["engine"] for found in one["findings"]} == {"yara", "clamd", "ioc"}
+        assert said(shared(asked)) == said(one)
 
 
 def test_each_judges_a_part(crowded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
