@@ -181,10 +181,13 @@ class Judge:
     ) -> None:
         """Judge one file. Two with the same `key` are the same: the second one is not read."""
         is_large = bool(self._max_file_size and content.size > self._max_file_size)
-        judgement = self._remembered.get(key) if key is not None and not is_large else None
-        if judgement is None and not self.share.takes(where, 0 if is_large else content.size):
+        key = None if is_large else key
+        judgement = self._remembered.get(key) if key is not None else None
+        if judgement is not None:
+            self.share.meets("again: %s" % where)
+        elif not self.share.takes(where, 0 if is_large else content.size):
             judgement = _ANOTHERS
-            if key is not None and not is_large:
+            if key is not None:
                 self._remembered[key] = judgement
         if judgement is _ANOTHERS:
             return
@@ -322,6 +325,8 @@ class Judge:
             found, something = matched(content, self._raw_engines, takes, self._count)
             if key is not None:
                 self._remembered[key] = found
+        else:
+            self.share.meets("again: %s" % where)
         for gap in dict.fromkeys(found.gaps):
             self.reason("Raw bytes of %s: %s." % (where, gap), is_alike=False)
         for engine, hit in found.hits:

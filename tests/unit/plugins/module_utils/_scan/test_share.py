@@ -71,6 +71,18 @@ def test_the_proof_tells_order_size_place_and_number() -> None:
         assert met(*differing) != one
 
 
+def test_what_is_met_again_counts_too() -> None:
+    def met(times: int) -> object:
+        def act(judge: Judge) -> None:
+            for _time in range(times):
+                judge.file(WHERE, content(b"x"), lambda: "/x", 1)
+                judge.parts(WHERE, Content(9, lambda at, length: bytes(length), 0), "raw", key=2)
+
+        return told_by(1, 2, act).met
+
+    assert len({met(1), met(2), met(3)}) == 3
+
+
 def test_only_the_first_tells_what_all_see() -> None:
     assert [Share(index, 3).meets("x") for index in range(3)] == [True, False, False]
     assert Share().meets("x")
