@@ -61,8 +61,9 @@ options:
     default: 300
   at_once:
     description:
-      - How many scanning processes may run at once on the host, one for each disk, over all scans that run on it as root. Others wait
-        for their turn, which counts for their O(deadline).
+      - How many scanning processes may run at once on the host, over all scans that run on it as root. Others wait for their turn, which
+        counts for their O(deadline).
+      - Each disk is read by one of them. One of which at least 2 GiB are to be judged is shared by several, where there are cores left.
       - V(0) stands for as many as there are cores, but no more than would fit into the free memory with O(memory_limit) each.
     type: int
     default: 0

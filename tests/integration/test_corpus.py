@@ -23,6 +23,7 @@ from ansible_collections.vmward.remediation.tests.corpus.archives import zipped
 from ansible_collections.vmward.remediation.tests.corpus.exfat import ExfatVolume
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted, mounted_ntfs
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
+from ansible_collections.vmward.remediation.tests.corpus.sharing import alone, said, shared
 
 MB = disks.MB
 BEFORE = {**disks.harmless(20), "srv/a.zip": zipped({"x": b"harmless"}), "usr/bin/tool": b"t" * 70_000}
@@ -162,6 +163,14 @@ def test_no_planted_change_is_missed_and_nothing_else_is_found(guest: Guest, kin
     assert paths(result) == {path for _content, path in PLANTED.values()}, result["incomplete_reasons"]
     assert result["verdict"] == "infected"
     assert [volume["method"] for volume in result["volumes"]] == ["delta" if guest.known else "full"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_several_processes_say_what_one_says(guest: Guest, kind: str, tmp_path: Path) -> None:
+    asked = on_top(guest, kind, tmp_path)
+    assert said(shared(asked)) == said(alone(asked))
+    whole = guest.request(LayerSpec(str(guest.after), "raw"))
+    assert said(shared(whole)) == said(alone(whole))
 
 
 @pytest.mark.parametrize("kind", FORMATS)

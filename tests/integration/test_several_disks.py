@@ -30,7 +30,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     Request,
     scan,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import KEY
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembered import KEY
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec, Scanner
 from ansible_collections.vmward.remediation.tests.corpus import disks

@@ -2,24 +2,27 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the confined child says, and how much of it."""
+"""What the confined child says, how much of it, and what only the first of several that read the same disks says."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any, Callable
 
+from .share import Share
 from .verdict import MAX_CHANGES, MAX_FINDINGS
 
 _Emit = Callable[[str, dict[str, Any]], None]
 _LISTED = {"finding": MAX_FINDINGS, "indicator": MAX_FINDINGS, "change": MAX_CHANGES}
+_ALIKE = ("change", "expect")  # of these all that read the same disks say the same
+_ORDERED = ("finding", "indicator", "reason", "unopened")
 
 
 class Brief:
     """Says as many of a kind as are listed; of all others, at the end, only how many there were."""
 
-    def __init__(self, emit: _Emit) -> None:
-        self._emit = emit
+    def __init__(self, emit: _Emit, share: Share) -> None:
+        self._emit, self._share = emit, share
         self.begin()
 
     def begin(self) -> None:
@@ -27,6 +30,10 @@ class Brief:
         self._more: dict[str, Counter[str]] = {}
 
     def __call__(self, kind: str, body: dict[str, Any]) -> None:
+        if kind in _ALIKE and not self._share.meets("%s %s" % (kind, body)):
+            return
+        if kind in _ORDERED and self._share.count > 1:
+            body = {**body, "at": self._share.met}
         if kind not in _LISTED or self._told[kind] < _LISTED[kind]:
             self._told[kind] += 1
             self._emit(kind, body)

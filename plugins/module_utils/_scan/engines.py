@@ -177,10 +177,15 @@ class Content:
         if self.is_whole:
             yield 0, self.whole()
             return
+        for at, length in self.places():
+            yield at, self._fetch(at, length)
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Where the overlapping parts lie, and how long they are."""
         for start, end in _merged(self._stretches()):
             at = start
             while True:
-                yield at, self._fetch(at, min(WINDOW, end - at))
+                yield at, min(WINDOW, end - at)
                 if at + WINDOW >= end:
                     break
                 at += WINDOW - OVERLAP

@@ -2,28 +2,40 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which disks are read together, and what they are together once each was read by a process of its own."""
+"""Which disks are read together, in how many shares, and what they are together once all processes have read."""
 
 from __future__ import annotations
 
+import math
+import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, TypeVar
 
 from .blocks import Slice
-from .chain import open_chain
+from .chain import Layer, open_chain
 from .judge import Emit
+from .known import Known
+from .listen import Listener
 from .marks import marks
 from .partitions import Extent, find_partitions
 from .sandbox import Job, Limits, run_all
 from .scanner import DiskSpec
-from .verdict import MAX_CHANGES, MAX_FINDINGS, MAX_REASONS, Tally, Verdict
+from .verdict import MAX_CHANGES, MAX_FINDINGS, MAX_REASONS, MAX_UNOPENED, Tally, Verdict, Volume
 
+PER_SHARE = 1 << 30  # bytes: of fewer, to walk them once more takes as long as to judge them
 _LOOK = 60  # seconds
+_UNLIKE = (
+    "The %d processes that shared the scan%s did not all meet the same contents, so that some may have been judged by "
+    "none. Scan again, with at_once: 1."
+)
 _COUNTS = ("findings_count", "indicators_count", "incomplete_count", "files", "bytes_read")
 _WORST = (Verdict.CLEAN, Verdict.INCOMPLETE, Verdict.INFECTED)
 
 Disks = tuple[DiskSpec, ...]
+_Told = TypeVar("_Told")
 
 
 def together(disks: Sequence[DiskSpec], limits: Limits, at_once: int) -> list[Disks]:
@@ -55,6 +67,41 @@ def _look(spec: DiskSpec, emit: Emit) -> None:
         emit("physical", {})
 
 
+def dealt(sizes: Sequence[int], children: int) -> list[int]:
+    """In how many shares each is read: all in one, then whichever is the largest by what is left of the cores."""
+    counts = [1] * len(sizes)
+    for _spare in range(children - len(sizes)):
+        wanting = [at for at, size in enumerate(sizes) if size // PER_SHARE > counts[at]]
+        if wanting:
+            counts[max(wanting, key=lambda at: sizes[at] / counts[at])] += 1
+    return counts
+
+
+def to_read(disks: Disks, directory: str) -> int:
+    """How many bytes of these disks are judged. Of a base that is indexed none, even should its index prove stale.
+
+    0 where they can't be shared, since a connection can't be.
+    """
+    if any(layer.format == "nbd" for disk in disks for layer in disk.layers):
+        return 0
+    return sum(_allocated(layer) for disk in disks for layer in _unknown(disk, Known(directory) if directory else None))
+
+
+def _unknown(disk: DiskSpec, known: Known | None) -> Sequence[Layer]:
+    if known is None:
+        return disk.layers
+    if disk.clone_of and os.path.exists(known.path(disk.clone_of)):
+        return ()
+    first = 1 if disk.snapshot else 0
+    depths = range(first, len(disk.layers))
+    return disk.layers[: next((at for at in depths if os.path.exists(known.path(disk.layers[at:]))), len(disk.layers))]
+
+
+def _allocated(layer: Layer) -> int:
+    status = os.fstat(layer.fd)
+    return status.st_blocks * 512 if stat.S_ISREG(status.st_mode) else os.lseek(layer.fd, 0, os.SEEK_END)
+
+
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """What may be said of all of them together; of none nothing."""
     return max(verdicts, key=_WORST.index, default=Verdict.INCOMPLETE)
@@ -68,24 +115,84 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     for one in tallies:
         whole.volumes += one.volumes
         whole.bases += one.bases
-        whole.engines += [engine for engine in one.engines if engine not in whole.engines]
-        whole.notes += [note for note in one.notes if note not in whole.notes]
+        whole.add_unopened(0, one.unopened_names)
         whole.notes_more += one.notes_more
-        whole.add_unopened(one.unopened, one.unopened_names)
-        whole.unopened_below.update(one.unopened_below)
-        whole.files += one.files
-        whole.bytes_read += one.bytes_read
-        whole.bytes_from_disk += one.bytes_from_disk
+        _add(whole, one)
         _add_lists(whole, one)
     return whole
+
+
+def joined(shares: Sequence[Listener], which: str = "") -> Tally:
+    """What the shares of the same disks say, in the order in which one process would have said it.
+
+    Nothing is clean unless all of them met the same: what one of them did not meet may have been judged by none.
+    """
+    tallies = [one.tally for one in shares]
+    first = tallies[0]
+    if len(shares) == 1:
+        return first
+    whole = Tally(changes=first.changes, changes_count=first.changes_count, bases=first.bases)
+    whole.finished = all(one.finished for one in tallies)
+    whole.notes_more = max(one.notes_more for one in tallies)
+    for one in tallies:
+        _add(whole, one)
+    whole.findings = _ordered(shares, "finding", [one.findings for one in tallies])[:MAX_FINDINGS]
+    whole.indicators = _ordered(shares, "indicator", [one.indicators for one in tallies])[:MAX_FINDINGS]
+    whole.unopened_names = _ordered(shares, "unopened", [one.unopened_names for one in tallies])[:MAX_UNOPENED]
+    told = _ordered(shares, "reason", [one.reasons for one in tallies])
+    whole.reasons = list(dict.fromkeys(told))[:MAX_REASONS]
+    whole.reasons_count = sum(one.reasons_count for one in tallies) - (len(told) - len(set(told)))
+    whole.volumes = _same_volumes(volume for one in tallies for volume in one.volumes)
+    if whole.finished and (shares[0].met is None or len({one.met for one in shares}) > 1):
+        whole.add_reason(_UNLIKE % (len(shares), which))
+    return whole
+
+
+def are_clean(shares: Sequence[Listener]) -> bool:
+    """All of them ended well, and nothing was found by any, in no state of the disks that was read."""
+    tallies = [joined(shares), *(tally for one in shares for tally in one.tallies())]
+    return all(one.is_well for one in shares) and all(tally.verdict() is Verdict.CLEAN for tally in tallies)
+
+
+def _ordered(shares: Sequence[Listener], kind: str, lists: Sequence[Sequence[_Told]]) -> list[_Told]:
+    """What we say ourselves comes last."""
+    pairs = [
+        pair
+        for share, told in zip(shares, lists)
+        for pair in zip(chain(share.order.get(kind, ()), repeat(math.inf)), told)
+    ]
+    return [one for _at, one in sorted(pairs, key=lambda pair: pair[0])]
+
+
+def _same_volumes(volumes: Iterable[Volume]) -> list[Volume]:
+    """One is read as a whole if each share read its own of it."""
+    found: dict[tuple[str, int, int], Volume] = {}
+    for one in volumes:
+        place = one.disk, one.index, one.start
+        before = found.setdefault(place, one)
+        found[place] = replace(before, read=before.read and one.read)
+    return list(found.values())
+
+
+def _add(whole: Tally, one: Tally) -> None:
+    """What is summed up, and what all of them say once."""
+    whole.engines += [engine for engine in one.engines if engine not in whole.engines]
+    whole.notes += [note for note in one.notes if note not in whole.notes]
+    for text, counts in one.sums.items():
+        whole.add_sum(text, counts)
+    whole.unopened += one.unopened
+    whole.unopened_below.update(one.unopened_below)
+    whole.files += one.files
+    whole.bytes_read += one.bytes_read
+    whole.bytes_from_disk += one.bytes_from_disk
+    whole.findings_count += one.findings_count
+    whole.indicators_count += one.indicators_count
 
 
 def _add_lists(whole: Tally, one: Tally) -> None:
     """Lists are capped, counts are not."""
     whole.findings = (whole.findings + one.findings)[:MAX_FINDINGS]
-    whole.findings_count += one.findings_count
     whole.indicators = (whole.indicators + one.indicators)[:MAX_FINDINGS]
-    whole.indicators_count += one.indicators_count
     fresh = [reason for reason in one.reasons if reason not in whole.reasons]
     whole.reasons_count += one.reasons_count - (len(one.reasons) - len(fresh))
     whole.reasons = (whole.reasons + fresh)[:MAX_REASONS]

@@ -9,14 +9,29 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable
 
 from .baseline import PART, chunks, pack
 from .chain import Layer
-from .job import BadInput, Request, check_directory, confined, opened, outcome, prepare, spent
+from .groups import dealt, to_read
+from .job import (
+    BadInput,
+    Part,
+    Request,
+    check_directory,
+    confined_all,
+    loaded,
+    opened,
+    prepare,
+    spent,
+    together_told,
+)
 from .judge import Emit
 from .known import Base, Known, fingerprint, state_of
+from .sandbox import Ended
 from .scanner import DiskSpec, Scanner
+from .share import Share
 
 
 def index(request: Request) -> dict[str, Any]:
@@ -38,15 +53,23 @@ def _index(request: Request, known: Known, disks: Sequence[DiskSpec], layers: Se
     states = [state_of(layer) for layer in layers]
     same = base is not None and base.is_of(layers)
     former = base if same else None
-    listener, ended = confined(request, layers, lambda emit: _prepare(request, former, disks, emit))
-    told = {**outcome(listener.tally, ended), **spent(ended), "index": known.path(layers)}
-    if base is not None and listener.is_current:
+    count = 1 if request.dry else dealt([to_read(tuple(disks), "")], request.children)[0]
+    rules = loaded(request) if count > 1 else None
+    shares, seconds = confined_all(
+        request,
+        [Part(layers, partial(_prepare, request, former, disks, rules, Share(index, count))) for index in range(count)],
+    )
+    tally, listener = together_told(shares), shares[0][0]
+    ended = Ended("", sum(one.cpu_seconds for _listener, one in shares), seconds)
+    told = {**tally.as_result(), **spent(ended), "index": known.path(layers)}
+    if base is not None and all(one.is_current for one, _ended in shares):
         if not base.is_untouched(layers) and not request.dry:
             known.keep(layers, {**base.head, "states": states}, base.body)
         return {**base.head["result"], **spent(ended), "index": known.path(layers), "changed": False}
     if request.dry:
         return {**told, "changed": True}
-    if listener.tally.finished and listener.binding and not ended.trouble:
+    is_one = len({one.binding for one, _ended in shares}) == 1
+    if tally.finished and listener.binding and is_one and not any(one.trouble for _listener, one in shares):
         hashes = [fingerprint(layer) for layer in layers]
         if states == [state_of(layer) for layer in layers]:
             result = {key: value for key, value in told.items() if key not in ("changes", "index")}
@@ -62,9 +85,11 @@ def _index(request: Request, known: Known, disks: Sequence[DiskSpec], layers: Se
     return {**told, "index": "", "changed": False}
 
 
-def _prepare(request: Request, base: Base | None, disks: Sequence[DiskSpec], emit: Emit) -> Callable[[Emit], None]:
+def _prepare(
+    request: Request, base: Base | None, disks: Sequence[DiskSpec], rules: Any, share: Share, emit: Emit
+) -> Callable[[Emit], None]:
     # Contents known to be clean would be no scan of the base by itself
-    prepared = prepare(request, emit, remember=False)
+    prepared = prepare(request, emit, remember=False, rules=rules, share=share)
     if prepared is None:
         return lambda emit: None
     if base is not None and prepared.binding and base.binding == prepared.binding:
@@ -78,8 +103,9 @@ def _prepare(request: Request, base: Base | None, disks: Sequence[DiskSpec], emi
             return
         scanner = Scanner(prepared.judge, indexing=True)
         scanner.run([replace(disk, snapshot="") for disk in disks])
-        for part in chunks(pack(scanner.index or {}), PART):
+        for part in chunks(pack(scanner.index or {}), PART) if share.index == 0 else ():
             emit("index", {"data": b64encode(part).decode()})
+        emit("met", share.proof())
         emit("finished", {})
 
     return work

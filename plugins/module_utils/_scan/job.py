@@ -6,62 +6,37 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable
 
 from .baseline import unpack
-from .blocks import UnreadableImage
 from .chain import Layer
-from .claim import claimed
 from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .former import tell_records
 from .given import read_whole, rule_files, why_not
-from .groups import each_disk, merged, together, worst
+from .groups import are_clean, dealt, each_disk, joined, merged, to_read, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
-from .known import Base, Former, Known, Records, binding, find_base, state_of
+from .known import Base, Known, Records, binding, find_base, state_of
 from .listen import Listener, Progress, announcing
-from .nbd import PATIENCE, connect, written
+from .opening import BadInput, DiskRequest, LayerSpec, opened
 from .sandbox import Ended, Job, Limits, run_all
 from .scanner import DiskSpec, Scanner
 from .seats import Seats, fitting
 from .self_test import open_images, passes
-from .verdict import BaseUse, Tally, Verdict, ageing, printable
+from .share import Share
+from .verdict import BaseUse, Tally, ageing, printable
 
 MAX_RULE_FILE = 256 << 20
 
-
-class BadInput(Exception):
-    """What was asked for can't be done. Nothing was scanned."""
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """A file, or with the format nbd a UNIX socket and the name of what is served there."""
-
-    path: str
-    format: str
-    export: str = ""
-
-
-@dataclass(frozen=True)
-class DiskRequest:
-    """Layers from the top to the base; an internal snapshot of the top one, or none; what it is a full copy of."""
-
-    name: str
-    layers: tuple[LayerSpec, ...]
-    snapshot: str = ""
-    clone_of: tuple[LayerSpec, ...] = ()
-    former: Former | None = None
+# Who asks for a scan needs these beside what is defined here
+__all__ = ["BadInput", "DiskRequest", "LayerSpec", "opened"]
 
 
 @dataclass(frozen=True)
@@ -118,17 +93,23 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
         groups = together(disks, request.limits, request.children)
         left = max(1.0, end - time.monotonic())
         request = replace(request, limits=replace(request.limits, deadline=left))
-        rules = _rules(request) if rules is None and len(groups) > 1 else rules
+        # A record is told by one that read all of its disk
+        sizes = [to_read(group, request.directory) if request.records is None else 0 for group in groups]
+        counts = dealt(sizes, request.children)
+        rules = loaded(request) if rules is None and sum(counts) > 1 else rules
         parts = []
-        for group in groups:
-            prepare_ = partial(_prepare_scan, request, group, rules)
-            parts.append(Part(layers_of_all(group), prepare_, [disk.name for disk in group]))
+        for number, (group, count) in enumerate(zip(groups, counts)):
+            for share in (Share(index, count) for index in range(count)):
+                prepare_ = partial(_prepare_scan, request, group, rules, share)
+                parts.append(Part(layers_of_all(group), prepare_, [disk.name for disk in group], number))
         told, seconds = confined_all(request, parts)
     tallies = []
-    for group, (listener, ended) in zip(groups, told):
-        outcome(listener.tally, ended, " of disk %s" % ", ".join(disk.name for disk in group) if told[1:] else "")
-        tallies.append(listener.tally)
+    for number, group in enumerate(groups):
+        which = " of disk %s" % ", ".join(disk.name for disk in group) if groups[1:] else ""
+        shares = [one for one, part in zip(told, parts) if part.of == number]
+        tallies.append(together_told(shares, which))
         if request.records is not None:
+            listener = shares[0][0]
             is_one = len({one.binding for one, _ended in told}) == 1
             request.records.binding = listener.binding if is_one else ""
             request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
@@ -136,11 +117,17 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     return {**merged(tallies).as_result(), **spent(ended), "disks": each_disk(groups, tallies)}
 
 
+def together_told(shares: Sequence[tuple[Listener, Ended]], which: str = "") -> Tally:
+    for listener, ended in shares:
+        outcome(listener.tally, ended, which)
+    return joined([listener for listener, _ended in shares], which)
+
+
 def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
     return list(dict.fromkeys(layer for disk in disks for layer in (*disk.layers, *disk.clone_of)))
 
 
-def _rules(request: Request) -> Any:
+def loaded(request: Request) -> Any:
     """For several children: what they share is loaded before they are forked. What fails here fails in each of them."""
     try:
         return compiled(request.rules)
@@ -150,17 +137,20 @@ def _rules(request: Request) -> Any:
         return None
 
 
-def _prepare_scan(request: Request, disks: Sequence[DiskSpec], rules: Any, emit: Emit) -> Callable[[Emit], None]:
-    prepared = prepare(request, emit, rules=rules)
+def _prepare_scan(
+    request: Request, disks: Sequence[DiskSpec], rules: Any, share: Share, emit: Emit
+) -> Callable[[Emit], None]:
+    prepared = prepare(request, emit, rules=rules, share=share)
     if prepared is None:
         return lambda emit: None
-    on_top = with_bases(request, prepared, disks, emit)
+    on_top = with_bases(request, prepared, disks, emit if share.index == 0 else lambda kind, body: None)
 
     def work(emit: Emit) -> None:
         if prepared.is_trusted(emit):
             scanner = Scanner(prepared.judge, recording=request.records is not None)
             scanner.run(unpacked(on_top))
             tell_records(emit, scanner.records or {})
+            emit("met", share.proof())
             emit("finished", {})
 
     return work
@@ -168,11 +158,15 @@ def _prepare_scan(request: Request, disks: Sequence[DiskSpec], rules: Any, emit:
 
 @dataclass(frozen=True)
 class Part:
-    """The layers that one child reads, what it does, and the disks that it may tell a record of."""
+    """The layers that one child reads, what it does, and the disks that it may tell a record of.
+
+    `of`: the same for those that share their disks.
+    """
 
     layers: Sequence[Layer]
     prepare: Callable[[Emit], Callable[[Emit], None]]
     disks: Sequence[str] = ()
+    of: int = 0
 
 
 def confined(
@@ -191,19 +185,21 @@ def confined_all(
     started = time.monotonic()
     before = [[state_of(layer) for layer in part.layers] for part in parts]
     progress = Progress(request.progress_file, started)
-    listeners = [Listener(progress, most_points, part.disks) for part in parts]
+    listeners = [Listener(progress, most_points, part.disks, part.of) for part in parts]
 
     def over(index: int, ended: Ended) -> None:
         listener = listeners[index]
-        listener.share.over = True
+        listener.pace.over, listener.is_well = True, not ended.trouble
         for layer, state in zip(parts[index].layers, before[index]):
             if state_of(layer)[2:6] != state[2:6]:
                 for tally in listener.tallies():
                     tally.add_reason("%s was changed while it was read." % layer.path)
-        # One that found something, or could not read it all, read what an attacker wrote: nothing of its is relied on
-        is_clean = not ended.trouble and all(tally.verdict() is Verdict.CLEAN for tally in listener.tallies())
-        if request.directory and listener.binding and is_clean and not request.dry:
-            listener.keep(Known(request.directory))
+        # Those that found something, or could not read it all, read what an attacker wrote: nothing of theirs is
+        # relied on
+        shares = [one for one, part in zip(listeners, parts) if part.of == parts[index].of]
+        if request.directory and not request.dry and all(one.binding for one in shares) and are_clean(shares):
+            for one in shares:
+                one.keep(Known(request.directory))
 
     jobs = [
         Job(announcing(part.prepare), [layer.fd for layer in part.layers], listener.take)
@@ -217,7 +213,8 @@ def confined_all(
     refused = [listener.refused for listener in listeners if listener.refused]
     if refused:
         raise BadInput(refused[0])
-    progress.write(phase="done", message=worst(listener.tally.verdict() for listener in listeners).value)
+    verdicts = [joined([one for one in listeners if one.pace.of == of]).verdict() for of in {part.of for part in parts}]
+    progress.write(phase="done", message=worst(verdicts).value)
     return list(zip(listeners, ended)), time.monotonic() - started
 
 
@@ -231,7 +228,9 @@ def spent(ended: Ended) -> dict[str, Any]:
     return {"seconds": round(ended.seconds, 3), "cpu_seconds": round(ended.cpu_seconds, 3)}
 
 
-def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = None) -> Prepared | None:
+def prepare(
+    request: Request, emit: Emit, remember: bool = True, rules: Any = None, share: Share | None = None
+) -> Prepared | None:
     """Load engines, rules and what is known, with the caller's rights. Nothing hostile was read yet."""
     engines: list[Engine] = []
     makers: dict[str, Callable[[], Engine]] = {}
@@ -267,7 +266,7 @@ def prepare(request: Request, emit: Emit, remember: bool = True, rules: Any = No
     if bound and remember:
         known = Known(request.directory).contents(bound)
     most, seconds = request.max_file_size, request.file_timeout
-    judge = Judge(engines, emit, whole, most, request.indicators, known, request.archives, seconds)
+    judge = Judge(engines, emit, whole, most, request.indicators, known, request.archives, seconds, share=share)
     return Prepared(judge, bound, open_images())
 
 
@@ -329,63 +328,3 @@ def read_rules(paths: Sequence[str]) -> Iterator[RuleFile]:
                 yield RuleFile(name, raw.decode("utf-8"), hashlib.sha256(raw).hexdigest(), mtime)
             except (OSError, UnicodeDecodeError) as exc:
                 raise BadInput("Cannot read the rule file %s: %s." % (name, why_not(exc))) from exc
-
-
-@contextmanager
-def opened(disks: Sequence[DiskRequest], seconds: float = PATIENCE) -> Iterator[tuple[list[DiskSpec], list[Layer]]]:
-    """Open every file once, read-only, and refuse those that a running VM writes to. What was written since an earlier
-    scan is asked for within so many seconds."""
-    end = time.monotonic() + seconds
-    with ExitStack() as stack:
-        layers: dict[LayerSpec, Layer] = {}
-        for disk in disks:
-            for spec in (*disk.layers, *disk.clone_of):
-                if spec.format == "nbd":
-                    layers[spec] = _connected(disk.name, spec, stack)
-                elif spec not in layers:
-                    layers[spec] = Layer(spec.path, spec.format, _open(disk.name, spec.path, stack))
-        found = [
-            DiskSpec(
-                printable(disk.name, 64),
-                tuple(layers[spec] for spec in disk.layers),
-                disk.snapshot,
-                tuple(layers[spec] for spec in disk.clone_of),
-                written=where,
-                doubt=why,
-            )
-            for disk, (where, why) in ((disk, _written(disk, end)) for disk in disks)
-        ]
-        yield found, list(layers.values())
-
-
-def _connected(name: str, spec: LayerSpec, stack: ExitStack) -> Layer:
-    try:
-        fd, size = connect(spec.path, spec.export)
-    except UnreadableImage as exc:
-        raise BadInput("Cannot read disk %s from its hypervisor: %s." % (name, exc)) from exc
-    stack.callback(os.close, fd)
-    return Layer(spec.path, spec.format, fd, size)
-
-
-def _written(disk: DiskRequest, end: float) -> tuple[tuple[tuple[int, int], ...], str]:
-    """Where; or why that is not known, and all is read."""
-    if disk.former is None:
-        return (), ""
-    layer = disk.layers[0]
-    try:
-        return tuple(written(layer.path, layer.export, disk.former.context, end - time.monotonic())), ""
-    except UnreadableImage as exc:
-        return (), "it can't be told what was written since (%s)" % exc
-
-
-def _open(name: str, path: str, stack: ExitStack) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as exc:
-        why = "it is a symbolic link. Name what it leads to" if exc.errno == errno.ELOOP else exc.strerror
-        raise BadInput("Cannot open the layer %s of disk %s: %s." % (path, name, why)) from exc
-    stack.callback(os.close, fd)
-    why = claimed(path, fd)
-    if why:
-        raise BadInput(why)
-    return fd

@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 import os
 import re
-import struct
 import time
-import zlib
-from base64 import b64encode
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Callable
 
-from .blocks import Blocks, Meter, UnreadableImage, is_blank
+from .blocks import Blocks, Meter, UnreadableImage
 from .brief import Brief
 from .engines import WINDOW, Budget, Content, Engine, EngineFailed, Hit, Judgement, Nobody, OverTime
 from .ext4_records import BadFilesystem
@@ -28,15 +26,16 @@ from .ioc import NO_INDICATORS, Indicators
 from .layout import NotReadable
 from .packed import CLAMAV, OTHER, UNPACKED, kinds_of
 from .partitions import BadPartitionTable, Extent
-from .verdict import MAX_UNOPENED, Finding, printable
+from .remembered import Remembered
+from .share import Share
+from .verdict import MAX_UNOPENED, Finding, Volume, printable
+from .windows import matched
 
 Emit = Callable[[str, dict[str, Any]], None]
 NEVER = Archives(depth=0)
-DIGEST, KEY = 32, 40  # bytes of a content's hash, and of that with its size and beginning
-MOST_CONTENTS = (64 << 20) // KEY  # that are remembered
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
 _MOST_REASONS = 1000
-_BATCH, _MOST_INSIDE = 500, 1000
+_MOST_INSIDE = 1000
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
 
 
@@ -52,10 +51,14 @@ class Where:
 
 
 _CLEAN = Judgement()
+_ANOTHERS = Judgement()  # of a content that another share judged
 
 
 class Judge:
-    """`known`: keys of contents that these engines with these rules found clean, or None to remember nothing."""
+    """`known`: keys of contents that these engines with these rules found clean, or None to remember nothing.
+
+    `share`: what of the contents is judged here. What is another's is not read.
+    """
 
     def __init__(
         self,
@@ -68,8 +71,10 @@ class Judge:
         archives: Archives = NEVER,
         file_timeout: float = math.inf,
         now: Callable[[], float] = time.monotonic,
+        share: Share | None = None,
     ) -> None:
         self.engines = engines
+        self.share = share or Share()
         self._file_timeout, self._now = file_timeout, now
         # ClamAV judges files by their type, and raw bytes have none
         matching: list[Engine | Nobody] = [engine for engine in engines if engine.name == "yara"]
@@ -81,15 +86,12 @@ class Judge:
         self._lacking: set[str] = set()  # formats that were met, and not opened
         self._archives = archives
         self._unopened = self._opened = self._members = 0
-        self._closed: list[str] = []  # the first of the unopened
-        self.emit = Brief(emit)
+        self._named_unopened = 0
+        self.emit = Brief(emit, self.share)
         self._whole_limit = whole_limit
         self._max_file_size = max_file_size
         self.indicators = indicators
-        self._known = known
-        self._looks = {key[DIGEST:] for key in known or ()}
-        self._fresh: list[bytes] = []
-        self._room = MOST_CONTENTS
+        self._known = None if known is None else Remembered(known)
         self._remembered: dict[Hashable, Judgement] = {}
         self._named: set[tuple[Where, bytes | str, str]] = set()
         self.files = self.bytes = self.reasons = 0
@@ -102,7 +104,8 @@ class Judge:
         try:
             step(*arguments)
         except _EXPECTED as exc:
-            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".")))
+            is_alike = not isinstance(exc, EngineFailed)
+            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".")), is_alike)
         except Exception as exc:  # noqa: BLE001 - the edge to parsers that an attacker feeds
             self.reason("%s was not read: its parser failed (%s: %s)." % (what, type(exc).__name__, exc))
         else:
@@ -128,7 +131,7 @@ class Judge:
     def afresh(self, emit: Emit) -> Iterator[None]:
         """For a scan that stands for itself: no content is known to be clean, and what is said goes elsewhere."""
         before = self.emit, self._known
-        self.emit, self._known = Brief(emit), None
+        self.emit, self._known = Brief(emit, self.share), None
         try:
             yield
         finally:
@@ -147,15 +150,21 @@ class Judge:
         finally:
             self._lenient = False
         if self._let_pass > before:
-            self.note("%s: %d things in it were not read." % (what, self._let_pass - before))
+            self._sum("%s: %%d things in it were not read." % what.replace("%", "%%"), self._let_pass - before)
 
-    def reason(self, text: str) -> None:
+    def reason(self, text: str, is_alike: bool = True) -> None:
+        """`is_alike`: of what all shares see."""
+        is_told = not is_alike or self.share.meets("reason: " + text)
         if self._lenient:
-            self._let_pass += 1
+            self._let_pass += is_told
             return
         self.reasons += 1
-        if self.reasons <= _MOST_REASONS:
+        if is_told and self.reasons <= _MOST_REASONS:
             self.emit("reason", {"text": printable(text)})
+
+    def _sum(self, text: str, *counts: int) -> None:
+        """A note with numbers in it that are those of all shares together."""
+        self.emit("sum", {"text": printable(text), "counts": counts})
 
     def note(self, text: str) -> None:
         self.emit("note", {"text": printable(text)})
@@ -172,21 +181,34 @@ class Judge:
         self, where: Where, content: Content, path: Callable[[], str | bytes], key: Hashable | None = None
     ) -> None:
         """Judge one file. Two with the same `key` are the same: the second one is not read."""
-        self.files += 1
-        if self._max_file_size and content.size > self._max_file_size:
-            self.reason("%s on %s is larger than max_file_size." % (printable(path(), 300), where))
-            return
+        is_large = bool(self._max_file_size and content.size > self._max_file_size)
+        key = None if is_large else key
         judgement = self._remembered.get(key) if key is not None else None
+        if judgement is not None:
+            self.share.meets("again: %s" % where)
+        elif not self.share.takes(where, 0 if is_large else content.size):
+            judgement = _ANOTHERS
+            if key is not None:
+                self._remembered[key] = judgement
+        if judgement is _ANOTHERS:
+            return
+        self.files += 1
+        if is_large:
+            told = "%s on %s is larger than max_file_size."
+            self.reason(told % (printable(path(), 300), where), is_alike=False)
+            return
         if judgement is None:
             unopened = self._unopened
             judgement = self._judge(content)
-            if self._unopened > unopened and len(self._closed) < MAX_UNOPENED:
-                self._closed.append("%s on %s" % (printable(path(), 200), where))
+            if self._unopened > unopened and self._named_unopened < MAX_UNOPENED:
+                self._named_unopened += 1
+                self.emit("unopened", {"count": 0, "names": ["%s on %s" % (printable(path(), 200), where)]})
             if key is not None:
                 self._remembered[key] = _CLEAN if judgement.is_clean else judgement
         for below, found in ((b"", judgement), *judgement.inside):
             for gap in found.gaps:
-                self.reason("%s on %s: %s." % (printable(_joined(path(), below), 300), where, gap))
+                told = "%s on %s: %s."
+                self.reason(told % (printable(_joined(path(), below), 300), where, gap), is_alike=False)
             for engine, hit in found.hits:
                 self._hit(where, _joined(path(), below), engine, hit, found.size, found.sha256)
         self.tell()
@@ -196,7 +218,8 @@ class Judge:
         system hands out less than lies there."""
         what = "memory that was written out"
         self.note("%s on %s is %s, and was matched as raw bytes." % (printable(path, 300), where, what))
-        for rule in self.indicators.of_content(content.stream) if content.size <= _HASHED else ():
+        is_hashed = self.share.takes(where, 0) and content.size <= _HASHED
+        for rule in self.indicators.of_content(content.stream) if is_hashed else ():
             self._hit(where, path, "ioc", Hit(rule, -1), content.size, content.digest().hex())
         self.parts(where, beneath or content, what)
 
@@ -220,18 +243,12 @@ class Judge:
         left = self._left.intersection(kinds)
         self._lacking |= left
         self._unopened += bool(left or (self._leaves_packed and kinds and not self._archives.depth))
-        if content.size and not self._is_known(content):
+        if content.size and not (self._known is not None and self._known.holds(content)):
             self._ask(content, kinds, found)
 
     def _hash(self, content: Content, found: Judgement) -> None:
         if found.hits and content.size <= _HASHED:
             found.sha256 = content.digest().hex()
-
-    def _is_known(self, content: Content) -> bool:
-        if self._known is None or not content.is_whole:
-            return False
-        # Of a size and beginning that none of them has it can't be known, so that its hash need not be waited for
-        return _look_of(content) in self._looks and _key_of(content) in self._known
 
     def _ask(self, content: Content, kinds: tuple[str, ...], found: Judgement) -> None:
         self.bytes += content.size if content.is_whole else 0
@@ -241,7 +258,7 @@ class Judge:
         if self._archives.depth and not UNPACKED.isdisjoint(kinds):
             self._look_inside(content, kinds, found)
         if self._known is not None and content.is_whole and found.is_clean:
-            self._remember(self._known, _key_of(content))
+            self._known.add(content, self.emit)
 
     def _look(self, content: Content, engines: Sequence[Engine], found: Judgement) -> None:
         if content.size <= _HASHED:
@@ -284,25 +301,17 @@ class Judge:
             self._unopened += inside.unopened
             self._lacking |= inside.lacking
 
-    def _remember(self, known: set[bytes], key: bytes) -> None:
-        if self._room < 1:
-            if self._room == 0:
-                told = "More contents were found clean than are remembered (%d): later scans judge the rest anew."
-                self.note(told % MOST_CONTENTS)
-            self._room = -1
-            return
-        known.add(key)
-        self._looks.add(key[DIGEST:])
-        self._fresh.append(key)
-        self._room -= 1
-        if len(self._fresh) >= _BATCH:
-            self._tell_fresh()
-
     def named(self, where: Where, path: bytes | str, rule: str) -> None:
         """A name or path is among the indicators of compromise."""
         if (where, path, rule) not in self._named:
             self._named.add((where, path, rule))
-            self._hit(where, path, "ioc", Hit(rule, -1), 0, "")
+            if self.share.meets("named: %s %s" % (where, printable(path))):
+                self._hit(where, path, "ioc", Hit(rule, -1), 0, "")
+
+    def volume(self, volume: Volume) -> None:
+        """Whether it was read as a whole is each share's own word."""
+        self.share.meets("volume: %s" % replace(volume, read=True))
+        self.emit("volume", vars(volume))
 
     def raw(self, where: Where, source: Blocks, extent: Extent, label: str, key: Hashable | None = None) -> bool:
         """Match raw bytes; every hit is an indicator only. Says whether there was anything but zeros."""
@@ -311,41 +320,33 @@ class Judge:
 
     def parts(self, where: Where, content: Content, label: str, start: int = 0, key: Hashable | None = None) -> bool:
         """As `raw`, in the content's own order wherever its parts lie. Offsets count from `start`."""
-        something = False
-        hits: list[tuple[str, Hit]] = []
-        gaps: list[str] = []
-        if key is not None and key in self._remembered:
-            before = self._remembered[key]
-            hits, gaps = list(before.hits), list(before.gaps)
-        else:
-            for at, data in content.windows():
-                self.bytes += len(data)
-                self.tell()
-                if not is_blank(data):
-                    something = True
-                    self._match(data, at, hits, gaps)
+        something, found = False, self._remembered.get(key) if key is not None else None
+        if found is None:
+            takes = partial(self.share.takes, where)
+            found, something = matched(content, self._raw_engines, takes, self._count)
             if key is not None:
-                self._remembered[key] = Judgement(content.size, hits, gaps)
-        for gap in dict.fromkeys(gaps):
-            self.reason("Raw bytes of %s: %s." % (where, gap))
-        for engine, hit in dict.fromkeys(hits):  # parts overlap
+                self._remembered[key] = found
+        else:
+            self.share.meets("again: %s" % where)
+        for gap in dict.fromkeys(found.gaps):
+            self.reason("Raw bytes of %s: %s." % (where, gap), is_alike=False)
+        for engine, hit in found.hits:
             self._indicator(where, "(%s)" % label, engine, hit.rule, content.size, start + hit.offset)
         return something
 
-    def _match(self, data: bytes, at: int, hits: list[tuple[str, Hit]], gaps: list[str]) -> None:
-        part = Content(len(data), lambda _at, _length: data, WINDOW)
-        for engine in self._raw_engines:
-            found, gap = engine.scan(part)
-            gaps += [gap] if gap else []
-            hits += [(engine.name, Hit(hit.rule, at + hit.offset)) for hit in found]
+    def _count(self, size: int) -> None:
+        self.bytes += size
+        self.tell()
 
     def attributes(self, where: Where, number: int, block: bytes) -> None:
         """Extended attributes of an inode."""
+        if not self.share.takes(where, len(block)):
+            return
         content = Content(len(block), lambda _at, _length: block, WINDOW)
         for engine in self._raw_engines:
             hits, gap = engine.scan(content)
             if gap:
-                self.reason("Attributes of inode %d on %s: %s." % (number, where, gap))
+                self.reason("Attributes of inode %d on %s: %s." % (number, where, gap), is_alike=False)
             for hit in hits:
                 path = "(attributes of inode %d)" % number
                 self._indicator(where, path, engine.name, hit.rule, len(block), hit.offset)
@@ -369,32 +370,19 @@ class Judge:
         """Tell what was only counted so far, and which contents were found clean."""
         self.emit.flush()
         if self._unopened:
-            self.emit("unopened", {"count": self._unopened, "names": self._closed})
-            self._unopened, self._closed = 0, []
+            self.emit("unopened", {"count": self._unopened, "names": []})
+            self._unopened = self._named_unopened = 0
         for kind in sorted(self._lacking.intersection(MISSING)):
             told = "What is packed by %s was not opened. Install the Python library %s on the host that scans."
             self.note(told % (kind, MISSING[kind]))
         self._lacking = set()
         if self._opened:
             told = "%d archives or packed files were unpacked, and what lies in them was judged (%d files)."
-            self.note(told % (self._opened, self._members))
+            self._sum(told, self._opened, self._members)
             self._opened = self._members = 0
-        self._tell_fresh()
-
-    def _tell_fresh(self) -> None:
-        if self._fresh:
-            self.emit("judged", {"keys": b64encode(b"".join(self._fresh)).decode()})
-            self._fresh = []
+        if self._known is not None:
+            self._known.tell(self.emit)
 
 
 def _joined(path: str | bytes, below: bytes) -> str | bytes:
     return path + below if isinstance(path, bytes) else path + below.decode("utf-8", "backslashreplace")
-
-
-def _key_of(content: Content) -> bytes:
-    """SHA-256, then what tells most others apart without it."""
-    return content.digest() + _look_of(content)
-
-
-def _look_of(content: Content) -> bytes:
-    return struct.pack(">II", content.size & 0xFFFFFFFF, zlib.crc32(content.whole()[:4096]))

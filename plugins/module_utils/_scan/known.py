@@ -24,8 +24,8 @@ from typing import Any
 
 from .baseline import FORMAT
 from .chain import Layer
-from .judge import KEY, MOST_CONTENTS
 from .packed import UNPACKED
+from .remembered import KEY, MOST_CONTENTS
 
 READER = 8  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_HEAD = 1 << 20

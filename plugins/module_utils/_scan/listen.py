@@ -13,14 +13,20 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable
 
 from .._evidence.progress import tell
-from .judge import KEY, MOST_CONTENTS, Emit
+from .judge import Emit
 from .known import Known
+from .remembered import KEY, MOST_CONTENTS
 from .verdict import BaseUse, Change, Finding, Tally, Volume, printable
 
 
 @dataclass
-class Share:
-    """What one child has read, and will. Until it has told how much that is, nobody knows when all is done."""
+class Pace:
+    """What one child has read, and will. Until it has told how much that is, nobody knows when all is done.
+
+    `of`: children that share the same disks have the same, and the first of them tells for all how much there is.
+    """
+
+    of: int = -1
 
     files: int = 0
     bytes: int = 0
@@ -43,12 +49,12 @@ class Progress:
         self._path = path
         self._started = started
         self._written = 0.0
-        self._shares: list[Share] = []
+        self._paces: list[Pace] = []
 
-    def share(self) -> Share:
+    def pace(self, of: int | None = None) -> Pace:
         """One for each child, from before the first one starts: the sum is told."""
-        self._shares.append(Share())
-        return self._shares[-1]
+        self._paces.append(Pace(len(self._paces) if of is None else of))
+        return self._paces[-1]
 
     def write(self, phase: str = "scan", message: str = "") -> None:
         now = time.monotonic()
@@ -58,16 +64,16 @@ class Progress:
         tell(self._path, self.state(phase, message, now - self._started))
 
     def state(self, phase: str, message: str, seconds: float) -> dict[str, Any]:
-        """The sum of all shares. How much is left is told once every share that goes on has told it."""
-        shares = self._shares
-        files, read = sum(one.files for one in shares), sum(one.bytes for one in shares)
+        """The sum of all. How much is left is told once all that go on have told it."""
+        disks = self._disks()
+        files, read = sum(one.files for one in disks), sum(one.bytes for one in disks)
         rate = read / max(seconds, 0.001)
-        is_known = all(one.over or (one.total and not one.points) for one in shares)
-        total = sum(one.bytes if one.over else max(one.bytes, one.total) for one in shares) if is_known else 0
+        is_known = all(one.over or (one.total and not one.points) for one in disks)
+        total = sum(one.bytes if one.over else max(one.bytes, one.total) for one in disks) if is_known else 0
         amount = "%d files, %d MB read" % (files, read // 1000000)
-        if len(shares) > 1:
-            amount = "%d of %d disks done" % (sum(one.over for one in shares), len(shares))
-        elif points := sum(one.points for one in shares):
+        if len(disks) > 1:
+            amount = "%d of %d disks done" % (sum(one.over for one in disks), len(disks))
+        elif points := sum(one.points for one in disks):
             amount = "point %d, %s" % (points, amount)
         return {
             "phase": phase,
@@ -78,6 +84,15 @@ class Progress:
             "eta": 0 if phase == "done" else round((total - read) / rate) if rate and is_known else None,
             "message": message or amount,
         }
+
+    def _disks(self) -> list[Pace]:
+        """Those that share the same disks as one."""
+        whole: dict[int, Pace] = {}
+        for one in self._paces:
+            all_ = whole.setdefault(one.of, Pace(one.of, over=True))
+            all_.files, all_.bytes, all_.total = all_.files + one.files, all_.bytes + one.bytes, all_.total + one.total
+            all_.points, all_.over = all_.points + one.points, all_.over and one.over
+        return list(whole.values())
 
 
 def announcing(prepare: Callable[[Emit], Callable[[Emit], None]]) -> Callable[[Emit], Callable[[Emit], None]]:
@@ -94,12 +109,16 @@ def announcing(prepare: Callable[[Emit], Callable[[Emit], None]]) -> Callable[[E
 class Listener:
     """Takes what the child says, and believes none of its shapes: it parsed what an attacker wrote."""
 
-    def __init__(self, progress: Progress, most_points: int = 1024, disks: Sequence[str] = ()) -> None:
-        """`disks`: those that the child reads, of no other may it tell a record."""
+    def __init__(
+        self, progress: Progress, most_points: int = 1024, disks: Sequence[str] = (), of: int | None = None
+    ) -> None:
+        """`disks`: those that the child reads, of no other may it tell a record. `of`: see Pace."""
         self._most_points, self._disks = most_points, frozenset(disks)
         self._before: Tally | None = None
         self.progress = progress
-        self.share = progress.share()
+        self.pace = progress.pace(of)
+        self.met: tuple[int, str] | None = None  # how much of what all shares of the same disks meet, and its digest
+        self.order: dict[str, list[int]] = {}  # after how much of that each thing in a list of the tally was told
         self.tally = Tally()
         self.refused = ""
         self.binding = ""
@@ -107,7 +126,7 @@ class Listener:
         self.fresh: list[bytes] = []
         self.index = bytearray()
         self.records: dict[str, bytearray] = {}
-        self.is_current = False
+        self.is_current = self.is_well = False
         self._is_reading = False
 
     def tallies(self) -> list[Tally]:
@@ -138,9 +157,11 @@ class Listener:
 
     def _finding(self, body: dict[str, Any]) -> None:
         self.tally.add_finding(Finding(**_typed(Finding, body)))
+        self._in_order("finding", self.tally.findings, body)
 
     def _indicator(self, body: dict[str, Any]) -> None:
         self.tally.add_indicator(Finding(**_typed(Finding, body)))
+        self._in_order("indicator", self.tally.indicators, body)
 
     def _volume(self, body: dict[str, Any]) -> None:
         if len(self.tally.volumes) < 4096:
@@ -151,19 +172,30 @@ class Listener:
 
     def _reason(self, body: dict[str, Any]) -> None:
         self.tally.add_reason(str(body["text"]))
+        self._in_order("reason", self.tally.reasons, body)
 
     def _note(self, body: dict[str, Any]) -> None:
         self.tally.add_note(str(body["text"]))
+
+    def _sum(self, body: dict[str, Any]) -> None:
+        text, counts = printable(str(body["text"])), [_amount(count) for count in body["counts"]]
+        bare = text.replace("%%", "")
+        if not bare.count("%") == bare.count("%d") == len(counts) or len(self.tally.sums) >= 200:
+            raise ValueError("no note with so many numbers in it, or too many of them")
+        self.tally.add_sum(text, counts)
+
+    def _met(self, body: dict[str, Any]) -> None:
+        self.met = _amount(body["count"]), str(body["sha256"])[:64]
 
     def _refused(self, body: dict[str, Any]) -> None:
         self.refused = str(body["text"])[:4096]
 
     def _expect(self, body: dict[str, Any]) -> None:
-        self.share.total += _amount(body["bytes"])
+        self.pace.total += _amount(body["bytes"])
 
     def _progress(self, body: dict[str, Any]) -> None:
         self.tally.files, self.tally.bytes_read = _amount(body["files"]), _amount(body["bytes"])
-        self.share.count(self.tally.files, self.tally.bytes_read)
+        self.pace.count(self.tally.files, self.tally.bytes_read)
         self.tally.bytes_from_disk = _amount(body["read"])
 
     def _change(self, body: dict[str, Any]) -> None:
@@ -217,10 +249,16 @@ class Listener:
         if len(self.points) >= self._most_points:
             raise ValueError("more points than asked for")
         self.points.append((str(body["id"]), self.tally))
-        self.share.begin_point()
+        self.pace.begin_point()
 
     def _unopened(self, body: dict[str, Any]) -> None:
         self.tally.add_unopened(_amount(body["count"]), [printable(str(name), 300) for name in body["names"]])
+        self._in_order("unopened", self.tally.unopened_names, body)
+
+    def _in_order(self, kind: str, listed: Sequence[Any], body: dict[str, Any]) -> None:
+        """Where what was just added to a list, if there was room for it, belongs among what others say."""
+        order = self.order.setdefault(kind, [])
+        order += [_amount(body.get("at", 0))] * (len(listed) - len(order))
 
     def _below(self, body: dict[str, Any]) -> None:
         if body["count"]:

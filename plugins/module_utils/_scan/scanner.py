@@ -223,7 +223,7 @@ class Scanner:
         if self.records is not None and read and not label:
             self._record(where.disk, volume_key("", start, volume.size), kind, volume)
         told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
-        self._judge.emit("volume", vars(told))
+        self._judge.volume(told)
 
     def _identify(self, where: Where, volume: Blocks) -> str:
         """Of two file systems in one place the first is read, but the guest may mount the other."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -100,6 +100,7 @@ class Tally:
     engines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     notes_more: int = 0
+    sums: dict[str, list[int]] = field(default_factory=dict)  # notes with numbers in them, by what they say
     unopened: int = 0
     unopened_names: list[str] = field(default_factory=list)
     unopened_below: dict[str, int] = field(default_factory=dict)  # in a base or a scan before, which is named
@@ -145,6 +146,14 @@ class Tally:
         else:
             self.notes_more += 1
 
+    def add_sum(self, text: str, counts: Sequence[int]) -> None:
+        before = self.sums.get(text, [0] * len(counts))
+        self.sums[text] = [one + other for one, other in zip(before, counts)]
+
+    @property
+    def summed(self) -> list[str]:
+        return [text % tuple(counts) for text, counts in self.sums.items()]
+
     def add_reason(self, reason: str) -> None:
         self.reasons_count += 1
         told = printable(reason)
@@ -183,7 +192,7 @@ class Tally:
             "changes_count": self.changes_count,
             "bases": [asdict(base) for base in self.bases],
             "engines": self.engines,
-            "coverage_notes": self.notes + more + [_UNOPENED % (unopened, first)] * bool(unopened),
+            "coverage_notes": self.notes + self.summed + more + [_UNOPENED % (unopened, first)] * bool(unopened),
             "archives_unopened": unopened,
             "files": self.files,
             "bytes_read": self.bytes_read,

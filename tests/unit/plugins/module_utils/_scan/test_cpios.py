@@ -40,7 +40,7 @@ def test_what_lies_in_a_cpio_is_judged(kind: str, held: bool, behind: bytes) -> 
     told = judged(cpio(TREE, kind, modes=MODES) + behind, held=held)
     assert "/x!/in/x" in found(told)
     assert not [reason for reason in told.reasons if "in parts only" not in reason]
-    assert "(4 files)" in told.notes[-1]
+    assert "(4 files)" in told.summed[-1]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
@@ -86,7 +86,7 @@ def test_archives_of_different_formats_may_follow_each_other_but_not_within_one(
 def test_data_of_hard_links_are_judged_where_they_lie() -> None:
     told = judged(cpio({"one": b"", "two": BAD}))
     assert (found(told), told.reasons) == (["/x", "/x!/two"], [])
-    assert "(2 files)" in told.notes[-1]
+    assert "(2 files)" in told.summed[-1]
 
 
 def test_names_lead_nowhere_and_start_at_no_root() -> None:

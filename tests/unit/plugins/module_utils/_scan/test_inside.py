@@ -128,7 +128,7 @@ def test_a_finding_in_an_archive_is_told_as_that_of_a_file() -> None:
 
 
 def test_how_much_was_unpacked_is_told() -> None:
-    (note,) = judged(zipped(GOOD)).notes
+    (note,) = judged(zipped(GOOD)).summed
     assert note == "1 archives or packed files were unpacked, and what lies in them was judged (3 files)."
 
 
@@ -312,7 +312,7 @@ def test_entries_that_overlap_are_refused() -> None:
     kernel = local(b"a", packed, bytes(MB))
     told = judged(entries(*[(b"%d" % number, 0, len(packed)) for number in range(1000)], kernel=kernel))
     assert_told(told, "/x", "its entries overlap")
-    assert not told.notes or "(0 files)" in told.notes[-1]
+    assert not told.summed or "(0 files)" in told.summed[-1]
 
 
 def test_entries_that_quote_the_headers_of_others_are_refused() -> None:

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import judge as judge_module
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import remembered
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import MOST_CONTENTS, Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembered import MOST_CONTENTS
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import MAX_TOTAL
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_CHANGES, MAX_FINDINGS, Change
 
@@ -143,7 +144,7 @@ def test_all_that_is_remembered_can_be_told_beside_the_rest() -> None:
 
 
 def test_what_exceeds_what_is_remembered_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_module, "MOST_CONTENTS", 3)
+    monkeypatch.setattr(remembered, "MOST_CONTENTS", 3)
     listener = Listener(Progress("", 0))
     for kind, body in told_by(many(5), set()):
         listener.take(kind, body)

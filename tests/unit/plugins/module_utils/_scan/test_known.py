@@ -23,9 +23,10 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     check_directory,
     confined,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import KEY, Emit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Emit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembered import KEY
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Ended, Limits
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Volume
 

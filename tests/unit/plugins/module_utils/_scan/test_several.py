@@ -125,8 +125,8 @@ def test_as_many_as_fit() -> None:
 def progress_of(*shares: tuple[int, int, bool]) -> dict[str, Any]:
     progress = Progress("", 0)
     for read, total, over in shares:
-        share = progress.share()
-        share.files, share.bytes, share.total, share.over = 1, read, total, over
+        pace = progress.pace()
+        pace.files, pace.bytes, pace.total, pace.over = 1, read, total, over
     return progress.state("scan", "", 2.0)
 
 
