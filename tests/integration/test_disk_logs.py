@@ -219,8 +219,20 @@ def test_what_exceeds_the_limit_is_named(case: Path, tmp_path: Path) -> None:
     assert (folder(case) / "logs-vda.tar").stat().st_size <= MB
 
 
+def test_logs_are_taken_out_of_btrfs(case: Path, tmp_path: Path) -> None:
+    image = tmp_path / "vda.img"
+    with image.open("wb") as file:
+        file.truncate(128 * MB)
+    try:
+        disks.run("mkfs.btrfs", "-q", "-r", disks.tree(tmp_path / "tree", LOGS), image)
+    except FileNotFoundError as exc:
+        pytest.skip(f"{exc.filename} is not installed")
+    result = take(case, image)
+    assert (state(result), sorted(members(case))) == ("stored", TAKEN), result
+    assert [members(case)[name] for name in TAKEN] == [LOGS[name[2:]] for name in TAKEN]
+
+
 def test_letter_case_does_not_count_on_fat(case: Path, tmp_path: Path) -> None:
-    pytest.importorskip("dissect.target")
     image = tmp_path / "vda.img"
     with image.open("wb") as file:
         file.truncate(16 * MB)

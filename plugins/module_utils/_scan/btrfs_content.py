@@ -18,7 +18,7 @@ from .layout import Layout, NotReadable, Scattered
 from .streams import FAILED
 
 _ZLIB, _LZO, _ZSTD = 1, 2, 3
-_BEHIND, _ROOM = 1 << 60, 1 << 20  # where what is unpacked lies, behind the volume; no part is larger
+_BEHIND, _ROOM = 1 << 60, 1 << 17  # where what is unpacked lies, behind the volume; Linux packs no more at once
 _DIGEST = 16
 _FAILED = FAILED + (IndexError,)
 
@@ -28,6 +28,8 @@ class Content:
 
     def __init__(self, volume: Blocks, place: Callable[[int, int], int], sector: int, pieces: list[Piece], size: int):
         self._pieces, self._size = pieces, size
+        if any(one.packing and max(one.size, one.stored) > _ROOM for one in pieces):
+            raise NotReadable("a packed part of it is of an absurd size")
         self._runs = [place(one.start, one.stored) if one.is_written and not one.data else 0 for one in pieces]
         packed = [(one, run) for one, run in zip(pieces, self._runs) if one.packing or one.data]
         found, number = list[tuple[int, int, int]](), 0
@@ -74,8 +76,6 @@ class _Unpacked(Blocks):
         return self._last[1][inside : inside + length].ljust(length, b"\0")
 
     def _unpacked(self, piece: Piece, run: int) -> bytes:
-        if piece.size > _ROOM or piece.stored > _ROOM:
-            raise NotReadable("a packed part of it is of an absurd size")
         data = piece.data or self._volume.read(run, piece.stored)
         return unpack(piece.packing, data, piece.size, self._sector)
 
