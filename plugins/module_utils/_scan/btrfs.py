@@ -227,6 +227,10 @@ class Btrfs:
         for key, raw in log.items(self.head.log):
             if key[:2] == (LOG, ROOT):
                 log.trees[key[2]] = tree_of(key[2], raw)._replace(start=FIRST, is_alive=True)
+            else:
+                log.add("it holds what is no tree")
+        if not log.trees:
+            log.add("it holds no tree")
         return log
 
     def directory(self, tree: Tree, number: int) -> tuple[int, bytes] | None:

@@ -319,6 +319,10 @@ class Inode:
         return stat.S_ISDIR(self.mode)
 
     @property
+    def is_link(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+    @property
     def changed(self) -> int:
         return self._time(124)
 

@@ -80,9 +80,9 @@ class BtrfsWalk:
                 self._paths.pop(number, None)
         if self._log is not None:
             for number, tree in sorted(self._log.trees.items()):
-                if number < OWN and number != TOP:
+                if number not in self._fs.trees or number < OWN and number != TOP:
                     self._log.add("it changes tree %d" % number)
-                elif number in self._fs.trees:
+                else:
                     yield from self._logged(self._log, tree, see)
             for text in self._log.odd:
                 self._fs.add(_UNKNOWN % text)
@@ -143,6 +143,8 @@ class BtrfsWalk:
                 see(entry.parent, entry)
             if inode.raw and inode.is_file:
                 yield from self._states(log, main, inode, before)
+            elif inode.raw and inode.extents and not inode.is_link:
+                log.add("inode %d of tree %d has content, and is no file" % (inode.number, tree.number))
 
     def _states(self, log: Btrfs, tree: Tree, inode: Inode, before: Inode | None) -> Iterator[ForeignFile]:
         names = inode.names or (before.names if before is not None else [])
