@@ -19,7 +19,7 @@ from .btrfs_log import states
 from .btrfs_proof import Proof
 from .btrfs_records import BEHIND, CHUNKS, EXTENTS, GROUPS, OWN, ROOTS, SUPER, TOP, Inode, Piece, Tree
 from .fat import MAX_DEPTH
-from .layout import ForeignFile, Layout, NotReadable
+from .layout import ForeignFile, NotReadable, opened_when_read
 from .partitions import Extent
 
 _MOST_ATTRIBUTES = 16 << 20  # bytes of one inode's
@@ -210,26 +210,12 @@ class BtrfsWalk:
         return pieces
 
     def _file(self, path: str, inode: Inode, pieces: list[Piece], size: int) -> ForeignFile:
-        opened = list[Content]()
-
         def content() -> Content:
-            if not opened:
-                whole = pieces or inode.pieces()  # which tells what is wrong with them
-                opened.append(Content(self._volume, self._fs.place, self._fs.head.sector, whole, size))
-            return opened[0]
-
-        def read(offset: int, length: int) -> bytes:
-            return content().read(offset, length)
-
-        def layout() -> Layout | None:
-            """None if it can't be opened: who reads it will say why."""
-            try:
-                return content().layout()
-            except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
-                return None
+            whole = pieces or inode.pieces()  # which tells what is wrong with them
+            return Content(self._volume, self._fs.place, self._fs.head.sector, whole, size)
 
         key = key_of(pieces, size) if pieces and (self._is_shared or inode.links > 1) else None
-        return ForeignFile(path, size, read, inode.status, layout, lambda: content().stretches(), key)
+        return opened_when_read(path, size, inode.status, content, key)
 
     def _attributes(self, fs: Btrfs, tree: Tree, inode: Inode) -> None:
         if inode.extended:

@@ -10,7 +10,8 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable
+from functools import lru_cache
+from typing import Any, Callable, Protocol
 
 from .blocks import Blocks
 
@@ -40,6 +41,31 @@ class ForeignFile:
     layout: Callable[[], Layout | None] = lambda: None
     stretches: Callable[[], Sequence[tuple[int, int]]] | None = None  # offset and length of what is no hole
     key: Hashable = None  # the same for several names of one file
+
+
+class Opened(Protocol):
+    def read(self, offset: int, length: int) -> bytes: ...
+    def layout(self) -> Layout: ...
+    def stretches(self) -> Sequence[tuple[int, int]]: ...
+
+
+def opened_when_read(
+    path: str, size: int, status: Callable[[], Any], open_: Callable[[], Opened], key: Hashable = None
+) -> ForeignFile:
+    """A file whose map is read once somebody wants its content."""
+    opened = lru_cache(maxsize=None)(open_)
+
+    def layout() -> Layout | None:
+        """None if it can't be opened: who reads it will say why."""
+        try:
+            return opened().layout()
+        except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
+            return None
+
+    def read(offset: int, length: int) -> bytes:
+        return opened().read(offset, length)
+
+    return ForeignFile(path, size, read, status, layout, lambda: opened().stretches(), key)
 
 
 def layout_of_runs(runs: Iterable[tuple[int, int]], size: int) -> Layout:

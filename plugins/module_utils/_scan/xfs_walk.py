@@ -11,7 +11,7 @@ from typing import Callable, NamedTuple
 
 from .blocks import Blocks
 from .fat import MAX_DEPTH
-from .layout import ForeignFile, Layout, NotReadable, Scattered
+from .layout import ForeignFile, NotReadable, opened_when_read
 from .partitions import Extent
 from .verdict import printable
 from .xfs import Xfs
@@ -100,25 +100,8 @@ class XfsWalk:
     def _file(self, path: str, inode: Inode) -> ForeignFile:
         if inode.is_real_time:
             self._add("%s may lie on a real-time device, which was not read" % printable(path, 200))
-        opened = list[Scattered]()
-
-        def content() -> Scattered:
-            if not opened:
-                opened.append(self._fs.content(inode))
-            return opened[0]
-
-        def read(offset: int, length: int) -> bytes:
-            return content().read(offset, length)
-
-        def layout() -> Layout | None:
-            """None if it can't be opened: who reads it will say why."""
-            try:
-                return content().layout()
-            except Exception:  # noqa: BLE001 - the edge to a parser that an attacker feeds
-                return None
-
         key = inode.number if inode.links > 1 else None
-        return ForeignFile(path, inode.size, read, inode.status, layout, lambda: content().stretches(), key)
+        return opened_when_read(path, inode.size, inode.status, lambda: self._fs.content(inode), key)
 
     def unnamed(self) -> Iterator[ForeignFile]:
         """After `files` of all directories: what none of them names, but the file system holds."""
