@@ -93,6 +93,25 @@ def settle(root: Path) -> None:
         os.fsync(file.fileno())
 
 
+def lost_power(root: Path, image: Path, copy: Path, chance: random.Random) -> None:
+    """Where an inode was written by the very record that changes it once more, kernels part, and a scan says so. That is
+    rare, and depends on when Linux writes: another moment is taken then."""
+    for _moment in range(5):
+        settle(root)
+        powerless(image, copy)
+        try:
+            replay(opened(copy))
+        except NotReadable as exc:
+            if "says to be changed already" not in str(exc):
+                raise
+            disks.run("xfs_freeze", "-f", root)
+            disks.run("xfs_freeze", "-u", root)
+            use(root, chance, 50)
+        else:
+            return
+    raise AssertionError("kernels part at each moment")
+
+
 def as_linux_sees_it(image: Path) -> Tree:
     with mounted(image) as root:
         return {f"/{path.relative_to(root)}": told(path.lstat(), path.read_bytes) for path in below(root)}
@@ -129,8 +148,7 @@ def test_what_linux_makes_of_a_log_we_see(tmp_path: Path, options: tuple[str, ..
         open_one.flush()
         os.fsync(open_one.fileno())
         (root / "open").unlink()
-        settle(root)
-        powerless(image, copy)
+        lost_power(root, image, copy, chance)
         open_one.close()
     view = replay(opened(copy))
     assert view is not None
@@ -158,8 +176,7 @@ def test_a_log_that_goes_round_is_replayed(tmp_path: Path) -> None:
             use(root, chance, 50)
             os.sync()
         use(root, chance, 50)
-        settle(root)
-        powerless(image, copy)
+        lost_power(root, image, copy, chance)
     view = replay(opened(copy))
     assert view is not None
     assert as_we_see_it(view)[0] == as_linux_sees_it(copy)
@@ -295,8 +312,7 @@ def test_snapshots_of_a_running_guest_are_compared_as_their_logs_make_them(tmp_p
     chance = random.Random(3)
     with mounted(image) as root:
         use(root, chance, 200)
-        settle(root)
-        powerless(image, base)
+        lost_power(root, image, base, chance)
         golden = Golden(base)
         for number in range(3):
             use(root, chance, 60)
@@ -308,8 +324,7 @@ def test_snapshots_of_a_running_guest_are_compared_as_their_logs_make_them(tmp_p
             settle(root)
             disks.run("sync", "-f", root)
             use(root, chance, 20)
-            settle(root)
-            powerless(image, tmp_path / f"top{number}.img")
+            lost_power(root, image, tmp_path / f"top{number}.img", chance)
     for number in range(3):
         whole, delta = golden.both(tmp_path / f"top{number}.img")
         assert (whole.reasons, delta.reasons, delta.volumes[0].method) == ([], [], "delta")
