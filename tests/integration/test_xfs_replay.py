@@ -94,8 +94,8 @@ def settle(root: Path) -> None:
 
 
 def lost_power(root: Path, image: Path, copy: Path, chance: random.Random) -> None:
-    """Where an inode was written by the very record that changes it once more, kernels part, and a scan says so. That is
-    rare, and depends on when Linux writes: another moment is taken then."""
+    """Where an inode was written by the very record that changes it once more, kernels part, and a scan says so. That
+    is rare, and depends on when Linux writes: another moment is taken then."""
     for _moment in range(5):
         settle(root)
         powerless(image, copy)
