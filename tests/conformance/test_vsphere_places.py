@@ -62,7 +62,7 @@ def own(tmp_path: Path) -> Iterator[VsphereBench]:
         bench = VsphereBench(server)
         spec = vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name="doomed", type="earlyBinding", numPorts=1)
         finish(bench.networks["DC0_DVPG0"].config.distributedVirtualSwitch.AddDVPortgroup_Task([spec]))
-        bench.networks["DC0_DVPG0"] = next(one for one in bench.centre.network if one.name == "doomed")
+        bench.networks["DC0_DVPG0"] = {one.name: one for one in bench.centre.network}["doomed"]
         bench.hypervisor.refs()
         yield bench
         bench.hypervisor.close()
