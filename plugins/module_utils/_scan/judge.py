@@ -33,7 +33,7 @@ from .windows import matched
 
 Emit = Callable[[str, dict[str, Any]], None]
 NEVER = Archives(depth=0)
-_EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable, EngineFailed)
+_EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable)
 _MOST_REASONS = 1000
 _MOST_INSIDE = 1000
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
@@ -103,9 +103,12 @@ class Judge:
         """Hostile input may raise anything in a parser. Whatever it is, the scan goes on and is incomplete."""
         try:
             step(*arguments)
+        except EngineFailed as exc:
+            if self._lenient:
+                raise  # that state may be none that the guest will see, but this is no fault of it
+            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".")), is_alike=False)
         except _EXPECTED as exc:
-            is_alike = not isinstance(exc, EngineFailed)
-            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".")), is_alike)
+            self.reason("%s was not read: %s." % (what, str(exc).rstrip(".")))
         except Exception as exc:  # noqa: BLE001 - the edge to parsers that an attacker feeds
             self.reason("%s was not read: its parser failed (%s: %s)." % (what, type(exc).__name__, exc))
         else:
@@ -218,10 +221,18 @@ class Judge:
         system hands out less than lies there."""
         what = "memory that was written out"
         self.note("%s on %s is %s, and was matched as raw bytes." % (printable(path, 300), where, what))
-        is_hashed = self.share.takes(where, 0) and content.size <= _HASHED
-        for rule in self.indicators.of_content(content.stream) if is_hashed else ():
-            self._hit(where, path, "ioc", Hit(rule, -1), content.size, content.digest().hex())
+        if self.share.takes(where, 0) and content.size <= _HASHED:
+            self._hold_against_hashes(where, content, path)
         self.parts(where, beneath or content, what)
+
+    def _hold_against_hashes(self, where: Where, content: Content, path: str | bytes) -> None:
+        try:
+            for rule in self.indicators.of_content(content.stream):
+                self._hit(where, path, "ioc", Hit(rule, -1), content.size, content.digest().hex())
+        except Exception as exc:  # noqa: BLE001 - its parts are matched all the same
+            told = "%s on %s was not held against hashes: %s."
+            why = str(exc).rstrip(".") or type(exc).__name__
+            self.reason(told % (printable(path, 300), where, why), is_alike=False)
 
     def _judge(self, content: Content) -> Judgement:
         """All of it within one budget of time, be the content known or not."""

@@ -147,6 +147,9 @@ class Tally:
             self.notes_more += 1
 
     def add_sum(self, text: str, counts: Sequence[int]) -> None:
+        if text not in self.sums and len(self.sums) >= MAX_NOTES:
+            self.notes_more += 1
+            return
         before = self.sums.get(text, [0] * len(counts))
         self.sums[text] = [one + other for one, other in zip(before, counts)]
 

@@ -20,7 +20,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import engines, windows
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Engine, EngineFailed, Hit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.groups import (
     PER_SHARE,
     are_clean,
@@ -28,17 +28,19 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.groups im
     joined,
     to_read,
 )
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.share import Share
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Verdict, Volume
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_NOTES, Verdict, Volume
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.windows import matched
 from ansible_collections.vmward.remediation.tests.corpus.judging import BAD, Looking
 
 MB = 1 << 20
 WHERE = Where("vda", 1)
+WANTED = Indicators(md5=frozenset(["0" * 32]))
 VOLUME = Volume("vda", 1, 0, 1, "ext", True)
 
 
@@ -88,9 +90,11 @@ def test_only_the_first_tells_what_all_see() -> None:
     assert Share().meets("x")
 
 
-def told_by(index: int, count: int, act: Any) -> Listener:
+def told_by(
+    index: int, count: int, act: Any, engine: Engine | None = None, wanted: Indicators = NO_INDICATORS
+) -> Listener:
     listener = Listener(Progress("", 0))
-    judge = Judge([Looking()], listener.take, 64 * MB, share=Share(index, count))
+    judge = Judge([engine or Looking()], listener.take, 64 * MB, indicators=wanted, share=Share(index, count))
     act(judge)
     judge.volume(VOLUME)
     judge.flush()
@@ -179,6 +183,68 @@ def test_the_past_may_have_numbers_in_no_other_form() -> None:
     for text, counts in (("%999999999d", [1]), ("%d", []), ("%s", [1]), ("%d %d", [1]), ("%", [])):
         with pytest.raises(ValueError, match="no note"):
             listener.take("sum", {"text": text, "counts": counts})
+
+
+def test_more_notes_with_numbers_than_are_listed_end_no_scan() -> None:
+    """A guest may have as many volumes as it likes, each with a past."""
+    listener = Listener(Progress("", 0))
+    for number in range(MAX_NOTES + 5):
+        listener.take("sum", {"text": "Volume %d: %%d things." % number, "counts": [1]})
+    listener.take("sum", {"text": "Volume 0: %d things.", "counts": [2]})
+    assert len(listener.tally.summed) == MAX_NOTES
+    assert listener.tally.summed[0] == "Volume 0: 3 things."
+    assert listener.tally.notes_more == 5
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_memory_that_was_written_out_and_cannot_be_hashed_hides_nothing(count: int) -> None:
+    """Only one of the shares hashes it: all others would go on, and the contents be dealt out otherwise."""
+    size, raw = 40 * MB, bytearray(40 * MB)
+    raw[39 * MB : 39 * MB + len(BAD)] = BAD
+
+    def read(at: int, length: int) -> bytes:
+        if at < 20 * MB < at + length:
+            raise OSError("a hole in the chain.")
+        return bytes(raw[at : at + length])
+
+    def act(judge: Judge) -> None:
+        judge.each("Inode 5", judge.paged, WHERE, Content(size, read, 0), "/swapfile")
+        for number in range(6):
+            judge.file(WHERE, content(BAD + bytes(number)), lambda number=number: f"/{number}")  # type: ignore[misc]
+
+    whole = joined([told_by(at, count, act, Finding(), WANTED) for at in range(count)])
+    assert [found.path for found in whole.findings] == [f"/{number}" for number in range(6)]
+    assert [found.path for found in whole.indicators] == ["(memory that was written out)"]
+    assert whole.reasons == [
+        f"/swapfile on {WHERE} was not held against hashes: a hole in the chain.",
+        f"Raw bytes of {WHERE}: they were not read: a hole in the chain.",
+    ]
+
+
+class Failing(Looking):
+    def scan(self, content: Content) -> tuple[list[Hit], str]:
+        if content.head(5) == b"fatal":
+            raise EngineFailed("The engine ended.")
+        return super().scan(content)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_engine_that_fails_keeps_all_from_being_clean_though_the_guest_will_not_see_what_it_judged(
+    count: int,
+) -> None:
+    """It is asked for nothing afterwards that would show it."""
+
+    def past(judge: Judge) -> None:
+        with judge.leniently("The past"):
+            judge.guard("The past", judge.file, WHERE, content(b"fatal"), lambda: "/x")
+
+    def act(judge: Judge) -> None:
+        judge.file(WHERE, content(b"good"), lambda: "/good")
+        judge.guard("The volume", past, judge)
+
+    whole = joined([told_by(at, count, act, Failing()) for at in range(count)])
+    assert whole.reasons == ["The volume was not read: The engine ended."]
+    assert whole.verdict() is Verdict.INCOMPLETE
 
 
 def test_cores_are_dealt_out_by_size_and_only_where_it_pays() -> None:
