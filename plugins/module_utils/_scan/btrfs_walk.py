@@ -141,7 +141,8 @@ class BtrfsWalk:
                     log.add("it gives directories another place")
                 entry = self._entry(main, parent, name, one)
                 see(entry.parent, entry)
-            if inode.raw and inode.is_file:
+            # One that the log has no generation of stays what it was, whatever it is in the log
+            if inode.raw and (inode.is_file or before is not None and before.is_file):
                 yield from self._states(log, main, inode, before)
 
     def _states(self, log: Btrfs, tree: Tree, inode: Inode, before: Inode | None) -> Iterator[ForeignFile]:
@@ -149,6 +150,7 @@ class BtrfsWalk:
         paths = [self._entry(tree, parent, name, inode).path for parent, name in names]
         try:
             found = list(states(inode, before, self._fs.head.sector))
+            self._proof.log(inode.pieces())
         except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
             log.add("inode %d of tree %d was not read: %s" % (inode.number, tree.number, exc))
             return
