@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import btrfs_content
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import lzo
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import Inode
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
@@ -32,7 +33,7 @@ DEADLINE = 60
 SAMPLE = b"." * 30_000 + disks.MARKER + b"." * 30_000
 SAMPLES = {"dir/evil.com": disks.EICAR, "dir/large": SAMPLE, "dir/link": b"y" * 5000, "ok": b"x" * 9000}
 LOG = (1 << 64) - 6
-INODE, REF, DIR_INDEX, EXTENT_DATA, ROOT, EXTENT, CHUNK = 1, 12, 96, 108, 132, 168, 228
+INODE, REF, DIR_INDEX, EXTENT_DATA, ROOT, EXTENT, CHUNK, DEV_EXTENT = 1, 12, 96, 108, 132, 168, 228, 204
 
 
 def look(image: Path, **more: Any) -> dict[str, Any]:
@@ -342,6 +343,19 @@ def a_tree_on_its_way(forger: Forger) -> None:
             forger.put(item.row, struct.pack("<QBQ", (1 << 64) - 8, ROOT, 5))
 
 
+def files_in_another_tree(forger: Forger) -> None:
+    """Older kernels follow a directory into any tree."""
+    for item in list(forger.items(DEV_EXTENT, 4)):
+        forger.put(item.row + 8, bytes([INODE]))
+
+
+def an_inode_that_is_elsewhere(forger: Forger) -> None:
+    """Linux looks at 0 only."""
+    for item in forger.items(INODE, 5):
+        if item.number > 256:
+            forger.number(item.row + 9, 1)
+
+
 def other_sums(forger: Forger) -> None:
     forger.put(SUPER + 196, b"\1\0")
 
@@ -366,6 +380,8 @@ def other_sums(forger: Forger) -> None:
         (several_devices, "it lies on 2 devices"),
         (a_chunk_that_its_superblock_places_elsewhere, "its superblock places chunks elsewhere"),
         (a_tree_on_its_way, "it was being balanced"),
+        (files_in_another_tree, "tree 4 holds files, which are not looked for there"),
+        (an_inode_that_is_elsewhere, "of tree 5 was not read: it is damaged"),
         (other_sums, "its checksums are of a kind that is not known here"),
     ],
 )
@@ -419,6 +435,15 @@ def test_what_is_packed_by_zstd_is_told_where_its_library_is_missing(monkeypatch
     monkeypatch.setitem(btrfs_content.MISSING, "zstd", "backports.zstd")
     with pytest.raises(NotReadable, match="Install the Python library backports.zstd on the host that scans"):
         btrfs_content.unpack(3, b"\x28\xb5\x2f\xfd", 4096, 4096)
+
+
+def test_a_hole_that_overlaps_is_told() -> None:
+    """Linux may read either."""
+    inode = Inode(5, 257)
+    for offset, start in ((0, 0), (4096, 1 << 24)):
+        inode.add(EXTENT_DATA, offset, struct.pack("<QQBBHBQQQQ", 1, 8192, 0, 0, 0, 1, start, 8192, 0, 8192))
+    with pytest.raises(NotReadable, match="its extents overlap"):
+        inode.pieces()
 
 
 @pytest.mark.parametrize("size", [4, 100, 4064, 16352, 65504])

@@ -256,7 +256,7 @@ class Inode:
         elif kind == EXTENT_DATA:
             self.extents.append((offset, raw))
         elif kind == INODE:
-            if len(raw) != 160:
+            if len(raw) != 160 or offset:
                 raise NotReadable("it is damaged")
             self.raw = raw
         elif kind in (DIR_INDEX, DIR_ITEM):
@@ -341,7 +341,7 @@ class Inode:
             piece = piece_of(offset, raw)
             if offset < at:
                 raise NotReadable("its extents overlap")
-            at = offset + (piece.length if piece else 0)
+            at = offset + (piece.length if piece else int.from_bytes(raw[45:53], "little"))
             found += [piece] if piece else []
         return found
 

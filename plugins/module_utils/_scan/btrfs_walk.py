@@ -17,7 +17,7 @@ from .btrfs import Btrfs
 from .btrfs_content import Content, key_of
 from .btrfs_log import states
 from .btrfs_proof import Proof
-from .btrfs_records import BEHIND, CHUNKS, EXTENTS, GROUPS, OWN, ROOTS, SUPER, TOP, Inode, Piece, Tree
+from .btrfs_records import BEHIND, CHUNKS, EXTENTS, GROUPS, INODE, OWN, ROOTS, SUPER, TOP, Inode, Piece, Tree
 from .fat import MAX_DEPTH
 from .layout import ForeignFile, Layout, NotReadable
 from .partitions import Extent
@@ -71,8 +71,9 @@ class BtrfsWalk:
         for number in sorted(self._fs.trees):
             tree = self._fs.trees[number]
             if number in _WITHOUT_FILES:
-                for _leaf in self._fs.leaves(tree):
-                    pass
+                for leaf in self._fs.leaves(tree):
+                    if any(row[1] == INODE for row in leaf.rows):
+                        self._fs.add("tree %d holds files, which are not looked for there" % number)
             else:
                 if number < OWN and number not in (ROOTS, TOP):
                     self._fs.add("what tree %d holds is not known here" % number)
