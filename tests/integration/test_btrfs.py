@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import btrfs_content
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import lzo
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import Inode
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import Content, lzo
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import Inode, Piece
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
@@ -444,6 +445,11 @@ def test_a_hole_that_overlaps_is_told() -> None:
         inode.add(EXTENT_DATA, offset, struct.pack("<QQBBHBQQQQ", 1, 8192, 0, 0, 0, 1, start, 8192, 0, 8192))
     with pytest.raises(NotReadable, match="its extents overlap"):
         inode.pieces()
+
+
+def test_a_content_at_the_start_of_the_volume_is_compared_with_the_former_one() -> None:
+    piece = Piece(0, 1 << 24, 4096, 0, 4096, 4096, 0)
+    assert Content(Blocks(), lambda address, length: 0, 4096, [piece], 4096).layout().runs == ((0, 4096),)
 
 
 @pytest.mark.parametrize("size", [4, 100, 4064, 16352, 65504])
