@@ -20,6 +20,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks im
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import Content, lzo
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import Inode, Piece
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.frames import MISSING
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.journal import crc32c
@@ -399,6 +400,17 @@ def test_what_lies_behind_the_end_of_a_file_is_matched(raw: bytes, tmp_path: Pat
     assert "(beside the file system)" in {found["path"] for found in result["indicators"]}
 
 
+def test_what_is_packed_is_never_only_reserved(tmp_path: Path) -> None:
+    """Linux unpacks it all the same."""
+    record = btrfs.load(btrfs.SNAPSHOTS)
+    forger = Forger(record.image, 4096)
+    for item in list(forger.items(EXTENT_DATA)):
+        if item.size == 53 and forger.raw[item.at + 16]:
+            forger.put(item.at + 20, b"\2")
+    found, _walk = btrfs.read(forger.save(tmp_path / "forged.img"))
+    assert btrfs.differences(record.seen, found) == []
+
+
 def test_a_subvolume_that_is_hidden_is_told(tmp_path: Path) -> None:
     forger = Forger(btrfs.load(btrfs.SNAPSHOTS).image, 4096)
     roots = [item for item in forger.items(ROOT, 1) if item.number >= 256 and item.number < 1 << 63]
@@ -433,7 +445,7 @@ def test_a_damaged_one_ends_and_is_never_clean(raw: bytes, tmp_path: Path, seed:
 
 
 def test_what_is_packed_by_zstd_is_told_where_its_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(btrfs_content.MISSING, "zstd", "backports.zstd")
+    monkeypatch.setitem(MISSING, "zstd", "backports.zstd")
     with pytest.raises(NotReadable, match="Install the Python library backports.zstd on the host that scans"):
         btrfs_content.unpack(3, b"\x28\xb5\x2f\xfd", 4096, 4096)
 

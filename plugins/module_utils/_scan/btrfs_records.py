@@ -230,7 +230,8 @@ def piece_of(offset: int, raw: bytes) -> Piece | None:
     start, stored, inner, length = _REGULAR.unpack_from(raw, _INLINE.size)
     if not length or (start and inner + length > (size if packing else stored)):
         raise NotReadable("an extent of it is damaged")
-    return Piece(offset, start, stored, inner, length, size, packing, kind == 1) if start else None
+    is_written = kind == 1 or packing > 0  # to Linux what is packed is never only reserved
+    return Piece(offset, start, stored, inner, length, size, packing, is_written) if start else None
 
 
 class Inode:
