@@ -7,14 +7,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs import Btrfs
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import LOG, ROOT
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.tests.corpus import disks
 
 SUPER, MIRROR, HEAD, ITEM, POINTER = 0x10000, 64 * disks.MB, 101, 25, 33
+METADATA = 4
 
 
 class Item(NamedTuple):
@@ -26,6 +30,14 @@ class Item(NamedTuple):
     row: int
     at: int
     size: int
+
+
+class _Memory(Blocks):
+    def __init__(self, raw: bytes) -> None:
+        self._raw, self.size = raw, len(raw)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._raw[offset : offset + length]
 
 
 class Forger:
@@ -59,6 +71,36 @@ class Forger:
 
     def number(self, at: int, value: int) -> None:
         self.put(at, struct.pack("<Q", value))
+
+    def opened(self) -> Btrfs:
+        return Btrfs(_Memory(bytes(self.raw)))
+
+    def add_log(self, tree: int, items: Sequence[tuple[int, int, int, bytes]]) -> None:
+        """One of a subvolume, whose items are told by their keys and what they hold."""
+        fs = self.opened()
+        chunk = next(one for one in fs.chunks if one.kind & METADATA)
+        leaf, top = chunk.end - 2 * self._size, chunk.end - self._size
+        root = bytearray(next(bytes(self.raw[one.at : one.at + one.size]) for one in self.items(ROOT, 1)))
+        struct.pack_into("<QQQ", root, 160, fs.head.generation + 1, 256, leaf)
+        root[238] = 0
+        self._put_leaf(fs, leaf, items)
+        self._put_leaf(fs, top, [(LOG, ROOT, tree, bytes(root))])
+        self.number(SUPER + 96, top)
+        self.number(SUPER + 104, 0)
+        self.put(SUPER + 200, b"\0")
+
+    def _put_leaf(self, fs: Btrfs, address: int, items: Sequence[tuple[int, int, int, bytes]]) -> None:
+        raw, end = bytearray(self._size), self._size - HEAD
+        raw[:HEAD] = self.raw[self.nodes[0] : self.nodes[0] + HEAD]
+        struct.pack_into("<Q", raw, 48, address)
+        struct.pack_into("<QQIB", raw, 80, fs.head.generation + 1, LOG, len(items), 0)
+        for row, (number, kind, offset, held) in enumerate(sorted(items)):
+            end -= len(held)
+            struct.pack_into("<QBQII", raw, HEAD + row * ITEM, number, kind, offset, end, len(held))
+            raw[HEAD + end : HEAD + end + len(held)] = held
+        for place in fs.copies(address, self._size):
+            self.put(place, bytes(raw))
+            self.nodes.append(place)
 
     def save(self, place: Path) -> Path:
         """With checksums that fit."""

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import lzo, unpack
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Blocks
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_content import Content, lzo, unpack
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_records import Inode, Piece
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.btrfs_sums import checksum
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.frames import MISSING
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
@@ -32,7 +34,7 @@ DEADLINE = 60
 SAMPLE = b"." * 30_000 + disks.MARKER + b"." * 30_000
 SAMPLES = {"dir/evil.com": disks.EICAR, "dir/large": SAMPLE, "dir/link": b"y" * 5000, "ok": b"x" * 9000}
 LOG = (1 << 64) - 6
-INODE, REF, DIR_INDEX, EXTENT_DATA, ROOT, EXTENT = 1, 12, 96, 108, 132, 168
+INODE, REF, DIR_INDEX, EXTENT_DATA, ROOT, EXTENT, CHUNK, DEV_EXTENT = 1, 12, 96, 108, 132, 168, 228, 204
 
 
 def look(image: Path, **more: Any) -> dict[str, Any]:
@@ -166,6 +168,61 @@ def test_a_directory_that_its_log_moves_is_told(tmp_path: Path) -> None:
     assert "it gives directories another place" in told(look(forger.save(tmp_path / "forged.img")))
 
 
+SMALL = {"a": b"x" * 9000, "b": b"y" * len(disks.EICAR)}
+SYSTEM, REGULAR, FIFO = 2, 0o100644, 0o010644
+
+
+def inline(data: bytes) -> bytes:
+    return struct.pack("<QQBBHB", 1, len(data), 0, 0, 0, 0) + data
+
+
+def parts_of(forger: Forger, name: str) -> tuple[int, bytearray, bytearray]:
+    """A file's number, the item of its inode, and its first extent."""
+    number = next(
+        struct.unpack_from("<Q", forger.raw, item.at)[0]
+        for item in forger.items(DIR_INDEX, 5)
+        if forger.raw[item.at + 30 : item.at + item.size] == name.encode()
+    )
+    inode, extent = (
+        next(forger.raw[item.at : item.at + item.size] for item in forger.items(kind, 5) if item.number == number)
+        for kind in (INODE, EXTENT_DATA)
+    )
+    return number, inode, extent
+
+
+def test_a_log_that_tells_nothing_of_a_file_but_its_content_is_judged(tmp_path: Path) -> None:
+    """Without a generation its inode says only that there is one, so that Linux leaves it a file."""
+    forger = Forger(made(tmp_path, SMALL).read_bytes())
+    number, inode, _extent = parts_of(forger, "b")
+    struct.pack_into("<Q", inode, 0, 0)
+    struct.pack_into("<I", inode, 52, FIFO)
+    forger.add_log(5, [(number, INODE, 0, bytes(inode)), (number, EXTENT_DATA, 0, inline(disks.EICAR))])
+    assert paths(look(forger.save(tmp_path / "forged.img"))) == ["/b"]
+
+
+def test_what_its_log_makes_a_file_is_judged(tmp_path: Path) -> None:
+    forger = Forger(made(tmp_path, {**SMALL, "b": disks.EICAR}).read_bytes())
+    number, inode, _extent = parts_of(forger, "b")
+    for item in forger.items(INODE, 5):
+        if item.number == number:
+            forger.put(item.at + 52, struct.pack("<I", FIFO))
+    assert look(forger.save(tmp_path / "before.img"))["verdict"] == "clean"
+    forger.add_log(5, [(number, INODE, 0, bytes(inode))])
+    assert paths(look(forger.save(tmp_path / "forged.img"))) == ["/b"]
+
+
+def test_copies_of_data_that_only_the_log_knows_are_compared(tmp_path: Path) -> None:
+    """Linux reads the second one where the first does not fit its checksum."""
+    forger = Forger(made(tmp_path, SMALL, "-d", "dup").read_bytes())
+    number, inode, extent = parts_of(forger, "a")
+    fs = forger.opened()
+    data = next(chunk for chunk in fs.chunks if chunk.kind & 1)
+    struct.pack_into("<Q", extent, 21, data.end - 12288)
+    forger.put(fs.copies(data.end - 12288, 12288)[1], disks.MARKER)
+    forger.add_log(5, [(number, INODE, 0, bytes(inode)), (number, EXTENT_DATA, 0, bytes(extent))])
+    assert "copies of its data differ" in told(look(forger.save(tmp_path / "forged.img")))
+
+
 # --- What an attacker wrote ------------------------------------------------------------------------------------------
 
 
@@ -275,6 +332,38 @@ def several_devices(forger: Forger) -> None:
     forger.number(SUPER + 136, 2)
 
 
+def a_chunk_that_its_superblock_places_elsewhere(forger: Forger) -> None:
+    """Which counts for Linux, whatever the tree of chunks tells."""
+    chunk = next(item for item in forger.items(CHUNK) if forger.raw[item.at + 24] & 1)
+    raw = forger.raw[chunk.at : chunk.at + chunk.size]
+    struct.pack_into("<Q", raw, 24, SYSTEM)
+    struct.pack_into("<Q", raw, 56, 100 * MB)
+    (length,) = struct.unpack_from("<I", forger.raw, SUPER + 160)
+    entry = struct.pack("<QBQ", 256, CHUNK, chunk.offset) + raw
+    forger.put(SUPER + 811 + length, entry)
+    forger.put(SUPER + 160, struct.pack("<I", length + len(entry)))
+
+
+def a_tree_on_its_way(forger: Forger) -> None:
+    """What the next mount would put in place of parts of another one."""
+    for item in forger.items(ROOT, 1):
+        if item.number == (1 << 64) - 9:
+            forger.put(item.row, struct.pack("<QBQ", (1 << 64) - 8, ROOT, 5))
+
+
+def files_in_another_tree(forger: Forger) -> None:
+    """Older kernels follow a directory into any tree."""
+    for item in list(forger.items(DEV_EXTENT, 4)):
+        forger.put(item.row + 8, bytes([INODE]))
+
+
+def an_inode_that_is_elsewhere(forger: Forger) -> None:
+    """Linux looks at 0 only."""
+    for item in forger.items(INODE, 5):
+        if item.number > 256:
+            forger.number(item.row + 9, 1)
+
+
 def other_sums(forger: Forger) -> None:
     forger.put(SUPER + 196, b"\1\0")
 
@@ -298,6 +387,10 @@ def other_sums(forger: Forger) -> None:
         (a_superblock_that_is_newer, "a copy of its superblock is another one"),
         (an_unknown_feature, "it has what is not known here (feature 40)"),
         (several_devices, "it lies on 2 devices"),
+        (a_chunk_that_its_superblock_places_elsewhere, "its superblock places chunks elsewhere"),
+        (a_tree_on_its_way, "it was being balanced"),
+        (files_in_another_tree, "tree 4 holds files, which are not looked for there"),
+        (an_inode_that_is_elsewhere, "of tree 5 was not read: it is damaged"),
         (other_sums, "its checksums are of a kind that is not known here"),
     ],
 )
@@ -312,6 +405,17 @@ def test_what_lies_behind_the_end_of_a_file_is_matched(raw: bytes, tmp_path: Pat
     a_file_that_is_empty(forger)
     result = look(forger.save(tmp_path / "forged.img"))
     assert "(beside the file system)" in {found["path"] for found in result["indicators"]}
+
+
+def test_what_is_packed_is_never_only_reserved(tmp_path: Path) -> None:
+    """Linux unpacks it all the same."""
+    record = btrfs.load(btrfs.SNAPSHOTS)
+    forger = Forger(record.image, 4096)
+    for item in list(forger.items(EXTENT_DATA)):
+        if item.size == 53 and forger.raw[item.at + 16]:
+            forger.put(item.at + 20, b"\2")
+    found, _walk = btrfs.read(forger.save(tmp_path / "forged.img"))
+    assert btrfs.differences(record.seen, found) == []
 
 
 def test_a_subvolume_that_is_hidden_is_told(tmp_path: Path) -> None:
@@ -351,6 +455,20 @@ def test_what_is_packed_by_zstd_is_told_where_its_library_is_missing(monkeypatch
     monkeypatch.setitem(MISSING, "zstd", "backports.zstd")
     with pytest.raises(NotReadable, match="Install the Python library backports.zstd on the host that scans"):
         unpack(3, b"\x28\xb5\x2f\xfd", 4096, 4096)
+
+
+def test_a_hole_that_overlaps_is_told() -> None:
+    """Linux may read either."""
+    inode = Inode(5, 257)
+    for offset, start in ((0, 0), (4096, 1 << 24)):
+        inode.add(EXTENT_DATA, offset, struct.pack("<QQBBHBQQQQ", 1, 8192, 0, 0, 0, 1, start, 8192, 0, 8192))
+    with pytest.raises(NotReadable, match="its extents overlap"):
+        inode.pieces()
+
+
+def test_a_content_at_the_start_of_the_volume_is_compared_with_the_former_one() -> None:
+    piece = Piece(0, 1 << 24, 4096, 0, 4096, 4096, 0)
+    assert Content(Blocks(), lambda address, length: 0, 4096, [piece], 4096).layout().runs == ((0, 4096),)
 
 
 @pytest.mark.parametrize("size", [4, 100, 4064, 16352, 65504])

@@ -65,11 +65,14 @@ class Btrfs:
         self._visits, self._newest = 0, self.head.generation
         self.chunks: list[Chunk] = []
         self._starts: list[int] = []
-        self._map(list(chunks_of(self.head.array, self.head.device)))
+        first = list(chunks_of(self.head.array, self.head.device))
+        self._map(first)
         self._map([
             chunk_of(key[2], raw, self.head.device)
             for key, raw in self.items(self.head.chunks) if key[1] == CHUNK
         ])  # fmt: skip
+        if not set(first) <= set(self.chunks):
+            self.add("its superblock places chunks elsewhere than the tree of them, and Linux goes by it")
         self._check_copies()
         self.trees: dict[int, Tree] = {ROOTS: self.head.roots, CHUNKS: self.head.chunks}
         self.parents: dict[int, tuple[int, int, bytes]] = {}  # of subvolumes: tree, directory and name
@@ -202,7 +205,9 @@ class Btrfs:
             if kind == ROOT and number in self.trees and number != RELOCATED:
                 self.add("tree %d is there twice" % number)
             elif kind == ROOT:
-                number = number << 64 | offset if number == RELOCATED else number  # a tree on its way to elsewhere
+                if number == RELOCATED:  # parts of it take the place of those of another tree
+                    self.add("it was being balanced, which the next mount goes on with")
+                    number = number << 64 | offset
                 self.trees[number] = tree_of(number, raw)
             elif kind == BACKREF and len(raw) > 18:
                 self.parents[number] = offset, int.from_bytes(raw[:8], "little"), raw[18:]

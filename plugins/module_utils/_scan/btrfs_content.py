@@ -46,7 +46,7 @@ class Content:
     def layout(self) -> Layout:
         runs, seen = list[tuple[int, int]](), list[tuple[int, int]]()
         for one, run in zip(self._pieces, self._runs):
-            if run:
+            if one.is_written and not one.data:
                 low, length = (run, one.stored) if one.packing else (run + one.inner, one.length)
                 runs.append((low, low + length))
                 end = low + (length if one.packing else min(length, self._size - one.offset))

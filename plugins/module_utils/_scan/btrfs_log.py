@@ -21,7 +21,7 @@ def states(logged: Inode, before: Inode | None, sector: int) -> Iterator[tuple[l
     Of a file that was only noted to be there the log has no size that counts, so that the former one may stay.
     """
     pieces = _after(logged, before, sector)
-    former = (before.pieces(), before.size) if before is not None else None
+    former = (before.pieces(), before.size) if before is not None and before.is_file else None
     for size in sorted({logged.size, before.size if before is not None else logged.size}):
         if (pieces, size) != former:
             yield pieces, size

@@ -28,6 +28,7 @@ class Proof:
         self.rest: list[Extent] = []
         self._sizes: dict[int, int] = {}  # of each extent that a file has, as the file tells
         self._parts: dict[int, set[tuple[int, int]]] = {}  # of those of which not all is some file's
+        self._logged = set[tuple[int, int]]()
         self._used = [0] * len(fs.chunks)
         self._unreached = self._lost = 0
 
@@ -47,6 +48,14 @@ class Proof:
                 self._parts.pop(piece.start, None)
             elif not is_known or piece.start in self._parts:
                 self._parts.setdefault(piece.start, set()).add((low, high))
+
+    def log(self, pieces: Sequence[Piece]) -> None:
+        """What the log gives a file, of which the tree of extents may know nothing."""
+        for piece in pieces:
+            extent = piece.start, piece.stored
+            if piece.is_written and not piece.data and extent not in self._logged:
+                self._logged.add(extent)
+                self._compare(*extent)
 
     def run(self) -> None:
         end = nodes = total = 0

@@ -230,7 +230,8 @@ def piece_of(offset: int, raw: bytes) -> Piece | None:
     start, stored, inner, length = _REGULAR.unpack_from(raw, _INLINE.size)
     if not length or (start and inner + length > (size if packing else stored)):
         raise NotReadable("an extent of it is damaged")
-    return Piece(offset, start, stored, inner, length, size, packing, kind == 1) if start else None
+    is_written = kind == 1 or packing > 0  # to Linux what is packed is never only reserved
+    return Piece(offset, start, stored, inner, length, size, packing, is_written) if start else None
 
 
 class Inode:
@@ -256,7 +257,7 @@ class Inode:
         elif kind == EXTENT_DATA:
             self.extents.append((offset, raw))
         elif kind == INODE:
-            if len(raw) != 160:
+            if len(raw) != 160 or offset:
                 raise NotReadable("it is damaged")
             self.raw = raw
         elif kind in (DIR_INDEX, DIR_ITEM):
@@ -345,7 +346,7 @@ class Inode:
             piece = piece_of(offset, raw)
             if offset < at:
                 raise NotReadable("its extents overlap")
-            at = offset + (piece.length if piece else 0)
+            at = offset + (piece.length if piece else int.from_bytes(raw[45:53], "little"))
             found += [piece] if piece else []
         return found
 

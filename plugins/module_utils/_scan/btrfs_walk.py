@@ -17,7 +17,7 @@ from .btrfs import Btrfs
 from .btrfs_content import Content, key_of
 from .btrfs_log import states
 from .btrfs_proof import Proof
-from .btrfs_records import BEHIND, CHUNKS, EXTENTS, GROUPS, OWN, ROOTS, SUPER, TOP, Inode, Piece, Tree
+from .btrfs_records import BEHIND, CHUNKS, EXTENTS, GROUPS, INODE, OWN, ROOTS, SUPER, TOP, Inode, Piece, Tree
 from .fat import MAX_DEPTH
 from .layout import ForeignFile, NotReadable, opened_when_read
 from .partitions import Extent
@@ -71,8 +71,9 @@ class BtrfsWalk:
         for number in sorted(self._fs.trees):
             tree = self._fs.trees[number]
             if number in _WITHOUT_FILES:
-                for _leaf in self._fs.leaves(tree):
-                    pass
+                for leaf in self._fs.leaves(tree):
+                    if any(row[1] == INODE for row in leaf.rows):
+                        self._fs.add("tree %d holds files, which are not looked for there" % number)
             else:
                 if number < OWN and number not in (ROOTS, TOP):
                     self._fs.add("what tree %d holds is not known here" % number)
@@ -141,7 +142,8 @@ class BtrfsWalk:
                     log.add("it gives directories another place")
                 entry = self._entry(main, parent, name, one)
                 see(entry.parent, entry)
-            if inode.raw and inode.is_file:
+            # One that the log has no generation of stays what it was, whatever it is in the log
+            if inode.raw and (inode.is_file or before is not None and before.is_file):
                 yield from self._states(log, main, inode, before)
             elif inode.raw and inode.extents and not inode.is_link:
                 log.add("inode %d of tree %d has content, and is no file" % (inode.number, tree.number))
@@ -151,6 +153,7 @@ class BtrfsWalk:
         paths = [self._entry(tree, parent, name, inode).path for parent, name in names]
         try:
             found = list(states(inode, before, self._fs.head.sector))
+            self._proof.log(inode.pieces())
         except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
             log.add("inode %d of tree %d was not read: %s" % (inode.number, tree.number, exc))
             return
