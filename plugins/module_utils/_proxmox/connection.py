@@ -274,7 +274,5 @@ def reason(exc: BaseException) -> str:
     while exc.args and isinstance(exc.args[0], BaseException):
         exc = exc.args[0]
     inner = getattr(exc, "reason", None)
-    words = (
-        exc.args[0] if exc.args and isinstance(exc.args[0], str) else str(exc)
-    )  # behind them may stand another cause
+    words = exc.args[0] if exc.args and isinstance(exc.args[0], str) else str(exc)  # not what stands behind them
     return reason(inner) if isinstance(inner, BaseException) else words

@@ -89,9 +89,8 @@ class Response(http.client.HTTPResponse):
             answer = zlib.decompress(body, zlib.MAX_WBITS + 16) if packing == "gzip" else body
         except zlib.error as exc:
             raise http.client.HTTPException("its answer is packed wrongly (%s)" % exc) from exc
-        if self.status == HTTPStatus.OK and not ENVELOPE.search(
-            answer
-        ):  # which the library takes for a call that was made
+        is_soap = ENVELOPE.search(answer) is not None
+        if self.status == HTTPStatus.OK and not is_soap:  # the library takes it for a call that was made
             raise http.client.HTTPException(STRANGE)
         return leaned(answer)
 
