@@ -126,6 +126,7 @@ def crowded(place: Path, count: int) -> Path:
         at = len(blocks) - 4096 + last - 16
         blocks = blocks[: at + 4] + struct.pack("<H", 4096 - last + 16) + blocks[at + 6 :]
     image = disks.ext4(place / "d.img", {"many": blocks}, 96 * MB, *options)
+    attribute = struct.pack("<IBBHIII4s", 0xEA020000, 4, 7, 0, 0, 0, 0, b"data")  # that its content lies in the inode
     per_group = int(disks.run("dumpe2fs", "-h", image).split("Inodes per group:")[1].split()[0])
     tables = [int(part.split("-")[0]) for part in disks.run("dumpe2fs", image).split("Inode table at ")[1:]]
     with image.open("r+b") as file:
@@ -133,7 +134,7 @@ def crowded(place: Path, count: int) -> Path:
             data = disks.MARKER if number == 99 + count else b"%d" % number
             inode = struct.pack("<HHI16xHHII4x", 0o100644, 0, len(data), 0, 1, 0, 0x10000000) + data.ljust(60, b"\0")
             file.seek(tables[(number - 1) // per_group] * 4096 + (number - 1) % per_group * 256)
-            file.write(inode.ljust(128, b"\0") + struct.pack("<H", 32) + bytes(126))
+            file.write(inode.ljust(128, b"\0") + struct.pack("<H30x", 32) + attribute.ljust(96, b"\0"))
     debug(image, "sif /many mode 0x41ed")
     return image
 
