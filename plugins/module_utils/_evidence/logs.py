@@ -205,8 +205,8 @@ def _read(wanted: Wanted, image: Image, file: BinaryIO) -> tuple[Told, str]:
 
 
 def _prepared(wanted: Wanted, layer: Layer, out: int, emit: Emit) -> Any:
-    """With the caller's rights: load the readers. What is answered runs without any."""
-    preload()  # without them only ext can be read, and every other volume is told as unread
+    """With the caller's rights: load the reader of NTFS. What is answered runs without any."""
+    preload()  # where its library is missing, an NTFS is told as unread
 
     def work(emit: Emit) -> None:
         try:

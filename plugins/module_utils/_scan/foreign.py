@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Callable
 
@@ -39,13 +40,10 @@ def identify(volume: Blocks) -> str:
     return next(iter(marks(volume)), "boot" if isinstance(volume, BootCode) else "unknown")
 
 
-def preload() -> str:
-    """Import the library while the files of this Python can still be read; says what is missing."""
-    try:
+def preload() -> None:
+    """Import the library, if it is there, while the files of this Python can still be read."""
+    with suppress(ImportError):
         import_module(_LIBRARY)
-    except ImportError as exc:
-        return str(exc)
-    return ""
 
 
 def open_volume(kind: str, volume: Blocks) -> Foreign | Fat | XfsWalk | BtrfsWalk:
@@ -59,7 +57,8 @@ class Foreign:
         try:
             self._fs = import_module(_LIBRARY).NtfsFilesystem(Stream(volume))
         except ImportError as exc:
-            raise NotReadable("the Python library dissect.target is missing. Install it on the data host") from exc
+            told = "the Python library dissect.target is missing. Install it on the host that reads the logs"
+            raise NotReadable(told) from exc
         self._odd: list[str] = []
 
     def edges(self) -> list[Extent]:
