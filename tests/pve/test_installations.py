@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.inventory.vms import listed
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
@@ -205,30 +206,32 @@ def known(bench: ProxmoxBench, running: bool) -> str:
     return vm_id
 
 
-def test_another_vm_that_has_its_id_meanwhile_is_not_cut(bench: ProxmoxBench) -> None:
+def do_late(bench: ProxmoxBench, vm_id: str, usecase: UseCase, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The other VM gets the id between the plan and its first step."""
+    plan = usecase.plan
+
+    def planned(hypervisor: Any, vm: Any) -> Any:
+        made = plan(hypervisor, vm)
+        another(bench, vm_id)
+        return made
+
+    monkeypatch.setattr(usecase, "plan", planned)
+    (outcome,) = bench.do(usecase, vm_id)
+    return outcome
+
+
+def test_another_vm_that_has_its_id_meanwhile_is_not_cut(bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch) -> None:
     vm_id = known(bench, True)
-
-    class Late(SetIsolation):
-        def plan(self, hypervisor: Any, vm: Any) -> Any:
-            planned = super().plan(hypervisor, vm)
-            another(bench, vm_id)
-            return planned
-
-    (outcome,) = bench.do(Late(Isolation.SEALED, "2026-1"), vm_id)
+    outcome = do_late(bench, vm_id, SetIsolation(Isolation.SEALED, "2026-1"), monkeypatch)
     assert "another VM has its id now" in outcome.msg
     assert "link_down" not in bench.pve.vm(int(vm_id)).config["net0"]
 
 
-def test_another_vm_that_has_its_id_meanwhile_is_not_deleted(bench: ProxmoxBench) -> None:
+def test_another_vm_that_has_its_id_meanwhile_is_not_deleted(
+    bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vm_id = known(bench, False)
-
-    class Late(Delete):
-        def plan(self, hypervisor: Any, vm: Any) -> Any:
-            planned = super().plan(hypervisor, vm)
-            another(bench, vm_id)
-            return planned
-
-    (outcome,) = bench.do(Late(True, {}), vm_id)
+    outcome = do_late(bench, vm_id, Delete(True, {}), monkeypatch)
     assert "another VM has its id now" in outcome.msg
     assert bench.pve.vm(int(vm_id)).name == "till7"
 

@@ -21,6 +21,7 @@ from .job import (
     Request,
     check_directory,
     confined_all,
+    in_all,
     loaded,
     opened,
     prepare,
@@ -29,7 +30,6 @@ from .job import (
 )
 from .judge import Emit
 from .known import Base, Known, fingerprint, state_of
-from .sandbox import Ended
 from .scanner import DiskSpec, Scanner
 from .share import Share
 
@@ -60,7 +60,7 @@ def _index(request: Request, known: Known, disks: Sequence[DiskSpec], layers: Se
         [Part(layers, partial(_prepare, request, former, disks, rules, Share(index, count))) for index in range(count)],
     )
     tally, listener = together_told(shares), shares[0][0]
-    ended = Ended("", sum(one.cpu_seconds for _listener, one in shares), seconds)
+    ended = in_all(shares, seconds)
     told = {**tally.as_result(), **spent(ended), "index": known.path(layers)}
     if base is not None and all(one.is_current for one, _ended in shares):
         if not base.is_untouched(layers) and not request.dry:

@@ -113,8 +113,7 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
             is_one = len({one.binding for one, _ended in told}) == 1
             request.records.binding = listener.binding if is_one else ""
             request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
-    ended = Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
-    return {**merged(tallies).as_result(), **spent(ended), "disks": each_disk(groups, tallies)}
+    return {**merged(tallies).as_result(), **spent(in_all(told, seconds)), "disks": each_disk(groups, tallies)}
 
 
 def together_told(shares: Sequence[tuple[Listener, Ended]], which: str = "") -> Tally:
@@ -222,6 +221,11 @@ def outcome(tally: Tally, ended: Ended, which: str = "") -> dict[str, Any]:
     if ended.trouble:
         tally.add_reason("The scan%s did not end: %s." % (which, ended.trouble))
     return tally.as_result()
+
+
+def in_all(told: Sequence[tuple[Listener, Ended]], seconds: float) -> Ended:
+    """What all of them took together."""
+    return Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
 
 
 def spent(ended: Ended) -> dict[str, Any]:
