@@ -209,9 +209,15 @@ class VsphereBench(Bench):
         self._destroy(self.machine(vm_id))
 
     def _destroy(self, machine: vim.VirtualMachine) -> None:
-        if machine.runtime.powerState != "poweredOff":
-            finish(machine.PowerOffVM_Task())
-        finish(machine.Destroy_Task())
+        """Once more, if a call that a test held, and that is let go at its end, came between."""
+        end = time.monotonic() + 30
+        while True:
+            if machine.runtime.powerState != "poweredOff":
+                ended(machine.PowerOffVM_Task())
+            told = ended(machine.Destroy_Task())
+            if told.state == "success":
+                return
+            assert time.monotonic() < end, told.error
 
     def wiring(self, vm_id: str) -> str:
         told = []
@@ -306,11 +312,17 @@ class VsphereBench(Bench):
 
 def finish(task: Any) -> None:
     """Await a task; one that fails, fails the test."""
+    told = ended(task)
+    assert told.state == "success", told.error
+
+
+def ended(task: Any) -> Any:
+    """What is told of a task once it succeeded or failed."""
     end = time.monotonic() + 30
-    while task.info.state not in ("success", "error"):
-        assert time.monotonic() < end, task.info
+    while (told := task.info).state not in ("success", "error"):
+        assert time.monotonic() < end, told
         time.sleep(0.01)
-    assert task.info.state == "success", task.info.error
+    return told
 
 
 def added(device: Any) -> Any:
