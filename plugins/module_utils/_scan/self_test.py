@@ -4,8 +4,8 @@
 
 """Before a scan is believed, every engine finds planted samples: in every file system that has a proof of its own.
 
-In ext on qcow2 on raw, as a whole and by differences; in FAT, XFS, NTFS and btrfs on raw; in ext on LVM, in VMDK and in
-VHDX; and in archives. Of one sample in ext on qcow2, one in XFS and one in btrfs, only the journal knows.
+In ext on qcow2 on raw, as a whole and by differences; in FAT, exFAT, XFS, NTFS and btrfs on raw; in ext on LVM, in VMDK
+and in VHDX; and in archives. Of one sample in ext on qcow2, one in XFS and one in btrfs, only the journal knows.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _JOURNALED, _LOGGED = {"as a whole", "by its differences", "as XFS", "as btrfs"}
 
 _OTHERS = {
     "FAT": ("raw", planted.FAT),
+    "exFAT": ("raw", planted.EXFAT),
     "XFS": ("raw", planted.XFS),
     "NTFS": ("raw", planted.NTFS),
     "btrfs": ("raw", planted.BTRFS),
