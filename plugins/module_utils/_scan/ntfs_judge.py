@@ -10,12 +10,12 @@ from collections.abc import Hashable
 
 from .blocks import Blocks
 from .engines import Content
-from .judge import Judge, Where
+from .judge import Judge
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
 from .ntfs_doubts import doubts, is_asleep
 from .ntfs_records import EA, ENCRYPTED, PACKED
 from .partitions import Extent
-from .verdict import printable
+from .verdict import Where, printable
 
 # The tables, the log and the map of the volume itself, which no program of the guest can open
 _OWN = frozenset(((0, b""), (1, b""), (2, b""), (6, b"")))
@@ -23,6 +23,7 @@ _BAD_CLUSTERS = 8, b"$Bad"
 _JOURNAL = EXTEND, b"$UsnJrnl"
 _PROGRAMS = b"MZ", b"\x7fELF", b"#!"  # Windows never writes to the first page, so that it holds what lay there before
 _PAGED = frozenset((b"pagefile.sys", b"swapfile.sys", b"hiberfil.sys"))
+_STORE = b"{3808876b-c176-4e48-b7ae-04046e6cc752}"
 # What Windows reads in such a file does not lie in its streams: single instances, images, deduplicated, packed
 _ELSEWHERE = frozenset((0x80000007, 0x80000008, 0x80000013, 0x80000017))
 _MOST_TOLD = 20
@@ -36,7 +37,7 @@ class NtfsJudge:
         self._remember = remember
 
     def doubts(self) -> None:
-        told = str(self._where).capitalize()
+        told = self._where.capital
 
         def tell() -> None:
             for doubt in doubts(self._fs):
@@ -84,7 +85,7 @@ class NtfsJudge:
             return self._bad(stream)
         if not name and is_asleep(fs, file, stream):
             text = "%s may look different to the guest: Windows sleeps in it. Shut it down fully (shutdown /s /t 0)."
-            judge.reason(text % str(self._where).capitalize())
+            judge.reason(text % self._where.capital)
 
         def read(at: int, length: int) -> bytes:
             return fs.read(stream, at, length)
@@ -95,9 +96,13 @@ class NtfsJudge:
             return fs.on_volume(stream)
         content = judge.content(stream.size, read, lambda: fs.stretches(stream))
         is_plain = not stream.flags & (PACKED | ENCRYPTED)
-        if not name and not content.is_whole and is_plain and is_paged(file) and not read(0, 4).startswith(_PROGRAMS):
-            judge.paged(self._where, content, fs.path(file.number))
-            return fs.on_volume(stream)
+        if not name and not content.is_whole and is_plain and not read(0, 4).startswith(_PROGRAMS):
+            if is_paged(file):
+                judge.paged(self._where, content, fs.path(file.number))
+                return fs.on_volume(stream)
+            if is_store(file):
+                judge.parts(self._where, content, "what shadow copies keep", key=self._key(stream))
+                return fs.on_volume(stream)
         suffix = b":" + name if name else b""
         judge.file(self._where, content, lambda: fs.path(file.number) + suffix, self._key(stream))
         return fs.on_volume(stream)
@@ -137,6 +142,11 @@ def is_journal(file: File, name: bytes) -> bool:
 def is_paged(file: File) -> bool:
     """Is it memory that Windows wrote out, by its name? Not if the file can be opened by a further one."""
     return bool(file.all_names) and all(parent == ROOT and name.lower() in _PAGED for parent, name in file.all_names)
+
+
+def is_store(file: File) -> bool:
+    """Does it keep what shadow copies held before it was written, by its name? Their files are read for themselves."""
+    return bool(file.all_names) and all(name.lower().endswith(_STORE) for _parent, name in file.all_names)
 
 
 class NtfsScan:

@@ -15,8 +15,8 @@ from typing import Any, Callable, NamedTuple
 from .btrfs_walk import Entry as NamedInTree
 from .exfat import ExfatRow
 from .fat import Row
-from .judge import Judge, Where
-from .verdict import Change, printable
+from .judge import Judge
+from .verdict import Change, Where, printable
 from .xfs_walk import Entry as Named
 
 _ARCHIVE = 0x20  # set by every system with every change of content

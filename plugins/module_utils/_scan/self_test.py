@@ -23,9 +23,10 @@ from .blocks import Meter
 from .chain import Layer
 from .engines import WINDOW, Content, Engine
 from .inside import Archives
-from .judge import Emit, Judge, Where
+from .judge import Emit, Judge
 from .samples import INSIDE, archive
 from .scanner import DiskSpec, Scanner
+from .verdict import Where
 
 _WANTED = {"yara": {"/etc/replaced", "/d/new"}, "clamd": {"/etc/replaced"}}
 _JOURNALED, _LOGGED = {"as a whole", "by its differences", "as XFS", "as btrfs"}, "/logged"
