@@ -208,6 +208,8 @@ def another(bench: ProxmoxBench, vm_id: str) -> Any:
 
 def known(bench: ProxmoxBench, running: bool, **marks: str) -> str:
     vm_id = bench.create("desk1", running=running)
+    for mark in ("smbios1", "meta"):
+        del bench.pve.vm(int(vm_id)).config[mark]
     bench.pve.vm(int(vm_id)).config.update(marks or {"smbios1": "uuid=1", "meta": "ctime=1"})
     return vm_id
 

@@ -48,9 +48,9 @@ BY_STATUS = {
 }
 BY_WORDS = {
     "property is not defined in schema": _UNFIT,
-    "no quorum": "Nothing can be written while {host} is in the smaller part of its cluster: bring the other nodes back "
-    "or, where they are certainly off, run pvecm expected 1; then run again. Until then a link can be taken down on the "
-    "VM's node (qm monitor, set_link net0 off)",
+    "no quorum": "Nothing can be written while {host} is in the smaller part of its cluster: bring the other nodes "
+    "back or, where they are certainly off, run pvecm expected 1; then run again. Until then a link can be taken down "
+    "on the VM's node (qm monitor, set_link net0 off)",
 }
 TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

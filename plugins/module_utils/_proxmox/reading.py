@@ -25,7 +25,7 @@ from .._errors import (
     attempt,
 )
 from .._hypervisor import FINDING, FIRST, LAST, Detail
-from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef, printable
+from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, disks, note, rights
 from .connection import Connection, Rejected
 from .places import Places

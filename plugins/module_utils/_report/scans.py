@@ -16,7 +16,8 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
         f"{one.get('name')} was NOT scanned: {one.get('why')} ({one.get('path')})"
         for one in items(result, "not_scanned")
     ]
-    return [*dict.fromkeys(bases), *left, *filter(None, (unlisted(result, what) for what in ("findings", "indicators")))]
+    counted = [unlisted(result, what) for what in ("findings", "indicators")]
+    return [*dict.fromkeys(bases), *left, *filter(None, counted)]
 
 
 def unlisted(result: Mapping[str, Any], what: str) -> str:

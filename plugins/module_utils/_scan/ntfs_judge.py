@@ -159,8 +159,8 @@ class NtfsScan:
         for number in lost[:_MOST_TOLD]:
             tell_lost(judge, where, number)
         if lost[_MOST_TOLD:]:
-            more = len(lost[_MOST_TOLD:])
-            judge.reason("%d more records on %s were not read: they continue files that do not list them." % (more, where))
+            told = "%d more records on %s were not read: they continue files that do not list them."
+            judge.reason(told % (len(lost[_MOST_TOLD:]), where))
         judge.raw(where, self._volume, Extent(fs.end, self._volume.size - fs.end), "behind the file system")
 
     def _record(self, number: int) -> None:

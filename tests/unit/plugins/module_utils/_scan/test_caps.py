@@ -22,8 +22,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.names import NamesOnTop
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import Ntfs
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import ROOT as NTFS_ROOT
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import Ntfs
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (
     MAX_BASES,
     MAX_CHANGES,
