@@ -43,7 +43,7 @@ FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
 @pytest.mark.parametrize(
     ("status", "message", "part"),
     [
-        (401, "permission denied - invalid PVE ticket", "was refused: it has expired or was removed"),
+        (401, "permission denied - invalid PVE ticket", "was refused: its secret is wrong, or it has expired"),
         (500, "unexpected property", "unexpected property"),
         (503, "Service Unavailable", "HTTP 503"),
         (595, "No route to host", "HTTP 595"),
