@@ -71,7 +71,7 @@ class ActionModule(CaseAction):
             "deliveries": [asdict(one) for one in made],
             "entries": [entry(one, about, anchor) for one in made],
             "undelivered": failed,
-            "msg": summary(wanted, made, failed),
+            "msg": summary(len(options["contacts"]), wanted, made, failed),
         }
 
     def _warn(self, options: Mapping[str, Any]) -> None:
@@ -101,7 +101,9 @@ def entry(one: Delivery, about: Mapping[str, Any], anchor: str) -> dict[str, Any
     return {"phase": "notify", "action": one.channel, "inputs": inputs, "result": result}
 
 
-def summary(wanted: Sequence[Job], made: Sequence[Delivery], failed: int) -> str:
+def summary(contacts: int, wanted: Sequence[Job], made: Sequence[Delivery], failed: int) -> str:
+    if not contacts:
+        return "nobody was told, no contact is named"
     if not wanted:
         return "everybody was told already"
     if not made:

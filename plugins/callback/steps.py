@@ -22,6 +22,7 @@ requirements:
   - set as stdout in the configuration (C(stdout_callback = vmward.remediation.steps))
 """
 
+import re
 import sys
 import threading
 import time
@@ -49,6 +50,7 @@ SILENT = (
 )
 BEATS = (5, 10, 20, 40, *range(60, 86400, 60))  # seconds after which a running step is told
 WIDTH = 52
+WRAPPED = re.compile(r"Task failed: .*The filter plugin '[^']*' failed: ", re.DOTALL)  # Ansible's words before ours
 HERE = ("localhost", "127.0.0.1", "")
 
 
@@ -86,6 +88,7 @@ class CallbackModule(Default):
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._hosts: list[str] = []  # of the play
         self._fell: set[str] = set()  # hosts that failed at something of their own
+        self._has_run = False  # a step that touches or asks something
         self._all_fell = False  # a step for all of them failed, whomever it was about
 
     def _beat(self) -> None:
@@ -138,6 +141,7 @@ class CallbackModule(Default):
     def v2_runner_on_ok(self, result: Any) -> None:
         self._back(result)
         action = result._task.action.rpartition(".")[2]
+        self._has_run = self._has_run or action not in SILENT
         if action in SILENT or self._is_bookkeeping(result, action):
             return
         if action == "debug":
@@ -145,7 +149,9 @@ class CallbackModule(Default):
             return
         changed = bool(result._result.get("changed"))
         state = ("would" if result._task.check_mode else "done") if changed else "ok"
-        self._line(result, state, C.COLOR_CHANGED if changed else C.COLOR_OK)
+        fallen = fallen_in_batch(result)
+        color = C.COLOR_ERROR if fallen else C.COLOR_CHANGED if changed else C.COLOR_OK
+        self._line(result, fallen or state, color)
         if self._display.verbosity:
             self._display.display(self._dump_results(result._result))
 
@@ -213,7 +219,7 @@ class CallbackModule(Default):
 
     def _tell(self, message: object, color: str) -> None:
         if isinstance(message, str) and message:
-            self._display.display(f"{'':>20}{printable(message, 2000)}", color=color)
+            self._display.display(f"{'':>20}{printable(WRAPPED.sub('', message), 2000)}", color=color)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._over.set()
@@ -223,6 +229,20 @@ class CallbackModule(Default):
             names = ", ".join(printable(host, 60) for host in failed)
             told = f" for: {names}" if own else ": see what FAILED or is MISSING above"
             self._display.display(f"\nNot everything was done{told}", color=C.COLOR_ERROR)
+        elif not self._has_run:
+            told = "Look at the hosts that are named, at --limit, --tags and --start-at-task."
+            self._display.display(f"\nNothing was done: no step ran. {told}", color=C.COLOR_ERROR)
+
+
+def fallen_in_batch(result: Any) -> str:
+    """How many VMs failed in a batch that only reports it; empty for none."""
+    if not result._task.args.get("report_only"):
+        return ""
+    vms = result._result.get("vms") or []
+    fallen = sum(bool(one.get("failed")) for one in vms)
+    if not vms:
+        return "FAILED" if result._result.get("msg") else ""
+    return f"{fallen} of {len(vms)} FAILED" if fallen else ""
 
 
 def is_for_all(task: Any) -> bool:

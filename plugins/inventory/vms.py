@@ -36,7 +36,8 @@ options:
     choices: [vmward.remediation.vms]
   hypervisors:
     description:
-      - As for the modules. Strings in it may be templates.
+      - As for the modules. Strings in it may be templates. Variables of C(group_vars) are not known yet when an
+        inventory is read; lookups may be used, and extra variables.
   strict_hypervisors:
     description:
       - Fail when one hypervisor cannot be listed. With V(false) it is left out with a warning; the VMs on it are then
@@ -76,7 +77,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from ansible.errors import AnsibleParserError
+from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 
@@ -117,7 +118,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _machines(self) -> list[dict[str, Any]]:
         self.templar.available_variables = self._vars
-        hypervisors = self.templar.template(self.get_option("hypervisors"))
+        try:
+            hypervisors = self.templar.template(self.get_option("hypervisors"))
+        except AnsibleError as exc:
+            raise AnsibleParserError(
+                f"Cannot read hypervisors: {exc}. An inventory is read before group_vars, whose variables it does not "
+                "know: use a lookup (env, file), or the environment variables that the entry's kind takes."
+            ) from exc
         if not isinstance(hypervisors, Mapping) or not hypervisors:
             raise AnsibleParserError(
                 "No hypervisor is configured. Set hypervisors, as vmward_hypervisors for the modules."

@@ -45,9 +45,20 @@ def validate_entry(name: str, entry: Any) -> dict[str, Any]:
     ((backend, options),) = entry.items()
     if backend not in BACKENDS:
         raise BadEntry(f"Hypervisor {name} is of the unknown kind {backend!r}; known kinds: {known}.")
+    if options is not None and not isinstance(options, Mapping):
+        raise BadEntry(f"Hypervisor {name}: write the options of {backend} as a mapping, {{{backend}: {{...}}}}.")
+    strange = sorted(str(key) for key in set(options or {}) - set(BACKENDS[backend]))
+    if strange:
+        its = ", ".join(sorted(BACKENDS[backend]))
+        raise BadEntry(f"Hypervisor {name} ({backend}) has no option {', '.join(strange)}; its options are {its}.")
     result = ArgumentSpecValidator(BACKENDS[backend]).validate(options or {})
     if result.error_messages:
         raise BadEntry("Hypervisor {} ({}): {}.".format(name, backend, "; ".join(result.error_messages)))
+    for option in ("hostname", "host"):
+        if "/" in str(result.validated_parameters.get(option) or ""):
+            raise BadEntry(
+                f"Hypervisor {name} ({backend}): {option} is the name or address alone, without https:// and path."
+            )
     return dict(result.validated_parameters, backend=backend)
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import shlex
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -24,7 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._evidence.progr
 from ansible_collections.vmward.remediation.plugins.module_utils._model import printable
 
 SHOW = 5.0  # seconds between lines
-ASK = 10.0  # seconds between looks at the job itself
+ASK = 10.0  # seconds between looks at a job that lasts
 GRACE = 120  # seconds past the module's own deadline, after which the job is ended
 LIMIT = 65536  # characters read of a progress file
 
@@ -103,6 +104,8 @@ class LongVerb(DataVerb):
         """Until the job has ended: read its progress file, print it, and now and then look at the job itself."""
         pause, shown, asked = 0.2, time.monotonic(), time.monotonic()
         told: dict[str, Any] = {}
+        patience = looks()
+        until = next(patience)
         while True:
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
@@ -110,8 +113,8 @@ class LongVerb(DataVerb):
             told = parsed(text)
             ended, is_gone = told.get("phase") == DONE, had and not told  # gone: another follower saw the end first
             now = time.monotonic()
-            if is_gone or (ended and text != before) or now - asked > ASK:
-                asked = now
+            if is_gone or (ended and text != before) or now - asked > until:
+                asked, until = now, next(patience)
                 status = self._status(job, "status")
                 if status.get("finished") or status.get("failed"):
                     self._status(job, "cleanup")
@@ -139,6 +142,14 @@ class LongVerb(DataVerb):
     def _progress_text(self) -> str:
         command = f"head -c {LIMIT} {shlex.quote(self.progress_file)} 2>/dev/null || true"
         return str(self._low_level_execute_command(command).get("stdout", "")).strip()
+
+
+def looks() -> Iterator[float]:
+    """Seconds from one look at the job to the next: one that is refused at once writes no progress."""
+    pause = 1.0
+    while True:
+        yield min(pause, ASK)
+        pause *= 2
 
 
 def seconds(told: Any, default: int) -> int:

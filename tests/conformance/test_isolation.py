@@ -10,6 +10,7 @@ from dataclasses import replace
 import libvirt
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Refused
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.xml import NOTE_URI
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, PowerState
@@ -48,6 +49,25 @@ def test_isolated_and_freed_leaves_the_very_same_wiring(bench: Bench, usecase: S
     assert bench.wiring(vm_id) == former
     assert bench.vm(vm_id).note is None
     assert not bench.one(FREE, vm_id).changed
+
+
+@pytest.mark.parametrize(
+    ("collector", "why"),
+    [
+        (Collector("collector.example", 22), "'collector.example' is no IPv4 or IPv6 address"),
+        (Collector("192.0.2.0/24", 22), "'192.0.2.0/24' is no IPv4 or IPv6 address"),
+        (Collector("192.0.2.1", 22, via="gateway"), "'gateway' is no IPv4 or IPv6 address"),
+        (Collector("192.0.2.1", 0), "port 0 of 192.0.2.1 is none from 1 to 65535"),
+        (Collector("192.0.2.1", 99999), "port 99999 of 192.0.2.1 is none from 1 to 65535"),
+    ],
+)
+def test_a_collector_that_no_rule_could_name_is_refused_before_anything_is_touched(
+    collector: Collector, why: str
+) -> None:
+    with pytest.raises(Refused, match="Nothing was touched") as told:
+        SetIsolation(Isolation.FORENSIC, "2026-1", [*COLLECTORS, collector])
+    assert why in str(told.value)
+    SetIsolation(Isolation.SEALED, "2026-1", [collector])  # which reaches none: a cut is not held up by it
 
 
 def test_a_nic_that_was_down_stays_down(bench: Bench) -> None:

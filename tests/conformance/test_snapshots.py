@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import Refused
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete, ResetDisks
@@ -43,6 +44,22 @@ def test_a_tree_of_snapshots_grows_and_shrinks(bench: Bench) -> None:
     assert not bench.one(absent, vm_id).changed
     (two,) = bench.vm(vm_id).snapshots
     assert (two.name, two.parent) == ("two", "")
+
+
+def test_one_without_memory_is_not_taken_for_one_with_memory(bench: Bench) -> None:
+    vm_id = bench.create("desk1")
+    bench.one(take("t1"), vm_id)
+    (other,) = bench.do(take("t1", memory=True), vm_id)
+    assert other.failed
+    assert "it has a snapshot of this name already, which holds none" in other.msg
+    assert len(bench.vm(vm_id).snapshots) == 1
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb"])
+def test_a_name_that_nobody_could_read_is_given_to_no_snapshot(name: str) -> None:
+    with pytest.raises(Refused, match="its name must be readable"):
+        take(name)
+    SetSnapshot(name, "absent", "", False)
 
 
 def test_a_held_vm_keeps_its_snapshots(bench: Bench) -> None:

@@ -119,6 +119,33 @@ def test_a_hypervisor_that_cannot_be_listed_is_an_error_unless_told(tmp_path: Pa
     assert set(json.loads(told.stdout)["_meta"]["hostvars"]) == {"desk1"}
 
 
+def test_a_variable_that_an_inventory_cannot_know_is_told_with_the_way_out(
+    tmp_path: Path, two: dict[str, FakeBench]
+) -> None:
+    unknown = {"vc1": {"vsphere": {"hostname": "vc1", "username": "ir", "password": "{{ vault_vc1 }}"}}}
+    told = " ".join(run(tmp_path, two, hypervisors=unknown).stderr.split())
+    assert "'vault_vc1' is undefined" in told
+    assert "An inventory is read before group_vars" in told
+
+
+def test_a_secret_may_come_from_a_vault_file(tmp_path: Path, two: dict[str, FakeBench]) -> None:
+    """The lookup that docs/inventory.md gives opens it."""
+    two["kvm1"].create("desk1")
+    word, vault = tmp_path / "word", tmp_path / "vault.yml"
+    word.write_text("a word")
+    vault.write_text(f"vault_path: {two['kvm1'].entry['fake']['path']}\n")  # type: ignore[index]
+    crypt = [str(Path(sys.executable).with_name("ansible-vault")), "encrypt", "--vault-password-file", str(word)]
+    subprocess.run([*crypt, str(vault)], check=True, capture_output=True, env={**os.environ, **SETTINGS})
+    path = f"{{{{ (lookup('ansible.builtin.file', '{vault}') | from_yaml).vault_path }}}}"
+    source = tmp_path / "vmward.yml"
+    hypervisors = {"kvm1": {"fake": {"path": path}}}
+    source.write_text(json.dumps({"plugin": "vmward.remediation.vms", "hypervisors": hypervisors}))
+    command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(source), "--graph"]
+    command += ["--vault-password-file", str(word)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **SETTINGS})
+    assert "desk1" in told.stdout, told.stderr
+
+
 def test_a_vm_that_cannot_be_judged_is_listed_as_unknown(tmp_path: Path, two: dict[str, FakeBench]) -> None:
     vm_id = two["kvm1"].create("desk1")
     with two["kvm1"].state.change() as state:

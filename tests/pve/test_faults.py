@@ -43,7 +43,7 @@ FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
 @pytest.mark.parametrize(
     ("status", "message", "part"),
     [
-        (401, "permission denied - invalid PVE ticket", "was refused: it has expired or was removed"),
+        (401, "permission denied - invalid PVE ticket", "was refused: its secret is wrong, or it has expired"),
         (400, "link: property is not defined in schema", "(HTTP 400). Proxmox VE on 127.0.0.1 does not know"),
         (403, "Permission check failed (/vms/102, VM.Audit)", "Give ir@pve!contain the privilege that it names."),
         (500, "unexpected property", "unexpected property"),

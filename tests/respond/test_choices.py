@@ -211,3 +211,73 @@ def test_a_hypervisor_that_is_gone_is_told_of_each_of_two_vms(simulated: Tour) -
     assert len(simulated.entries("scan", "end")) == 2
     simulated.failed("contain", vmward_vms=TWO)
     assert [one["state"] for one in simulated.entries("contain", "isolate")] == ["done", "done", "failed", "failed"]
+
+
+def test_the_plan_tells_too_what_the_restore_will_refuse(simulated: Tour) -> None:
+    told = simulated.done("respond", "--check", vmward_incident_time="yesterday")
+    assert "The restore of desk1 is going to fail: 'yesterday' is not a time." in told
+    told = simulated.done("respond", "--check", vmward_restore_from="gold")
+    assert "vmward_restore_from is snapshots or golden, not 'gold'" in told
+
+
+def test_contain_never_frees(simulated: Tour) -> None:
+    simulated.done("contain", vmward_vms="desk1")
+    state = json.loads((simulated.directory / "fake1.json").read_text())
+    told = simulated.failed("contain", contain_state="free", vmward_vms="desk1,desk2")
+    assert "which cuts nothing off (contain_state)" in told
+    assert json.loads((simulated.directory / "fake1.json").read_text()) == state
+
+
+def test_a_false_alarm_can_be_foreseen(simulated: Tour) -> None:
+    """In check mode the lease that it would take is taken by nobody."""
+    simulated.done("contain")
+    named = {"vmward_false_alarm_by": "ada", "vmward_false_alarm_reason": "a drill"}
+    before = (simulated.directory / "fake1.json").read_text()
+    ledger = (simulated.directory / "cases" / CASE / "ledger.jsonl").read_text()
+    simulated.done("release", "--check", **named)
+    assert (simulated.directory / "fake1.json").read_text() == before
+    assert (simulated.directory / "cases" / CASE / "ledger.jsonl").read_text() == ledger
+    simulated.done("release", **named)
+    assert is_free(simulated.vm())
+
+
+@pytest.mark.parametrize("named", [101, [101]])
+def test_what_is_no_name_is_refused_in_a_sentence(simulated: Tour, named: object) -> None:
+    told = simulated.failed("contain", vmward_vms=named)
+    assert "matches no VM of the inventory. Nothing was touched." in told
+    assert "`loop`" not in told
+    assert is_free(simulated.vm())
+
+
+def test_a_case_that_does_not_hold_the_vm_is_told_nothing_of_it(simulated: Tour) -> None:
+    simulated.done("contain")
+    told = simulated.failed("preserve", vmward_case="mistyped")
+    assert f"Case {CASE} holds desk1, not case mistyped." in told
+    assert "Write it into the ledger" not in told
+    assert not list(simulated.directory.parent.rglob("mistyped*"))
+
+
+def test_a_waiver_without_a_reason_is_refused_in_a_sentence(simulated: Tour) -> None:
+    simulated.done("contain")
+    told = simulated.failed("preserve", vmward_waive={"desk1": ["memory"]})
+    assert "vmward_waive names for desk1 each class with a reason, {memory: why}" in told
+    assert simulated.vm()["power"] == "running"
+
+
+def test_rules_may_be_named_as_a_text(simulated: Tour) -> None:
+    """As in a group's variables: vmward_rules: /etc/vmward/rules."""
+    simulated.done("contain")
+    simulated.done("preserve")
+    told = simulated.failed("scan", vmward_rules="/nowhere/rules,/nowhere/more")
+    assert "Cannot read the rule file /nowhere/rules: No such file or directory." in told
+
+
+def test_a_vm_that_is_called_otherwise_in_the_inventory_is_told(simulated: Tour, tmp_path: Path) -> None:
+    """As the inventory plugin lists one whose name is no host name."""
+    known = {"vmward_name": "my server", "vmward_id": "42", "vmward_addresses": ["192.0.2.42"], "vmward_macs": []}
+    inventory = tmp_path / "more.json"
+    inventory.write_text(json.dumps({"all": {"hosts": {"4c4c4544": known}}}))
+    for name in ("my server", "42", "192.0.2.42"):
+        told = simulated.failed("contain", "-i", str(inventory), vmward_vms=[name])
+        assert f"'{name}' matches no VM of the inventory. Nothing was touched. There it is called 4c4c4544." in told
+    assert "called" not in simulated.failed("contain", "-i", str(inventory), vmward_vms=["192.0.2.43"])

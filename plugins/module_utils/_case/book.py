@@ -14,6 +14,7 @@ from typing import Any
 
 from .entry import GENESIS, CaseError, Entry, check_shape, digest, link, says, timestamp
 from .lease import Claim, Lease, decide
+from .verify import ANCHOR
 
 UNKNOWN = {"actor": "unknown", "host": "unknown"}
 
@@ -96,6 +97,8 @@ class Book:
 
     def require(self, case: str, head: str) -> None:
         """Refuse a ledger that does not hold the anchor `SEQ:HASH`."""
+        if not ANCHOR.fullmatch(head):
+            raise CaseError("input", f"Cannot use {head!r}: it is no anchor, which is SEQ:HASH. Copy all of it.")
         seq, _colon, wanted = head.partition(":")
         if not seq.isdigit() or not 0 < int(seq) <= len(self.hashes) or self.hashes[int(seq) - 1] != wanted:
             raise CaseError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable
@@ -54,7 +55,10 @@ def _predict(ledger: Ledger, options: Options, entries: Sequence[Entry]) -> tupl
             before = plan_append(ledger.case, before, None, [opening(options)], Claim(), now).book
     _require_head(ledger, options, before)
     lease = ledger.lease() if ledger.directory.is_dir() else None
-    appended = plan_append(ledger.case, before, lease, _due(options, before, entries), _claim(options), now)
+    claim = _claim(options)
+    if (claim.epoch or 0) > (lease.epoch if lease else 0):  # an earlier task foresaw it, and took no lease
+        claim = replace(claim, epoch=None)
+    appended = plan_append(ledger.case, before, lease, _due(options, before, entries), claim, now)
     if options["operation"] == "seal" and not appended.book.sealed:
         payload_of(ledger, appended.book)
         closing = [own_entry(options, "seal", target="", inputs={}, result={}, artefacts=[])]

@@ -15,12 +15,14 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 import tempfile
 from typing import Any, NamedTuple
 
+ANCHOR = re.compile(r"[0-9]+:[0-9a-f]{64}")
 NAMESPACE = "vmward-ledger"
 
 
@@ -84,6 +86,8 @@ def check_chain(data: bytes) -> tuple[Check, list[dict[str, Any]], list[str]]:
 def check_anchor(hashes: list[str], expected: str | None) -> Check:
     if not expected:
         return Check("anchor", "NOT CHECKED", "tail not anchored: a ledger cut back to an older end looks whole")
+    if not ANCHOR.fullmatch(expected):
+        return Check("anchor", "FAILED", f"{expected} is no anchor, which is SEQ:HASH; copy all of it")
     seq, _colon, wanted = expected.partition(":")
     held = seq.isdecimal() and 0 < int(seq) <= len(hashes) and hashes[int(seq) - 1] == wanted
     if not held:
@@ -95,6 +99,8 @@ def check_signatures(entries: list[dict[str, Any]], hashes: list[str], signers: 
     signatures = [entry for entry in entries if entry["action"] == "signature"]
     if not signers:
         return Check("signatures", "NOT CHECKED", f"key not anchored: {len(signatures)} signatures, no allowed signers")
+    if not os.access(signers, os.R_OK):
+        return Check("signatures", "FAILED", f"the allowed signers {signers} cannot be read")
     case = str(entries[0]["inputs"].get("case", "")) if entries else ""
     covered = 0
     for entry in signatures:

@@ -179,8 +179,8 @@ class Connection:
                 raise
             if "password" not in self.login:
                 raise AuthFailed(
-                    f"{exc} The token {self.options['token_id']} was refused: it has expired or was removed. Make it "
-                    "valid again, then run again."
+                    f"{exc} The token {self.options['token_id']} was refused: its secret is wrong, or it has expired "
+                    "or was removed. Correct token_secret, or make it valid again; then run again."
                 ) from exc
         with self._log_in_again:
             if self.refused:

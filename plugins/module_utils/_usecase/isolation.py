@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -34,6 +35,8 @@ class SetIsolation(UseCase):
                 "underscores and begins with a letter or digit. Nothing was touched. "
                 "Choose another, for instance 2026-0142."
             )
+        for collector in collectors if mode is Isolation.FORENSIC else ():
+            check_collector(collector)
         self.cuts = mode is not Isolation.FREE
         self.needs_all = not self.cuts  # a cut never waits for a hypervisor that does not answer
         self.mode, self.case, self.collectors, self.keep_sessions = mode, case, tuple(collectors), keep_sessions
@@ -135,6 +138,23 @@ class SetIsolation(UseCase):
             Step("remove the undo note", lambda hv: hv.submit_note(vm, None)),
         )
         return Plan(before, after, steps, tuple(warnings))
+
+
+def check_collector(collector: Collector) -> None:
+    """A rule that lets it pass needs addresses, and a port."""
+    wrong = f"port {collector.port} of {collector.address} is none from 1 to 65535"
+    if 1 <= collector.port <= 65535:
+        wrong = ""
+    for address in filter(None, (collector.address, collector.via)):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            wrong = f"'{printable(address)}' is no IPv4 or IPv6 address"
+    if wrong:
+        raise Refused(
+            f"Cannot isolate for forensics: of the collectors (vmward_collectors), {wrong}. Nothing was touched. "
+            "Correct it, or seal."
+        )
 
 
 def view(vm: Vm | None) -> View:

@@ -39,6 +39,11 @@ class SetSnapshot(UseCase):
     detail = TREE
 
     def __init__(self, name: str, state: str, description: str, memory: bool, quiesce: bool = False) -> None:
+        if state == "present" and not (name.strip() and name.isprintable()):
+            raise Refused(
+                f"Cannot take a snapshot '{printable(name)}': its name must be readable, that is not empty and without "
+                "control characters. Nothing was touched. Choose another."
+            )
         self.name, self.state, self.description = name, state, description
         self.memory, self.quiesce = memory, quiesce
 
@@ -47,8 +52,13 @@ class SetSnapshot(UseCase):
 
     def plan(self, hypervisor: Hypervisor, vm: Vm) -> Plan:
         before = self.view(vm)
-        present = any(self.name in (snapshot.id, snapshot.name) for snapshot in vm.snapshots)
-        if present == (self.state == "present"):
+        there = [snapshot for snapshot in vm.snapshots if self.name in (snapshot.id, snapshot.name)]
+        if bool(there) == (self.state == "present"):
+            if there and self.memory and not any(snapshot.memory for snapshot in there):
+                raise Refused(
+                    f"Cannot take a snapshot with memory of {vm.ref.name}: it has a snapshot of this name already, "
+                    "which holds none. Nothing was touched. Choose another name."
+                )
             return Plan(before, before)
         if self.state == "absent":
             gone = find(vm, self.name)

@@ -113,3 +113,30 @@ def test_steps_that_tell_their_progress_themselves_are_known_by_their_class() ->
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["True", "False", "False"], done.stderr
+
+
+def test_a_run_in_which_no_step_ran_does_not_look_like_success(tmp_path: Path) -> None:
+    a_step = {"ansible.builtin.command": "true", "name": "A step"}
+    (tmp_path / "one").mkdir()
+    limited = [*command(tmp_path / "one", a_step), "--tags", "mistyped"]
+    nothing = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert "Nothing was done: no step ran." in nothing
+    assert "--limit, --tags and --start-at-task" in nothing
+    assert "Nothing was done" not in played(tmp_path, a_step).stdout
+
+
+def test_a_batch_is_not_ok_while_one_of_its_vms_failed(tmp_path: Path) -> None:
+    (tmp_path / "hv.json").write_text('{"vms": {}, "faults": []}')
+    task = {"hypervisors": {"hv1": {"fake": {"path": str(tmp_path / "hv.json")}}}, "vms": ["a", "b"]}
+    cut = {"name": "Cut", "vmward.remediation.vm_isolation": {**task, "state": "sealed", "report_only": True}}
+    assert re.search(r"Cut \.+ 2 of 2 FAILED", played(tmp_path, cut).stdout)
+    mistyped = {**cut, "vmward.remediation.vm_isolation": {**task, "state": "seal", "report_only": True}}
+    assert re.search(r"Cut \.+ FAILED", played(tmp_path, {**mistyped, "failed_when": False}).stdout)
+
+
+def test_a_filter_that_refuses_says_it_in_its_own_words(tmp_path: Path) -> None:
+    chosen = "{{ [] | vmward.remediation.restore_points(before='yesterday') }}"
+    done = played(tmp_path, {"ansible.builtin.set_fact": {"chosen": chosen}, "name": "Choose"})
+    assert "'yesterday' is not a time. Write vmward_incident_time in UTC, as in" in done.stdout
+    for wrapping in ("Task failed", "Finalization", "filter plugin", "isoformat"):
+        assert wrapping not in done.stdout

@@ -19,6 +19,8 @@ from ansible_collections.vmward.remediation.plugins.module_utils._connect import
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound, TaskFailed
 
+LOG_IN = {"username": "ir", "password": "s3cret"}
+
 
 @pytest.mark.parametrize(
     ("entry", "sentence"),
@@ -28,7 +30,14 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
         ({"libvirt": {"uri": "x"}, "fake": {"path": "y"}}, "must have exactly one key"),
         ({"xen": {}}, "of the unknown kind"),
         ({"libvirt": {}}, "missing required arguments: uri"),
-        ({"libvirt": {"uri": "x", "colour": "red"}}, "colour"),
+        ({"libvirt": {"uri": "x", "colour": "red"}}, "no option colour; its options are connect_timeout, data_host, "),
+        ({"libvirt": "qemu:///system"}, "write the options of libvirt as a mapping, "),
+        ({"libvirt": [{"uri": "x"}]}, "write the options of libvirt as a mapping, "),
+        (
+            {"vsphere": {**LOG_IN, "hostname": "https://vc1/sdk"}},
+            "hostname is the name or address alone, without https://",
+        ),
+        ({"proxmox": {"host": "https://pve1:8006"}}, "host is the name or address alone, without https://"),
         ({"vsphere": {"hostname": "vc1", "username": "ir"}}, "missing required arguments: password"),
     ],
 )

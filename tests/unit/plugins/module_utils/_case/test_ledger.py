@@ -209,6 +209,17 @@ def test_check_mode_predicts_and_writes_nothing(case: Run, tmp_path: Path) -> No
     assert (tmp_path / "store" / "c1" / "ledger.jsonl").read_bytes() == before
 
 
+def test_check_mode_goes_on_under_the_lease_that_it_foresaw(case: Run) -> None:
+    case("open", lease={"holder": "ada", "run": "one", "ttl": 900})
+    with pytest.raises(CaseError, match="epoch 2 is over"):
+        case("append", entries=[note()], epoch=2)
+    lead = case("open", check=True, lease={"holder": "ada", "run": "two", "ttl": 900}, take_over=True)
+    assert lead["epoch"] == 2
+    assert case("append", check=True, entries=[note()], epoch=lead["epoch"])["changed"]
+    with pytest.raises(CaseError, match="epoch 0 is over"):
+        case("append", check=True, entries=[note()], epoch=0)
+
+
 def test_check_mode_needs_no_case(case: Run, tmp_path: Path) -> None:
     assert case("append", check=True, entries=[note(target="desk1")])["diff"]["after"] == "2 contain/note desk1\n"
     assert not case("read", check=True)["exists"]

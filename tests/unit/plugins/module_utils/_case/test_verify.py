@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._case import verify as verifier
-from ansible_collections.vmward.remediation.plugins.module_utils._case.entry import canonical, digest
+from ansible_collections.vmward.remediation.plugins.module_utils._case.entry import CaseError, canonical, digest
 from ansible_collections.vmward.remediation.plugins.module_utils._case.signature import SignatureError, principal, sign
 
 from .conftest import Run, note
@@ -112,6 +112,20 @@ def test_a_rollback_to_a_signed_head_is_seen_by_the_anchor_alone(
     assert "FAILED" not in states(directory, signer[1]).values()
     assert states(directory, signer[1], anchor)["anchor"] == "FAILED"
     assert states(directory, signer[1], signed)["anchor"] == "ok"
+
+
+@pytest.mark.parametrize("head", ["abc", "7:abc", "7", "x:" + "0" * 64])
+def test_an_anchor_that_was_mistyped_accuses_nobody(case: Run, signed: str, directory: Path, head: str) -> None:
+    (anchor,) = [one for one in verifier.verify(str(directory), None, head) if one.name == "anchor"]
+    assert (anchor.state, anchor.text) == ("FAILED", f"{head} is no anchor, which is SEQ:HASH; copy all of it")
+    with pytest.raises(CaseError, match="is no anchor, which is SEQ:HASH"):
+        case("read", expect_head=head)
+
+
+def test_signers_that_cannot_be_read_accuse_no_signature(signed: str, directory: Path, tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    (found,) = [one for one in verifier.verify(str(directory), gone, None) if one.name == "signatures"]
+    assert (found.state, found.text) == ("FAILED", f"the allowed signers {gone} cannot be read")
 
 
 def test_a_stolen_place_in_the_ledger_is_not_a_key(

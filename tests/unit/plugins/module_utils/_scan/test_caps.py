@@ -19,12 +19,12 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines i
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ext4_records import DEEPER
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.groups import joined, merged
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.names import NamesOnTop
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import ROOT as NTFS_ROOT
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import Ntfs
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (, Where
     MAX_BASES,
     MAX_CHANGES,
     MAX_REASONS,
