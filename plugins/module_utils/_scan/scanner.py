@@ -39,6 +39,7 @@ _AS_RAW = {"swap": "swap", "boot": "boot code"}
 
 # Name of the disk, and the layers of its base
 BaseKey = tuple[str, tuple[Layer, ...]]
+_Indexes = dict[str, VolumeIndex]  # by the volume's key
 
 
 @dataclass(frozen=True)
@@ -196,13 +197,7 @@ class Scanner:
             self._judge.guard("A gap of disk %s" % name, self._judge.raw, where, disk, gap, label)
 
     def _volume(
-        self,
-        where: Where,
-        volume: Blocks,
-        start: int,
-        base: Base | None,
-        index: dict[str, VolumeIndex],
-        label: str = "",
+        self, where: Where, volume: Blocks, start: int, base: Base | None, index: _Indexes, label: str = ""
     ) -> None:
         kind = "unknown"
         before = self._judge.reasons

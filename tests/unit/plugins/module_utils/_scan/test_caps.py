@@ -24,7 +24,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen im
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.names import NamesOnTop
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import ROOT as NTFS_ROOT
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import Ntfs
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (
     MAX_BASES,
     MAX_CHANGES,
     MAX_REASONS,
@@ -34,6 +34,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict i
     Tally,
     Verdict,
     Volume,
+    Where,
     in_one_line,
 )
 from ansible_collections.vmward.remediation.tests.unit.plugins.module_utils._scan.test_judge import WHERE, Looking
