@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,52 +21,18 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.marks import marks
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus import ntfs_records as made
-from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct
+from ansible_collections.vmward.remediation.tests.corpus.ntfs_volume import FREE, RECORD, Volume, told
 
 MARKER = disks.MARKER
-# What the reader takes for a file, and a driver would not hand out
-DATA, FREE, RECORD = 0x80, 3000, 16
-
-
-class Volume:
-    def __init__(self, place: Path) -> None:
-        if not shutil.which("mkntfs"):
-            pytest.skip("mkntfs is not installed")
-        self.place, self.golden = place, made.volume(place / "golden.img")
-        self.direct = Direct(self.golden)
-
-    def copy(self) -> Path:
-        return Path(shutil.copy(self.golden, self.place / "changed.img"))
-
-    def both(self, image: Path) -> tuple[Tally, Tally]:
-        """As a whole and by the difference, neither of which may be clean alone."""
-        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
-        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
-        assert (whole.verdict().value == "clean") == (delta.verdict().value == "clean"), (whole.reasons, delta.reasons)
-        return whole, delta
-
-    def holding(self, *attributes: bytes, more: bytes = b"", content: bytes = MARKER, at: int = FREE) -> Path:
-        """A record with these attributes, perhaps one that continues it, and content in a free cluster."""
-        image = self.copy()
-        disks.write_at(image, at * made.CLUSTER, content)
-        made.put(image, RECORD, made.record(RECORD, made.standard(), *attributes))
-        if more:
-            made.put(image, RECORD + 1, made.record(RECORD + 1, more, base=RECORD | 1 << 48))
-        return image
+DATA = 0x80
 
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     return Volume(tmp_path_factory.mktemp("ntfs"))
-
-
-def told(tallies: tuple[Tally, Tally], reason: str) -> None:
-    for tally in tallies:
-        assert tally.verdict().value != "clean"
-        assert reason in " ".join(tally.reasons), tally.reasons
 
 
 def test_a_file_written_by_hand_is_found(volume: Volume) -> None:

@@ -34,6 +34,7 @@ from .ntfs_records import (
     unpacked,
 )
 
+OEM = b"NTFS    "
 ROOT = 5
 EXTEND = 11
 FIRST_OF_USERS = 24
@@ -123,12 +124,13 @@ class Ntfs:
     def __init__(self, volume: Blocks) -> None:
         self._volume = volume
         self._places: dict[int, tuple[int, bytes] | None] = {}
-        raw = volume.read(0, 512)
-        if raw[3:11] != b"NTFS    ":
+        self.boot = raw = volume.read(0, 512)
+        if raw[3:11] != OEM:
             raise BadFilesystem("it has no NTFS boot sector")
         sector, per_cluster = struct.unpack_from("<HB", raw, 11)
+        self._sector = sector
         self.cluster = sector * (1 << (256 - per_cluster) if per_cluster > 128 else per_cluster)
-        sectors, table = struct.unpack_from("<QQ", raw, 40)
+        sectors, table, self._mirror = struct.unpack_from("<QQQ", raw, 40)
         per_record = struct.unpack_from("<b", raw, 64)[0]
         self.record_size = 1 << -per_record if per_record < 0 else per_record * self.cluster
         self.end = sectors * sector
@@ -167,6 +169,8 @@ class Ntfs:
         counts = [count for _vcn, lcn, count in table.runs if lcn is not None]
         if table.value is not None or len(counts) != len(table.runs) or sum(counts) > self.clusters:
             raise BadFilesystem("its master file table has holes, or is larger than the file system")
+        if self.read(table, 0, self.record_size) != self._volume.read(cluster * self.cluster, self.record_size):
+            raise BadFilesystem("its boot sector and its master file table tell of different tables")
         return table
 
     def geometry(self) -> tuple[object, ...]:
@@ -180,6 +184,15 @@ class Ntfs:
         if len(raw) != self.record_size:
             raise BadFilesystem("record %d lies outside of the master file table" % number)
         return raw
+
+    def mirrored(self, number: int) -> bytes:
+        """The copy of a record, where the boot sector has it."""
+        return self._volume.read(self._mirror * self.cluster + number * self.record_size, self.record_size)
+
+    def boot_copies(self) -> list[bytes]:
+        """Behind the file system, or at the end of its volume."""
+        places = {self.end, (self._volume.size // self._sector - 1) * self._sector}
+        return [raw for raw in (self._volume.read(at, 512) for at in sorted(places)) if raw[3:11] == OEM]
 
     def record(self, number: int) -> Record:
         return self._parse(number, self.raw_record(number))

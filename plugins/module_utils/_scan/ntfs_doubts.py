@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from .ext4_records import BadFilesystem
 from .ntfs import ROOT, File, Ntfs, Stream
@@ -15,6 +16,11 @@ from .ntfs_records import VOLUME, fixed
 _DIRTY, _CHECKING = 1, 0x4000
 _NO_CLIENT, _CLEAN = 0xFFFF, 2
 _AWAKE = (b"wake", b"WAKE", bytes(4))
+_MIRRORED = 4
+_RESTARTS = 0, *(512 << power for power in range(8))  # wherever pages of some size may begin
+# Of a boot sector: what Windows wants to be zero; and sizes, and where the tables lie
+_EMPTY = slice(14, 21), slice(22, 24), slice(32, 36)
+_TOLD = slice(11, 24), slice(40, 72)
 
 
 def doubts(fs: Ntfs) -> list[str]:
@@ -27,45 +33,61 @@ def doubts(fs: Ntfs) -> list[str]:
     if told[8:9] != b"\3":
         found.append("it is of a version of NTFS that this reader does not know")
     if not _log_is_clean(fs):
-        found.append("its log holds changes that are not yet written. Start and shut the VM down cleanly")
-    if not _is_mirrored(fs):
+        found.append(
+            "its log holds changes that are not yet written, or Windows keeps some in memory. "
+            "Start the VM, and shut it down fully (shutdown /s /t 0)"
+        )
+    if not all(_is_same(fs.raw_record(number), fs.mirrored(number)) for number in range(_MIRRORED)):
         found.append("its master file table and the copy of it are not the same")
+    return found + _boot_doubts(fs)
+
+
+def _boot_doubts(fs: Ntfs) -> list[str]:
+    """Windows refuses a boot sector with fields of FAT in it, and reads the copy."""
+    found = []
+    if any(any(fs.boot[part]) for part in _EMPTY):
+        found.append("its boot sector is one that Windows refuses")
+    if any(copy[part] != fs.boot[part] for copy in fs.boot_copies() for part in _TOLD):
+        found.append("a copy of its boot sector tells of another file system")
     return found
 
 
-def _is_mirrored(fs: Ntfs) -> bool:
+def _is_same(first: bytes, second: bytes) -> bool:
     """But for the place in the log that wrote it, and the marks against torn writes."""
-    copy, size = fs.stream(fs.file(1), b""), fs.record_size
     try:
-        for number in range(min(copy.size // size, 4, fs.count)):
-            first, second = fs.raw_record(number), fs.read(copy, number * size, size)
-            if fixed(first, b"FILE")[56:] != fixed(second, b"FILE")[56:]:
-                return False
+        return _essence(first) == _essence(second)
     except BadFilesystem:
         return False
-    return True
+
+
+def _essence(record: bytes) -> bytes:
+    whole, (at, count) = fixed(record, b"FILE"), struct.unpack_from("<HH", record, 4)
+    return whole[16:at] + whole[at + 2 * count :]
 
 
 def _log_is_clean(fs: Ntfs) -> bool:
-    """By the newer one of its two restart pages. A log that was emptied is all ones."""
+    """By the newest of its restart pages. A log that was emptied is all ones."""
     log = fs.stream(fs.file(2), b"")
-    if fs.read(log, 0, 8192) == b"\xff" * 8192:
-        return True
-    page = struct.unpack_from("<I", fs.read(log, 16, 4).ljust(4, b"\0"))[0]
-    found = []
-    for at in (0, page if page in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536) else 4096):
-        raw = fs.read(log, at, page or 4096)
-        try:
-            whole = fixed(raw, b"CHKD" if raw[:4] == b"CHKD" else b"RSTR")
-            area = struct.unpack_from("<H", whole, 24)[0]
-            newest, _clients, _free, client, flags = struct.unpack_from("<Q4H", whole, area)
-            found.append((newest, client == _NO_CLIENT or bool(flags & _CLEAN)))
-        except (BadFilesystem, struct.error):
-            continue
-    return bool(found) and max(found)[1]
+    found = [page for at in _RESTARTS for page in _restart(fs.read(log, at, max(_RESTARTS)))]
+    if not found:
+        return fs.read(log, 0, 8192) == b"\xff" * 8192
+    newest = max(lsn for lsn, _is_clean in found)
+    return all(is_clean for lsn, is_clean in found if lsn == newest)
+
+
+def _restart(raw: bytes) -> Iterator[tuple[int, bool]]:
+    """Its number, and whether nothing is left to be written; of version 2 Windows keeps that to itself."""
+    try:
+        size = struct.unpack_from("<I", raw, 16)[0]
+        whole = fixed(raw[:size], b"CHKD" if raw[:4] == b"CHKD" else b"RSTR")
+        area, _minor, version = struct.unpack_from("<3H", whole, 24)
+        lsn, client, flags = struct.unpack_from("<Q4xHH", whole, area)
+    except (BadFilesystem, struct.error):
+        return
+    yield lsn, version < 2 and (client == _NO_CLIENT or bool(flags & _CLEAN))
 
 
 def is_asleep(fs: Ntfs, file: File, stream: Stream) -> bool:
     """Is this the file that Windows sleeps in? Then it will not read anew what it holds in memory."""
-    name = next((name.lower() for parent, name in file.names if parent == ROOT), b"")
-    return name == b"hiberfil.sys" and bool(stream.size) and fs.read(stream, 0, 4) not in _AWAKE
+    is_named = any(parent == ROOT and name.lower() == b"hiberfil.sys" for parent, name in file.all_names)
+    return is_named and bool(stream.size) and fs.read(stream, 0, 4) not in _AWAKE

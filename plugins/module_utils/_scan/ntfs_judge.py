@@ -14,6 +14,7 @@ from .judge import Judge, Where
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
 from .ntfs_doubts import doubts, is_asleep
 from .ntfs_records import EA, ENCRYPTED, PACKED
+from .ntfs_shadows import has_shadows
 from .partitions import Extent
 from .verdict import printable
 
@@ -26,6 +27,11 @@ _PAGED = frozenset((b"pagefile.sys", b"swapfile.sys", b"hiberfil.sys"))
 # What Windows reads in such a file does not lie in its streams: single instances, images, deduplicated, packed
 _ELSEWHERE = frozenset((0x80000007, 0x80000008, 0x80000013, 0x80000017))
 _MOST_TOLD = 20
+_BOOT = Extent(0, 8192)
+_SHADOWS = (
+    "%s holds shadow copies (restore points, former versions), in which Windows shows files that were not read. "
+    "Delete them in the guest (vssadmin delete shadows /all)."
+)
 
 
 class NtfsJudge:
@@ -41,6 +47,8 @@ class NtfsJudge:
         def tell() -> None:
             for doubt in doubts(self._fs):
                 self._judge.reason("%s may look different to the guest: %s." % (told, doubt))
+            if has_shadows(self._volume):
+                self._judge.reason(_SHADOWS % told)
 
         self._judge.each("The state of %s" % self._where, tell)
 
@@ -158,6 +166,7 @@ class NtfsScan:
         lost = sorted(self._continuing - self._reached)
         for number in lost[:_MOST_TOLD]:
             tell_lost(judge, where, number)
+        judge.raw(where, self._volume, _BOOT, "boot sectors")
         judge.raw(where, self._volume, Extent(fs.end, self._volume.size - fs.end), "behind the file system")
 
     def _record(self, number: int) -> None:
