@@ -19,6 +19,7 @@ from .ntfs_records import (
     DATA,
     ENCRYPTED,
     LIST,
+    LZNT1,
     NAME,
     PACKED,
     REPARSE,
@@ -274,10 +275,10 @@ class Ntfs:
         initialized = min(head.initialized, head.size)
         return Stream(head.flags, head.size, initialized, head.unit, head.value, tuple(runs))
 
-    def reparse_tag(self, file: File) -> int:
-        """Who is to be asked for the content in place of the streams; 0 if nobody."""
+    def reparse_tag(self, file: File) -> int | None:
+        """Who is to be asked for the content in place of the streams; None if nobody."""
         if not file.of(REPARSE):
-            return 0
+            return None
         return int.from_bytes(self.read(self.stream(file, b"", REPARSE), 0, 4), "little")
 
     def read(self, stream: Stream, offset: int, length: int) -> bytes:
@@ -304,6 +305,8 @@ class Ntfs:
 
     def _unpacked(self, stream: Stream, offset: int, length: int) -> bytes:
         unit = self.cluster << stream.unit if stream.unit < 16 else 0
+        if stream.flags & PACKED != LZNT1:
+            raise BadFilesystem("it is packed in a way that this reader does not know")
         if not stream.unit or not 0 < unit <= _UNIT_LIMIT:
             raise BadFilesystem("it is packed in units of an absurd size")
         first, last = offset // unit, -(-(offset + length) // unit)
@@ -312,15 +315,18 @@ class Ntfs:
 
     def _unit(self, stream: Stream, number: int, clusters: int) -> bytes:
         """As it is if no cluster is left out; else what there is, unpacked."""
-        parts, left, size = [], clusters, clusters * self.cluster
+        parts, left, size, has_hole = [], clusters, clusters * self.cluster, False
         index = max(0, bisect_right(stream.runs, (number * clusters + 1,)) - 1)
         while left and index < len(stream.runs):
             vcn, lcn, count = stream.runs[index]
             inside = number * clusters + clusters - left - vcn
             take = min(left, count - inside)
             if lcn is None:
-                break
-            parts.append(self._volume.read((lcn + inside) * self.cluster, take * self.cluster))
+                has_hole = True
+            elif has_hole:
+                raise BadFilesystem("its packed content is damaged")
+            else:
+                parts.append(self._volume.read((lcn + inside) * self.cluster, take * self.cluster))
             left -= take
             index += 1
         data = b"".join(parts)

@@ -21,7 +21,7 @@ from .ioc import folded
 from .judge import Judge, Where
 from .ntfs import File, Ntfs
 from .ntfs_changes import NtfsPair, tell_changes
-from .ntfs_judge import NtfsJudge, is_journal, is_paged, tell_lost
+from .ntfs_judge import NtfsJudge, is_journal, is_own, is_paged, tell_lost
 from .ntfs_records import Run
 from .places import Ranges
 
@@ -129,7 +129,7 @@ def _is_other(was: File, now: File) -> bool:
 
 
 def _as_raw_bytes(file: File) -> list[bool]:
-    return [is_paged(file), *(is_journal(file, name) for name in file.streams)]
+    return [is_paged(file), *(is_own(file, name) or is_journal(file, name) for name in file.streams)]
 
 
 def _file(fs: Ntfs, number: int) -> File | None:
