@@ -109,14 +109,14 @@ class Exfat(Fat):
             return
         for at in range(0, len(data), 32):
             if data[at] == _FILE:
-                row = _row(directory.path, data[at : at + 32 * (2 + data[at + 1])])
+                row = _row(directory, data[at : at + 32 * (2 + data[at + 1])])
                 if row is None:
                     self._add("directory %s holds a damaged entry" % shown)
                 else:
                     yield row
 
 
-def _row(path: str, entries: bytes) -> ExfatRow | None:
+def _row(directory: Row, entries: bytes) -> ExfatRow | None:
     rows = [entries[at : at + 32] for at in range(32, len(entries), 32)]
     if not rows or rows[0][0] != _STREAM:
         return None
@@ -126,5 +126,6 @@ def _row(path: str, entries: bytes) -> ExfatRow | None:
     name = units[: length * 2].decode("utf-16-le", "backslashreplace")
     if not name or name in (".", ".."):
         return None
-    shown = "%s/%s" % (path, name.replace("/", "\ufffd"))
-    return ExfatRow(shown, cluster, size, attributes, modified, bool(flags & _CONTIGUOUS), valid)
+    path = "%s/%s" % (directory.path, name.replace("/", "\ufffd"))
+    is_contiguous = bool(flags & _CONTIGUOUS)
+    return ExfatRow(path, cluster, size, attributes, modified, path, directory.cluster, is_contiguous, valid)
