@@ -188,6 +188,8 @@ class Ntfs:
 
     def mirrored(self, number: int) -> bytes:
         """The copy of a record, where the boot sector has it."""
+        if self._mirror >= self.clusters:
+            raise BadFilesystem("the copy of its master file table would lie outside of the file system")
         return self._volume.read(self._mirror * self.cluster + number * self.record_size, self.record_size)
 
     def boot_copies(self) -> list[bytes]:

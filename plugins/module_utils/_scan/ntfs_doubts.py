@@ -37,7 +37,7 @@ def doubts(fs: Ntfs) -> list[str]:
             "its log holds changes that are not yet written, or Windows keeps some in memory. "
             "Start the VM, and shut it down fully (shutdown /s /t 0)"
         )
-    if not all(_is_same(fs.raw_record(number), fs.mirrored(number)) for number in range(_MIRRORED)):
+    if not all(_is_mirrored(fs, number) for number in range(_MIRRORED)):
         found.append("its master file table and the copy of it are not the same")
     return found + _boot_doubts(fs)
 
@@ -48,14 +48,14 @@ def _boot_doubts(fs: Ntfs) -> list[str]:
     if any(any(fs.boot[part]) for part in _EMPTY):
         found.append("its boot sector is one that Windows refuses")
     if any(copy[part] != fs.boot[part] for copy in fs.boot_copies() for part in _TOLD):
-        found.append("a copy of its boot sector tells of another file system")
+        found.append("a copy of its boot sector tells of another file system. Let the guest check it (chkdsk /f)")
     return found
 
 
-def _is_same(first: bytes, second: bytes) -> bool:
+def _is_mirrored(fs: Ntfs, number: int) -> bool:
     """But for the place in the log that wrote it, and the marks against torn writes."""
     try:
-        return _essence(first) == _essence(second)
+        return _essence(fs.raw_record(number)) == _essence(fs.mirrored(number))
     except BadFilesystem:
         return False
 
