@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus import ntfs_records as made
 from ansible_collections.vmward.remediation.tests.corpus.ntfs_volume import FREE, RECORD, Volume, told
+from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
+from ansible_collections.vmward.remediation.tests.corpus.sharing import alone, said, shared
 
 MARKER = disks.MARKER
 DATA = 0x80
@@ -252,3 +256,18 @@ def test_a_catalog_without_shadow_copies_is_no_doubt(volume: Volume) -> None:
 def test_a_catalog_that_cannot_be_read_is_told(volume: Volume, following: int) -> None:
     told(volume.both(with_catalog(volume, 1, following=following)), "shadow copies")
     told(volume.both(with_catalog(volume, 1, mark=bytes(16))), "shadow copies")
+
+
+# --- in shares -------------------------------------------------------------------------------------------------------
+
+
+def test_in_shares_the_same_is_said(volume: Volume) -> None:
+    odd = made.resident(0x1000, b"x", 3), made.resident(0xC0, struct.pack("<IHH", 0x77, 40, 0) + MARKER, 4)
+    image = volume.holding(made.name("file"), *odd, made.outside(DATA, [(FREE, 1)], 4096, 2))
+    disks.write_at(image, image.stat().st_size - 512 + 48, b"\1")
+    disks.write_at(image, 4096, MARKER)
+    layers = (LayerSpec(str(image), "raw"),)
+    asked = Request((DiskRequest("vda", layers),), RULES, "", ("yara",), 0, "", Limits(60, 512 * disks.MB, 60))
+    one, several = said(alone(asked)), said(shared(asked))
+    assert one == several
+    assert (one["verdict"], len(one["indicators"]), len(one["incomplete_reasons"])) == ("infected", 2, 4)
