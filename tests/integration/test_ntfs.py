@@ -31,7 +31,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict i
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
-from ansible_collections.vmward.remediation.tests.corpus.ntfs_records import at_of, opened
+from ansible_collections.vmward.remediation.tests.corpus.ntfs_records import at_of, opened, restart
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
@@ -301,11 +301,9 @@ def test_a_log_that_is_not_at_its_end_is_told(golden: GoldenNtfs, client: int, f
     image, fs = golden.copy(), opened(golden.image)
     _vcn, lcn, _count = fs.stream(fs.file(2), b"").runs[0]
     assert lcn is not None
-    page = bytearray(4096)
-    struct.pack_into("<4sHHQIIHHH", page, 0, b"RSTR", 30, 9, 0, 4096, 4096, 48, 1, 1)
-    struct.pack_into("<QHHHH", page, 48, 1000, 1, 0xFFFF, client, flags)
+    page = restart(fs.stream(fs.file(2), b"").size, 1000, client, flags, (1, 1))
     for number in range(2):
-        disks.write_at(image, lcn * fs.cluster + number * 4096, bytes(page))
+        disks.write_at(image, lcn * fs.cluster + number * 4096, page)
     if fine:
         assert clean(golden.both(image)[1])
     else:

@@ -36,22 +36,10 @@ def clean(volume: Volume, image: Path) -> bool:
     return bool(whole.verdict().value == delta.verdict().value == "clean")
 
 
+FINE, UNCLEAN = (0, IS_CLEAN, (1, 1)), (0, 0, (1, 1))
+
+
 # --- its log ---------------------------------------------------------------------------------------------------------
-
-
-def restart(size: int, lsn: int, client: int, flags: int, version: tuple[int, int]) -> bytes:
-    """A restart page as Windows writes it."""
-    page, area = bytearray(4096), 48
-    struct.pack_into("<4sHHQIIH2H", page, 0, b"RSTR", 30, 9, 0, 4096, 4096, area, version[1], version[0])
-    bits = 67 - size.bit_length()
-    last = (lsn, 1, 0xFFFF if client == 0 else 0, client, flags, bits, 224, 64, size, 0, 48, 64)
-    struct.pack_into("<Q4HIHHQIHH", page, area, *last)
-    name = "NTFS".encode("utf-16-le")
-    struct.pack_into("<QQHHH6sI8s", page, area + 64, 0, 0, 0xFFFF, 0xFFFF, 0, b"", len(name), name)
-    for end in range(512, 4097, 512):
-        page[end - 2 : end], page[30 + end // 256 : 32 + end // 256] = b"\1\0", page[end - 2 : end]
-    page[30:32] = b"\1\0"
-    return bytes(page)
 
 
 def with_log(volume: Volume, *pages: tuple[int, int, int, int, tuple[int, int]]) -> Path:
@@ -62,7 +50,7 @@ def with_log(volume: Volume, *pages: tuple[int, int, int, int, tuple[int, int]])
     ((_vcn, lcn, _count),) = log.runs
     assert lcn is not None
     for at, *page in pages:
-        disks.write_at(image, lcn * fs.cluster + at, restart(log.size, *page))  # type: ignore[arg-type]
+        disks.write_at(image, lcn * fs.cluster + at, made.restart(log.size, *page))  # type: ignore[arg-type]
     return image
 
 
@@ -93,14 +81,37 @@ def test_a_log_is_at_its_end_as_another_driver_sees_it(
 
 
 def test_of_two_restart_pages_the_newer_one_counts(volume: Volume) -> None:
-    unclean, fine = (0, 0, (1, 1)), (0, IS_CLEAN, (1, 1))
-    assert clean(volume, with_log(volume, (0, 1000, *unclean), (4096, 1001, *fine)))
+    assert clean(volume, with_log(volume, (0, 1000, *UNCLEAN), (4096, 1001, *FINE)))
     for pages in (
-        ((0, 1001, *unclean), (4096, 1000, *fine)),
-        ((0, 1000, *unclean), (4096, 1000, *fine)),
-        ((0, 1000, *fine), (4096, 1000, *unclean)),
+        ((0, 1001, *UNCLEAN), (4096, 1000, *FINE)),
+        ((0, 1000, *UNCLEAN), (4096, 1000, *FINE)),
+        ((0, 1000, *FINE), (4096, 1000, *UNCLEAN)),
     ):
         told(volume.both(with_log(volume, *pages)), "its log")
+
+
+@pytest.mark.parametrize("at", [512, 8192, 16384])
+def test_a_restart_page_elsewhere_makes_up_for_none(volume: Volume, at: int) -> None:
+    told(volume.both(with_log(volume, (0, 1000, *UNCLEAN), (4096, 999, *UNCLEAN), (at, 2000, *FINE))), "its log")
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(64, 1), (68, 223), (70, 65), (72, 1 << 40), (56, 9)],
+    ids=["bits", "length", "array", "size", "clients"],
+)
+def test_a_restart_page_that_other_drivers_refuse_makes_up_for_none(volume: Volume, at: int, value: int) -> None:
+    """They take the other one."""
+    image = with_log(volume, (4096, 1000, *UNCLEAN))
+    fs = made.opened(image)
+    log = fs.stream(fs.file(2), b"")
+    ((_vcn, lcn, _count),) = log.runs
+    assert lcn is not None
+    page = bytearray(made.restart(log.size, 2000, *FINE))
+    struct.pack_into("<Q" if at == 72 else "<H", page, at, value)
+    disks.write_at(image, lcn * fs.cluster, bytes(page))
+    assert refused(image)
+    told(volume.both(image), "its log")
 
 
 def test_a_restart_page_is_looked_for_wherever_pages_may_begin(volume: Volume) -> None:

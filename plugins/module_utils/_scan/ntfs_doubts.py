@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from .ext4_records import BadFilesystem
 from .ntfs import ROOT, File, Ntfs, Stream
@@ -17,7 +16,9 @@ _DIRTY, _CHECKING = 1, 0x4000
 _NO_CLIENT, _CLEAN = 0xFFFF, 2
 _AWAKE = (b"wake", b"WAKE", bytes(4))
 _MIRRORED = 4
-_RESTARTS = 0, *(512 << power for power in range(8))  # wherever pages of some size may begin
+_RESTART = b"RSTR", b"CHKD"
+_PAGES = 0, *(512 << power for power in range(8))  # how large they may be, and so where the second one may begin
+_CLIENT = 160
 # Of a boot sector: what Windows wants to be zero; and sizes, and where the tables lie
 _EMPTY = slice(14, 21), slice(22, 24), slice(32, 36)
 _TOLD = slice(11, 24), slice(40, 72)
@@ -66,25 +67,32 @@ def _essence(record: bytes) -> bytes:
 
 
 def _log_is_clean(fs: Ntfs) -> bool:
-    """By the newest of its restart pages. A log that was emptied is all ones."""
+    """By the newer one of its two restart pages. A log that was emptied is all ones."""
     log = fs.stream(fs.file(2), b"")
-    found = [page for at in _RESTARTS for page in _restart(fs.read(log, at, max(_RESTARTS)))]
-    if not found:
+    places = [at for at in _PAGES if fs.read(log, at, 4) in _RESTART]
+    if not places:
         return fs.read(log, 0, 8192) == b"\xff" * 8192
-    newest = max(lsn for lsn, _is_clean in found)
-    return all(is_clean for lsn, is_clean in found if lsn == newest)
-
-
-def _restart(raw: bytes) -> Iterator[tuple[int, bool]]:
-    """Its number, and whether nothing is left to be written; of version 2 Windows keeps that to itself."""
     try:
-        size = struct.unpack_from("<I", raw, 16)[0]
-        whole = fixed(raw[:size], b"CHKD" if raw[:4] == b"CHKD" else b"RSTR")
-        area, _minor, version = struct.unpack_from("<3H", whole, 24)
-        lsn, client, flags = struct.unpack_from("<Q4xHH", whole, area)
+        pages = [_restart(fs.read(log, at, _PAGES[-1]), log.size) for at in places]
     except (BadFilesystem, struct.error):
-        return
-    yield lsn, version < 2 and (client == _NO_CLIENT or bool(flags & _CLEAN))
+        return False
+    newest = max(lsn for lsn, _size, _is_clean in pages)
+    where_drivers_look = {0, pages[0][1]}
+    return where_drivers_look.issuperset(places) and all(clean for lsn, _size, clean in pages if lsn == newest)
+
+
+def _restart(raw: bytes, log_size: int) -> tuple[int, int, bool]:
+    """Its number, its size, and whether nothing is left to be written: of version 2 Windows keeps that to itself.
+
+    One that a driver would refuse for another is none.
+    """
+    size, _log_page, area, _minor, version = struct.unpack_from("<II3H", raw, 16)
+    whole = fixed(raw[:size], raw[:4])
+    lsn, clients, _free, client, flags, bits, length, array, told = struct.unpack_from("<Q4HIHHQ", whole, area)
+    is_sound = bits == 67 - told.bit_length() and told <= log_size and not (area | array) % 8
+    if not is_sound or array + clients * _CLIENT > length or area + length > size or size not in _PAGES:
+        raise BadFilesystem("a restart page is damaged")
+    return lsn, size, version < 2 and (client == _NO_CLIENT or bool(flags & _CLEAN))
 
 
 def is_asleep(fs: Ntfs, file: File, stream: Stream) -> bool:
