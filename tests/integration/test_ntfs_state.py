@@ -180,6 +180,13 @@ def test_the_copy_of_the_table_counts_where_the_boot_sector_has_it(volume: Volum
     told(volume.both(image), "are not the same")
 
 
+@pytest.mark.parametrize("cluster", [1 << 20, (1 << 64) - 1])
+def test_a_table_outside_of_the_volume_is_told(volume: Volume, cluster: int) -> None:
+    image = volume.copy()
+    disks.write_at(image, 48, struct.pack("<Q", cluster))
+    told((volume.direct.look(image, False), volume.direct.look(image, True)), "outside of the file system")
+
+
 def test_a_copy_of_the_table_outside_of_the_volume_is_told(volume: Volume) -> None:
     image = volume.copy()
     disks.write_at(image, 56, b"\xff" * 8)

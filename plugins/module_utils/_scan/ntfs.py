@@ -160,7 +160,10 @@ class Ntfs:
 
     def _open_table(self, cluster: int) -> Stream:
         """The table tells of itself in its first record; if that is too short, in records of its first part."""
-        first = self._parse(0, self._volume.read(cluster * self.cluster, self.record_size))
+        if cluster >= self.clusters:
+            raise BadFilesystem("its master file table would lie outside of the file system")
+        start = self._volume.read(cluster * self.cluster, self.record_size)
+        first = self._parse(0, start)
         parts = [one for one in first.attributes if one.type == DATA and not one.name]
         if not parts:
             raise BadFilesystem("its master file table has no content")
@@ -170,7 +173,7 @@ class Ntfs:
         counts = [count for _vcn, lcn, count in table.runs if lcn is not None]
         if table.value is not None or len(counts) != len(table.runs) or sum(counts) > self.clusters:
             raise BadFilesystem("its master file table has holes, or is larger than the file system")
-        if self.read(table, 0, self.record_size) != self._volume.read(cluster * self.cluster, self.record_size):
+        if self.read(table, 0, self.record_size) != start:
             raise BadFilesystem("its boot sector and its master file table tell of different tables")
         return table
 
