@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -99,6 +101,39 @@ def test_a_chain_that_was_turned_around_is_not_the_base_s(direct: Direct, tmp_pa
     volume.content.update({39: EVIL, 41: golden.content[41]})
     image = volume.write(tmp_path / "new.img")
     assert found(Direct(golden.write(tmp_path / "golden.img")).look(image, True)) == ["/OLD.TXT"]
+
+
+@pytest.mark.parametrize(
+    ("bits", "megabytes", "options"),
+    [
+        (12, 1, ("-s", "1")),
+        (16, 100, ("-s", "8", "-f", "1")),
+        (16, 30, ("-s", "1", "-f", "3")),
+        (32, 300, ("-s", "8", "-f", "2")),
+        (32, 300, ("-s", "1", "-S", "4096")),
+    ],
+)
+def test_what_is_made_and_used_by_its_tools_is_clean(
+    direct: Direct, tmp_path: Path, bits: int, megabytes: int, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tool in ("mkfs.fat", "mcopy"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    monkeypatch.setenv("MTOOLS_SKIP_CHECK", "1")
+    image = tmp_path / "d.img"
+    image.write_bytes(b"")
+    os.truncate(image, megabytes * disks.MB)
+    disks.run("mkfs.fat", "-F", str(bits), "-n", "LABEL", *options, image)
+    names = {f"dir{number}/sub/a long name {number}": b"z" * number * 300 for number in range(20)}
+    tree = disks.tree(tmp_path / "tree", {"EFI/BOOT/BOOTX64.EFI": b"MZ" * 3000, "empty": b"", **names})
+    disks.run("mcopy", "-s", "-i", image, *sorted(tree.iterdir()), "::/")
+    disks.run("mmove", "-i", image, "::/dir3/sub", "::/dir4/moved")
+    disks.run("mmove", "-i", image, "::/dir5", "::/EFI/dir5")
+    disks.run("mmove", "-i", image, "::/EFI/BOOT", "::/BOOT")
+    disks.run("mren", "-i", image, "::/dir8", "::/a directory of another name")
+    disks.run("mdeltree", "-i", image, "::/dir7")
+    tally = direct.look(image, False)
+    assert (tally.verdict().value, tally.files) == ("clean", 21), (tally.reasons, tally.indicators)
 
 
 def behind_the_end(volume: FatVolume) -> None:
