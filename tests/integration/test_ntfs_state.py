@@ -240,42 +240,6 @@ def test_what_starts_the_guest_is_matched_wherever_its_file_lies(volume: Volume)
     assert [(one.path, one.offset) for one in whole.indicators] == [("(boot sectors)", 2048)]
 
 
-# --- shadow copies ---------------------------------------------------------------------------------------------------
-
-VSS = bytes.fromhex("6b87083876c1484eb7ae04046e6cc752")
-BLOCK = 16384
-
-
-def with_catalog(volume: Volume, *entries: int, following: int = 0, mark: bytes = VSS) -> Path:
-    """Of shadow copies, as Windows keeps it, with entries of these kinds in its last block."""
-    image, at = volume.copy(), FREE * made.CLUSTER
-    disks.write_at(image, 0x1E00, struct.pack("<16sIIQQQQ", VSS, 2, 1, 0x1E00, 0x1E00, 0, at))
-    last = at + BLOCK if following else at
-    disks.write_at(image, at, struct.pack("<16sIIQQQ", VSS, 1, 2, 0, at, following or 0).ljust(BLOCK, b"\0"))
-    rows = b"".join(struct.pack("<Q120x", kind) for kind in entries)
-    disks.write_at(
-        image, last, (struct.pack("<16sIIQQQ", mark, 1, 2, 0, last, 0).ljust(128, b"\0") + rows).ljust(BLOCK, b"\0")
-    )
-    return image
-
-
-@pytest.mark.parametrize("following", [0, FREE * made.CLUSTER + BLOCK], ids=["first block", "second block"])
-def test_shadow_copies_are_told(volume: Volume, following: int) -> None:
-    """Windows shows files in them that are deleted, and whose clusters are free."""
-    for entries in ((2, 3), (1, 0, 2, 3), (3,), (7,)):
-        told(volume.both(with_catalog(volume, *entries, following=following)), "shadow copies")
-
-
-def test_a_catalog_without_shadow_copies_is_no_doubt(volume: Volume) -> None:
-    assert clean(volume, with_catalog(volume, 1, 0, 1))
-
-
-@pytest.mark.parametrize("following", [FREE * made.CLUSTER, 1 << 40], ids=["circle", "outside"])
-def test_a_catalog_that_cannot_be_read_is_told(volume: Volume, following: int) -> None:
-    told(volume.both(with_catalog(volume, 1, following=following)), "shadow copies")
-    told(volume.both(with_catalog(volume, 1, mark=bytes(16))), "shadow copies")
-
-
 # --- in shares -------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ from .judge import Judge, Where
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
 from .ntfs_doubts import doubts, is_asleep
 from .ntfs_records import EA, ENCRYPTED, KNOWN, PACKED, REPARSE
-from .ntfs_shadows import has_shadows
 from .partitions import Extent
 from .verdict import printable
 
@@ -33,10 +32,6 @@ _HERE |= {0x90001018, 0x90001027, 0xA0001027, *range(0x9000001A, 0x90010000, 0x1
 _LARGEST_ATTRIBUTE = 64 << 10
 _MOST_TOLD = 20
 _BOOT = Extent(0, 8192)
-_SHADOWS = (
-    "%s holds shadow copies (restore points, former versions), in which Windows shows files that were not read. "
-    "Delete them in the guest (vssadmin delete shadows /all)."
-)
 
 
 class NtfsJudge:
@@ -52,8 +47,6 @@ class NtfsJudge:
         def tell() -> None:
             for doubt in doubts(self._fs):
                 self._judge.reason("%s may look different to the guest: %s." % (told, doubt))
-            if has_shadows(self._volume):
-                self._judge.reason(_SHADOWS % told)
 
         self._judge.each("The state of %s" % self._where, tell)
 
