@@ -10,17 +10,22 @@ import struct
 
 SECTOR, CLUSTER = 512, 4096
 END = 0xFFFFFFFF
-_TABLE, _HEAP, _CLUSTERS = 24, 64, 4000  # sectors, sectors, clusters
+_TABLE, _HEAP = 24, 64  # sectors
 BITMAP, UPCASE, ROOT = 2, 3, 4
+FLAGS = 106  # where in the boot sector
 
 
 class ExfatVolume:
     """`table`: what follows each cluster; `content`: what lies in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clusters: int = 4000) -> None:
+        self.clusters = clusters
         self.table = {BITMAP: END, UPCASE: END, ROOT: END}
         self.content: dict[int, bytes] = {UPCASE: struct.pack("<128H", *range(128))}
         self.root = b""
+        self.in_use: set[int] | None = None  # what the bitmap says, if not those clusters that are in the table
+        self.bitmap_size = -(-self.clusters // 8)
+        self.boot: dict[int, bytes] = {}  # what its boot sector says at these places instead
         self._next = ROOT + 1
 
     def tree(self, files: dict[str, bytes]) -> ExfatVolume:
@@ -55,17 +60,24 @@ class ExfatVolume:
         return first if parts else 0
 
     def image(self) -> bytes:
-        size = -(-_CLUSTERS // 8)
-        own = struct.pack("<BB18xIQ", 0x81, 0, BITMAP, size) + struct.pack("<B3xI12xIQ", 0x82, 0, UPCASE, 256)
+        own = struct.pack("<BB18xIQ", 0x81, 0, BITMAP, self.bitmap_size)
+        own += struct.pack("<B3xI12xIQ", 0x82, summed(self.content[UPCASE], (), 32), UPCASE, 256)
         self.content[ROOT] = struct.pack("<BB22s8x", 0x83, 0, b"") + own + self.root
-        self.content[BITMAP] = (1 << max(self.table) - 1).to_bytes(size, "little")
-        used = [self.table.get(number, 0) for number in range(_CLUSTERS + 2)]
+        chained = {at for at, following in self.table.items() if following}
+        in_use = chained if self.in_use is None else self.in_use
+        self.content[BITMAP] = sum(1 << at - 2 for at in in_use).to_bytes(self.clusters // 8 + 1, "little")
+        used = [self.table.get(number, 0) for number in range(self.clusters + 2)]
         used[:2] = [0xFFFFFFF8, END]
-        boot = struct.pack("<3s8s53xQQIIIIIIBBHBBBBB7x", b"\xeb\x76\x90", b"EXFAT   ", 0, _HEAP + _CLUSTERS * 8,
-                           _TABLE, _HEAP - _TABLE, _HEAP, _CLUSTERS, ROOT, 1, 0, 1, 0, 9, 3, 1, 0x80, 0)  # fmt: skip
-        head = (boot.ljust(510, b"\0") + b"\x55\xaa").ljust(_TABLE * SECTOR, b"\0")
+        boot = struct.pack("<3s8s53xQQIIIIIIBBHBBBBB7x", b"\xeb\x76\x90", b"EXFAT   ", 0,
+                           _HEAP + self.clusters * 8, _TABLE, _HEAP - _TABLE, _HEAP, self.clusters,
+                           ROOT, 1, 0, 1, 0, 9, 3, 1, 0x80, 0)  # fmt: skip
+        for at, said in self.boot.items():
+            boot = boot[:at] + said + boot[at + len(said) :]
+        more = 8 * b"\x55\xaa".rjust(SECTOR, b"\0")
+        eleven = (boot.ljust(510, b"\0") + b"\x55\xaa" + more).ljust(11 * SECTOR, b"\0")
+        head = 2 * (eleven + struct.pack("<I", summed(eleven, (106, 107, 112), 32)) * (SECTOR // 4))
         table = struct.pack("<%dI" % len(used), *used).ljust((_HEAP - _TABLE) * SECTOR, b"\0")
-        heap = (self.content.get(number, b"").ljust(CLUSTER, b"\0") for number in range(2, _CLUSTERS + 2))
+        heap = (self.content.get(number, b"").ljust(CLUSTER, b"\0") for number in range(2, self.clusters + 2))
         return head + table + b"".join(heap)
 
 
@@ -76,5 +88,19 @@ def entry(name: str, cluster: int, size: int, directory: bool = False, chained: 
     date = 33  # the first day that there is
     file = struct.pack("<BBHH2x3I12x", 0x85, 1 + len(names), 0, 0x10 * directory, date << 16, date << 16, date << 16)
     flags = 1 if chained else 3
-    stream = struct.pack("<BBxBHxxQ4xIQ", 0xC0, flags, len(name), 0, size, cluster, size)
-    return file + stream + b"".join(b"\xc1\0" + part for part in names)
+    stream = struct.pack("<BBxBHxxQ4xIQ", 0xC0, flags, len(name), summed(units, (), 16), size, cluster, size)
+    entries = file + stream + b"".join(b"\xc1\0" + part for part in names)
+    return sealed(entries)
+
+
+def sealed(entries: bytes) -> bytes:
+    """With their checksum."""
+    return entries[:2] + struct.pack("<H", summed(entries, (2, 3), 16)) + entries[4:]
+
+
+def summed(data: bytes, without: tuple[int, ...], bits: int) -> int:
+    total = 0
+    for at, byte in enumerate(data):
+        if at not in without:
+            total = ((total << bits - 1 | total >> 1) + byte) % (1 << bits)
+    return total

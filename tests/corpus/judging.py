@@ -13,9 +13,9 @@ from typing import Any
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally, Where
 
 MB = 1 << 20
 BAD = b"something bad"

@@ -20,18 +20,20 @@ from ansible_collections.vmward.remediation.tests.corpus import disks
 
 
 @contextmanager
-def mounted(image: Path, options: str = "noatime") -> Iterator[Path]:
-    """By the kernel. Without the right to mount, or its driver, there is no such test."""
+def mounted(image: Path, options: str = "noatime", kind: str = "auto") -> Iterator[Path]:
+    """By the kernel, or a driver in user space. Without the right to mount, or the driver, there is no such test."""
     point = image.with_suffix(".mount")
     point.mkdir(exist_ok=True)
     try:
-        disks.run("mount", "-o", "loop," + options, image, point)
+        disks.run("mount", "-t", kind, "-o", "loop," + options, image, point)
     except RuntimeError as exc:
         pytest.skip(f"nothing can be mounted here: {exc}")
     try:
         yield point
     finally:
         disks.run("umount", point)
+        while kind != "auto" and disks.run("losetup", "-j", image):  # in user space it may go on writing
+            time.sleep(0.02)
 
 
 def powerless(image: Path, copy: Path) -> Path:

@@ -19,6 +19,7 @@ import zlib
 from pathlib import Path
 
 from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
+from ansible_collections.vmward.remediation.tests.corpus import exfat as exfats
 from ansible_collections.vmward.remediation.tests.corpus.fat import DIRECTORY, FatVolume, entry, long_entry
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted, mounted_ntfs, powerless
 
@@ -59,7 +60,7 @@ def ext(place: Path, size: int, features: str, *options: str) -> tuple[Path, Pat
 def others(place: Path) -> dict[str, bytes]:
     """The same samples in file systems other than ext, each with its reader."""
     sources = {"replaced": disks.EICAR, "new": b"." * 2100 + disks.MARKER}
-    found = {"FAT": fat(sources), "XFS": xfs(place, sources), "NTFS": ntfs(place, sources)}
+    found = {"FAT": fat(sources), "EXFAT": exfat(sources), "XFS": xfs(place, sources), "NTFS": ntfs(place, sources)}
     return {**found, "BTRFS": btrfs(place, sources)}
 
 
@@ -86,6 +87,20 @@ def fat(sources: dict[str, bytes]) -> bytes:
     image = volume.image()
     slot = struct.pack("<BxxxBxxxII", 0, 1, 8, len(image) // 512)
     return (bytes(446) + slot + bytes(48) + b"\x55\xaa").ljust(8 * 512, b"\0") + image
+
+
+def exfat(sources: dict[str, bytes]) -> bytes:
+    """One file is in one piece and has no chain; the other runs back."""
+    volume, replaced, new = exfats.ExfatVolume(60), sources["replaced"], sources["new"].rjust(5000, b".")
+    for name, file in (
+        ("etc", exfats.entry("replaced", 10, len(replaced), chained=False)),
+        ("d", exfats.entry("new", 30, len(new))),
+    ):
+        volume.root += exfats.entry(name, volume.put(file), exfats.CLUSTER, directory=True)
+    volume.content.update({10: replaced, 30: new[: exfats.CLUSTER], 20: new[exfats.CLUSTER :]})
+    volume.table.update({30: 20, 20: exfats.END})
+    volume.in_use = {*volume.table, 10}
+    return volume.image()
 
 
 def xfs(place: Path, sources: dict[str, bytes]) -> bytes:

@@ -32,8 +32,9 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.job impor
     Request,
     scan,
 )
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Where
 from ansible_collections.vmward.remediation.tests.corpus import clam, disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Golden
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES

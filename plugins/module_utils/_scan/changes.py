@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode, attribute, attribute_in_block
-from .judge import Emit, Judge, Where
+from .judge import Emit, Judge
 from .names import NamesOnTop
-from .verdict import Change, printable
+from .verdict import Change, Where, printable
 
 _COMPARED = 64 << 20
 _SECURITY = 6

@@ -22,10 +22,11 @@ from .changes import Pair, tell_changes
 from .engines import Content
 from .ext4 import ROOT, Ext4
 from .ext4_records import BadFilesystem, Inode
-from .judge import Judge, Where
+from .judge import Judge
 from .names import NamesOnTop, below
 from .partitions import Extent
 from .places import GRAIN, Ranges
+from .verdict import Where
 
 NO_FILE = " is not read as a file, but a directory names it, which older kernels follow."
 _REASONS = 50
@@ -66,7 +67,7 @@ class ExtDelta:
     def run(self, report: bool) -> Ranges:
         """Judge all that could differ, and give what the judged files cover."""
         for doubt in self._new.doubts():
-            self._judge.reason("%s may look different to the guest: %s." % (str(self._where).capitalize(), doubt))
+            self._judge.reason("%s may look different to the guest: %s." % (self._where.capital, doubt))
         self.again = frozenset(self._candidates())
         pairs = [Pair(number, self._old.used(number), self._new.used(number)) for number in sorted(self.again)]
         unlike = [pair for pair in pairs if not self._is_same(pair)]

@@ -10,8 +10,9 @@ from .blocks import Blocks
 from .delta import NO_FILE, judge_ext_file, look_for_paths
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
-from .judge import Judge, Where
+from .judge import Judge
 from .names import Names
+from .verdict import Where
 
 _REASONS_PER_VOLUME = 50
 _LARGE = 64 << 20

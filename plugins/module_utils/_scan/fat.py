@@ -178,14 +178,18 @@ class Fat:
 
     def unproven(self) -> str:
         """FAT has no journal: it is read as it lies, mounted or not, as long as it accounts for itself."""
-        bad = self._mask - 8
-        states = zip(self._table[2 : self._boot.count + 2], memoryview(self._reached)[2:])
-        missed = sum(1 for value, reached in states if not reached and value & self._mask not in (0, bad))
+        missed = self._missed()
         told = ["%d clusters are in use, but not reached" % missed] if missed else []
         if self._shared:
             told.append("%d clusters belong to several files" % self._shared)
         told += self.odd()
         return "; ".join(told + ["it was not unmounted cleanly"] * (bool(told) and self._is_open()))
+
+    def _missed(self) -> int:
+        """How many clusters are in use that were not reached."""
+        bad = self._mask - 8
+        states = zip(self._table[2 : self._boot.count + 2], memoryview(self._reached)[2:])
+        return sum(1 for value, reached in states if not reached and value & self._mask not in (0, bad))
 
     def _is_open(self) -> bool:
         """Windows marks a mounted volume in the table, Linux in the boot sector. FAT12's table has no such mark."""

@@ -25,7 +25,7 @@ _NTFS_DATA = 0x80
 _MOST_ODD = 20
 _LIBRARY = "dissect.target.filesystems.ntfs"
 # Those that can be proven to have been read as a whole, so that they can be a clean base
-COMPARABLE = frozenset(("xfs", "fat", "btrfs"))
+COMPARABLE = frozenset(("xfs", "fat", "exfat", "btrfs"))
 _OURS: dict[str, Callable[[Blocks], Fat | XfsWalk | BtrfsWalk]] = {
     "fat": Fat,
     "exfat": Exfat,

@@ -18,9 +18,9 @@ from typing import Any, Callable
 
 from .engines import PLANTED, WINDOW, Engine
 from .job import BadInput, Request, check_directory, confined, outcome, prepare, spent
-from .judge import Emit, Judge, Where
+from .judge import Emit, Judge
 from .self_test import see_inside
-from .verdict import ELSEWHERE, Volume, printable
+from .verdict import ELSEWHERE, Volume, Where, printable
 
 # File systems that hold no files of their own, and those whose files lie on another host
 _KERNEL = frozenset(

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Callable
 
@@ -28,7 +28,7 @@ from .packed import CLAMAV, OTHER, UNPACKED, kinds_of
 from .partitions import BadPartitionTable, Extent
 from .remembered import Remembered
 from .share import Share
-from .verdict import MAX_UNOPENED, Finding, Volume, printable
+from .verdict import MAX_UNOPENED, Finding, Volume, Where, printable
 from .windows import matched
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -37,17 +37,6 @@ _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable)
 _MOST_REASONS = 1000
 _MOST_INSIDE = 1000
 _HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
-
-
-@dataclass(frozen=True)
-class Where:
-    """What is being read: for findings and for sentences."""
-
-    disk: str
-    volume: int
-
-    def __str__(self) -> str:
-        return "volume %d of disk %s" % (self.volume, self.disk)
 
 
 _CLEAN = Judgement()
@@ -364,11 +353,11 @@ class Judge:
 
     def _hit(self, where: Where, path: str | bytes, engine: str, hit: Hit, size: int, sha256: str) -> None:
         rule = printable(hit.rule, 128)
-        found = Finding(where.disk, where.volume, printable(path), rule, engine, size, hit.offset, sha256)
+        found = Finding(where.disk, where.volume, where.shown(path), rule, engine, size, hit.offset, sha256)
         self.emit("indicator" if hit.is_hint else "finding", vars(found))
 
     def _indicator(self, where: Where, path: str, engine: str, rule: str, size: int, offset: int) -> None:
-        found = Finding(where.disk, where.volume, path, printable(rule, 128), engine, size, offset, "")
+        found = Finding(where.disk, where.volume, where.shown(path), printable(rule, 128), engine, size, offset, "")
         self.emit("indicator", vars(found))
 
     def tell(self, force: bool = False) -> None:

@@ -16,9 +16,9 @@ from typing import Any, Callable
 from .blocks import Blocks, OfFile, Raw, Slice
 from .engines import MARKER, WINDOW, Engine
 from .job import BadInput, DiskRequest, LayerSpec, Request, confined, opened, outcome, prepare, spent
-from .judge import Emit, Judge, Where
+from .judge import Emit, Judge
 from .partitions import Extent
-from .verdict import LEFT_OUT, Volume
+from .verdict import LEFT_OUT, Volume, Where
 
 FORMATS = ("elf", "qemu-state", "raw")
 _CORE, _LOAD, _MANY, _MOST = 4, 1, 0xFFFF, 4096

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .judge import Judge, Where
+from .judge import Judge
 from .ntfs import FIRST_OF_USERS, File, Ntfs
 from .ntfs_judge import is_journal
 from .ntfs_records import EA, REPARSE
-from .verdict import Change, printable
+from .verdict import Change, Where, printable
 
 _COMPARED = 64 << 20
 _ARCHIVE = 0x20  # set by Windows itself with every change of content

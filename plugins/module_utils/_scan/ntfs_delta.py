@@ -18,12 +18,13 @@ from .blocks import Blocks
 from .delta import Base, match_rest
 from .ext4_records import BadFilesystem
 from .ioc import folded
-from .judge import Judge, Where
+from .judge import Judge
 from .ntfs import File, Ntfs
 from .ntfs_changes import NtfsPair, tell_changes
-from .ntfs_judge import NtfsJudge, is_journal, is_own, is_paged, tell_lost
+from .ntfs_judge import NtfsJudge, is_journal, is_own, is_paged, is_store, tell_lost
 from .ntfs_records import Run
 from .places import Ranges
+from .verdict import Where
 
 _STEP = 1024
 
@@ -41,7 +42,8 @@ class NtfsDelta:
         self._covered: list[tuple[int, int]] = []
         self._pairs: list[NtfsPair] = []
 
-    def run(self) -> None:
+    def run(self, report: bool = True, rest: Ranges | None = None) -> None:
+        """`report`: what happened to the files. `rest`: where raw bytes are matched, if not wherever it differs."""
         judge, where = self._judge, self._where
         self._files.doubts()
         judge.emit("expect", {"bytes": self._base.changed.size})
@@ -49,10 +51,10 @@ class NtfsDelta:
         for number in sorted(candidates):
             judge.each("Record %d on %s" % (number, where), self._record, number)
         self._look_for_paths(candidates)
-        match_rest(
-            judge, where, self._volume, self._base.changed, Ranges(self._covered), "differing blocks outside of files"
-        )
-        tell_changes(judge, where, self._pairs, self._old, self._new)
+        rest, label = self._base.changed if rest is None else rest, "differing blocks outside of files"
+        match_rest(judge, where, self._volume, rest, Ranges(self._covered), label)
+        if report:
+            tell_changes(judge, where, self._pairs, self._old, self._new)
 
     def _candidates(self) -> set[int]:
         """Records whose own bytes or use differ, one of whose clusters differs; and those that such ones continue."""
@@ -129,7 +131,8 @@ def _is_other(was: File, now: File) -> bool:
 
 
 def _as_raw_bytes(file: File) -> list[bool]:
-    return [is_paged(file), *(is_own(file, name) or is_journal(file, name) for name in file.streams)]
+    streams = (is_own(file, name) or is_journal(file, name) for name in file.streams)
+    return [is_paged(file), is_store(file), *streams]
 
 
 def _file(fs: Ntfs, number: int) -> File | None:

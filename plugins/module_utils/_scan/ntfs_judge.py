@@ -11,12 +11,12 @@ from collections.abc import Hashable
 from .blocks import Blocks
 from .engines import Content
 from .ext4_records import BadFilesystem
-from .judge import Judge, Where
+from .judge import Judge
 from .ntfs import EXTEND, ROOT, File, Ntfs, Stream
 from .ntfs_doubts import doubts, is_asleep
 from .ntfs_records import EA, ENCRYPTED, KNOWN, PACKED, REPARSE
 from .partitions import Extent
-from .verdict import printable
+from .verdict import Where, printable
 
 # The tables, the log and the map of the volume itself, which no program of the guest can open by these names
 _OWN = {0: b"$MFT", 1: b"$MFTMirr", 2: b"$LogFile", 6: b"$Bitmap"}
@@ -24,6 +24,7 @@ _BAD_CLUSTERS, _BAD = (8, b"$Bad"), (ROOT, b"$BadClus")
 _JOURNAL = EXTEND, b"$UsnJrnl"
 _PROGRAMS = b"MZ", b"\x7fELF", b"#!"  # Windows never writes to the first page, so that it holds what lay there before
 _PAGED = frozenset((b"pagefile.sys", b"swapfile.sys", b"hiberfil.sys"))
+_STORE = b"{3808876b-c176-4e48-b7ae-04046e6cc752}"
 # By [MS-FSCC] 2.1.2.1: what Windows reads there lies in the streams, in another file, or not on this volume
 _HERE = frozenset((0xA0000003, 0xC0000004, 0xA000000C, 0xA0000010, 0xA0000019, 0x9000001C, 0xA000001D, 0xA000001F))
 _HERE |= {0x80000006, 0x80000009, 0x8000000A, 0x8000000B, 0x80000012, 0x80000014, 0x80000015, 0x80000016, 0x80000018}
@@ -42,7 +43,7 @@ class NtfsJudge:
         self._remember = remember
 
     def doubts(self) -> None:
-        told = str(self._where).capitalize()
+        told = self._where.capital
 
         def tell() -> None:
             for doubt in doubts(self._fs):
@@ -98,7 +99,7 @@ class NtfsJudge:
                 return bad
         if not name and is_asleep(fs, file, stream):
             text = "%s may look different to the guest: Windows sleeps in it. Shut it down fully (shutdown /s /t 0)."
-            judge.reason(text % str(self._where).capitalize())
+            judge.reason(text % self._where.capital)
 
         def read(at: int, length: int) -> bytes:
             return fs.read(stream, at, length)
@@ -113,6 +114,9 @@ class NtfsJudge:
                 return fs.on_volume(stream)
             if not name and is_paged(file):
                 judge.paged(self._where, content, fs.path(file.number))
+                return fs.on_volume(stream)
+            if not name and is_store(file):
+                judge.parts(self._where, content, "what shadow copies keep", key=self._key(stream))
                 return fs.on_volume(stream)
         suffix = b":" + name if name else b""
         judge.file(self._where, content, lambda: fs.path(file.number) + suffix, self._key(stream))
@@ -155,6 +159,11 @@ def is_journal(file: File, name: bytes) -> bool:
 def is_paged(file: File) -> bool:
     """Is it memory that Windows wrote out, by its name? Not if the file can be opened by a further one."""
     return bool(file.all_names) and all(parent == ROOT and name.lower() in _PAGED for parent, name in file.all_names)
+
+
+def is_store(file: File) -> bool:
+    """Does it keep what shadow copies held before it was written, by its name? Their files are read for themselves."""
+    return bool(file.all_names) and all(name.lower().endswith(_STORE) for _parent, name in file.all_names)
 
 
 class NtfsScan:

@@ -18,11 +18,11 @@ from .baseline import VolumeIndex
 from .blocks import Blocks
 from .delta import Base, match_rest
 from .foreign import open_volume
-from .judge import Judge, Where
+from .judge import Judge
 from .layout import ForeignFile, Layout, keys
 from .other_changes import ENTRY_OF, Entry, pack, tell_changes, unpack
 from .places import Ranges, differing
-from .verdict import printable
+from .verdict import Where, printable
 from .xfs_replay import Patched, replay
 
 _STEP = 1 << 20
@@ -43,10 +43,10 @@ def judge_other(
     index = Other(judge, where, kind, view or volume, base, indexing or view is not None).run()
     if view is not None:
         before = Base(view, index, differing(volume, view, view.stretches()))
-        what = "%s before its log is replayed" % str(where).capitalize()
+        what = "%s before its log is replayed" % where.capital
         with judge.leniently(what):
             judge.guard(what, Other(judge, where, kind, volume, before).run, False)
-        judge.note("%s was read as its log makes it, and as it lies." % str(where).capitalize())
+        judge.note("%s was read as its log makes it, and as it lies." % where.capital)
     return index
 
 
@@ -56,8 +56,7 @@ def _replayed(judge: Judge, where: Where, volume: Blocks) -> Patched | None:
     except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
         judge.reason(
             "%s may look different to the guest: its log may hold changes that are not yet written (%s). "
-            "Start and shut the VM down cleanly, or mount a copy."
-            % (str(where).capitalize(), str(exc) or type(exc).__name__)
+            "Start and shut the VM down cleanly, or mount a copy." % (where.capital, str(exc) or type(exc).__name__)
         )
         return None
 
@@ -83,7 +82,7 @@ class Other:
 
     def run(self, report: bool = True) -> VolumeIndex:
         """`report`: what happened to the files."""
-        judge, told = self._judge, str(self._where).capitalize()
+        judge, told = self._judge, self._where.capital
         for doubt in self._fs.doubts():
             judge.reason("%s may look different to the guest: %s." % (told, doubt))
         judge.emit("expect", {"bytes": self._base.changed.size if self._base is not None else self._volume.size})

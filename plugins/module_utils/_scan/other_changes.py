@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What happened to the files of an XFS, btrfs or FAT base: its names are held against those of now."""
+"""What happened to the files of an XFS, btrfs, FAT or exFAT base: its names are held against those of now."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
 from .btrfs_walk import Entry as NamedInTree
+from .exfat import ExfatRow
 from .fat import Row
-from .judge import Judge, Where
-from .verdict import Change, printable
+from .judge import Judge
+from .verdict import Change, Where, printable
 from .xfs_walk import Entry as Named
 
 _ARCHIVE = 0x20  # set by every system with every change of content
 _CAPABILITY = b"capability"
+_WITHOUT_INODES = ("fat", "exfat")
 
 
 class Entry(NamedTuple):
@@ -94,7 +96,16 @@ def fat_entry(directory: Row, entry: Row) -> Entry:
     )
 
 
-ENTRY_OF: dict[str, Callable[[Any, Any], Entry]] = {"xfs": xfs_entry, "btrfs": btrfs_entry, "fat": fat_entry}
+def exfat_entry(directory: Row, entry: ExfatRow) -> Entry:
+    return fat_entry(directory, entry)._replace(modified=entry.modified << 8 | entry.hundredths)
+
+
+ENTRY_OF: dict[str, Callable[[Any, Any], Entry]] = {
+    "xfs": xfs_entry,
+    "btrfs": btrfs_entry,
+    "fat": fat_entry,
+    "exfat": exfat_entry,
+}
 
 
 def pack(entries: Sequence[Entry]) -> bytes:
@@ -109,12 +120,12 @@ def tell_changes(
     judge: Judge, where: Where, kind: str, before: Sequence[Entry], after: Sequence[Entry], differing: set[str]
 ) -> None:
     """`differing`: the paths of all files whose content is not one of the base's."""
-    pairs = _by_place(before, after) if kind == "fat" else _by_inode(before, after)
+    pairs = _by_place(before, after) if kind in _WITHOUT_INODES else _by_inode(before, after)
     for was, now in pairs:
         told = _told(was, now, any(entry.path in differing for entry in now))
         if told:
             fresh = [one for one in now if not any(_name(one) == _name(other) for other in was)]
-            _emit(judge, where, *told, (fresh or now or was)[0], kind != "fat")
+            _emit(judge, where, *told, (fresh or now or was)[0], kind not in _WITHOUT_INODES)
 
 
 def _by_inode(before: Sequence[Entry], after: Sequence[Entry]) -> Iterator[Pair]:

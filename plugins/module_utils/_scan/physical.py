@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .delta import Base, match_rest
-from .judge import Judge, Where
+from .judge import Judge
 from .lvm import Found, LogicalVolume, Segment, read_groups
 from .partitions import Extent
 from .places import Ranges
+from .verdict import Where
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,6 @@ def match_beside(judge: Judge, physical: Sequence[Physical], found: Found) -> No
             continue
         rest = Ranges([(0, one.volume.size)]).minus(covered)
         told = "%s: %d bytes outside of its logical volumes were matched as raw bytes."
-        judge.note(told % (str(one.where).capitalize(), rest.size))
+        judge.note(told % (one.where.capital, rest.size))
         for start, end in rest:
             judge.guard(what, judge.raw, one.where, one.volume, Extent(start, end - start), label)

@@ -48,6 +48,17 @@ FAT = (
     "PpFxtzZ<v=ZFKK64Bhi7EeG$6v@&M_K<LmnhBFhrR8D+Z`KI0i(U!~{e|n3`w=#A%v4J8PQPs<?VOI|k_nhdBDVI0m`sI{JlphIs~s2J42n28Z"
     "andHT32s(5I7XpIKs5C%0240@wrL<5Gp(KImP(?AP(X&}ru98@=W`nd*$=mtCb2Kcy+mZ?J(w2hVnBfcEy7)=8s9RL8{X8o`"
 )
+EXFAT = (
+    "c-rln+fEZv6o$WP3j(5|AR;2P3d+HvA_ypIhaPO9l-d@kfOr5D70-xA6g4DX87_@i#!I~M5x~SJF(xLyfOopbh7=MJqZdH-"
+    "`ja)CJ#F_S|9orBp1lW;154k=r~S!*nQ%It{EwWr)Mt^3N);XzEh?<D7^F7Yc4HFJDpJ=BHgQ3F1{~so_6%f-3)(Y~B`#>sK#sVeJp;Mog7yq-"
+    "6c@B-AWvM-o`FL6TJUB@Lf^0^^<<t<^Eyy0E@;m{iMXIW1Eu1E_6#`11??HwB`#>sK)JY}Jp+5h1??HA6c@B-"
+    "pjPGywVx+E0N;Nst$!iwZ~s>yNw_*R31x;uR*rPmw6!s?VaGuRnXDs=Y;ssnE*sd$Ci2+K7V=fzZl#cI6tSIRc2L4jN-"
+    "4vMOFd%lR*x7JYKXa44Kb>yriOjE)vac~Dm4eG;}G>UaF|A#Xyyn<Y2g^hIe`b0R=oJ|6W}C4LbTCNm<}Rz66F*z;w0#zn;w#!rk6hYIl};FIm"
+    "dY}Fvt+YT;viXT;>W_8RZ(+xxr0tahp4gahGxKai0e~<PndV;0aHKfw%BtnV&rS%`t0vX#O>{=PH_-UwvNqy*-"
+    "82FHPBIM^c5xwII@(HL!cFvFU<pltH>Zr>^aoy2eXs%J#Zsnf{GB7WbdIsQ)3o8Tep%`2Guj^3YCJ<RdCi)3RPcn{UslEE`tYHmdS*Q0)y#X00"
+    "vFS`4&(VwpT`SNDvU`RQZUGQ)g(PF37tRbxeKRR+n1PFJ+TV@CVx`=h<dhWg6rKvkpHTh%yG?hkp*m^+>@BR(_cbDNPws5=zvin|m3c)}eBh5f"
+    "GbU`?=Ed|b=p0fSnR*5aKoup;X2=&=fGDB_PL+;Oub8uqVP9q`zM0p06Bt1zHF13qCudj<l+fc6Xog#qmuXcGpsXCN#LXwN`I7|>lm0sGBZqW"
+)
 XFS = (
     "c-"
     "rmU4^&fC90%~b4RZcDhGt2;JfTU<Kd8q)fLg|cfipyeF%bztAS6jqG*lEp&CEZ5LjFbZ4``?<3H}2E@=tP1lcS#Ms99#FrfA13IhxXY+k1nJF}"

@@ -21,17 +21,18 @@ from .ext4_records import BadFilesystem
 from .foreign import COMPARABLE, READABLE, identify
 from .former import Below, as_replayed, kind_of, remember, unmatched, volume_key
 from .journal import Replayed, replay
-from .judge import Judge, Where
+from .judge import Judge
 from .lvm import read_groups
 from .marks import SEVERAL, marks
 from .ntfs_delta import NtfsDelta
 from .ntfs_index import build as build_ntfs
 from .ntfs_judge import NtfsScan
+from .ntfs_shadows import judge_shadows
 from .other import judge_other
 from .partitions import Extent, Table, find_gaps, read_table
 from .physical import Physical, lying_before, match_beside
 from .places import Ranges, apart, differing
-from .verdict import Change, Volume, printable
+from .verdict import Change, Volume, Where, printable
 
 _PARTITIONS_AT = 446
 _AS_RAW = {"swap": "swap", "boot": "boot code"}
@@ -218,8 +219,10 @@ class Scanner:
                 kind = self._on_top(where, volume, kind, base)
             else:
                 kind = self._by_kind(where, volume, kind, volume_key(label, start, volume.size))
+            if kind == "ntfs" and self._method != "same":
+                judge_shadows(self._judge, where, volume, self._remember)
 
-        read = self._judge.guard(str(where).capitalize(), scan) and self._judge.reasons == before
+        read = self._judge.guard(where.capital, scan) and self._judge.reasons == before
         if self.records is not None and read and not label:
             self._record(where.disk, volume_key("", start, volume.size), kind, volume)
         told = Volume(where.disk, where.volume, start, volume.size, kind, read, self._method)
@@ -229,7 +232,7 @@ class Scanner:
         """Of two file systems in one place the first is read, but the guest may mount the other."""
         kinds = marks(volume)
         if len(kinds) > 1:
-            self._judge.reason(SEVERAL % (str(where).capitalize(), ", ".join(kinds)))
+            self._judge.reason(SEVERAL % (where.capital, ", ".join(kinds)))
         return kinds[0] if kinds else identify(volume)
 
     def _record(self, disk: str, key: str, kind: str, volume: Blocks) -> None:
@@ -277,9 +280,9 @@ class Scanner:
                 self.index[key] = index
         elif kind in _AS_RAW:
             judge.raw(where, volume, Extent(0, volume.size), _AS_RAW[kind])
-            judge.note("%s is %s and was matched as raw bytes." % (str(where).capitalize(), _AS_RAW[kind]))
+            judge.note("%s is %s and was matched as raw bytes." % (where.capital, _AS_RAW[kind]))
         elif judge.raw(where, volume, Extent(0, volume.size), "unread volume"):
-            judge.reason("%s holds nothing that can be read (%s)." % (str(where).capitalize(), kind))
+            judge.reason("%s holds nothing that can be read (%s)." % (where.capital, kind))
         else:
             return "empty"
         return kind
@@ -314,7 +317,7 @@ class Scanner:
             whole = base if view is None else as_replayed(base, view)
             seen = delta if view is None else ExtDelta(self._judge, where, view, old, whole)
         except BadFilesystem as exc:
-            self._judge.note("%s was scanned as a whole: %s." % (str(where).capitalize(), exc))
+            self._judge.note("%s was scanned as a whole: %s." % (where.capital, exc))
             self._ext(where, volume, "")
             return
         self._method, label = "delta", "differing blocks outside of files"
@@ -338,7 +341,7 @@ class Scanner:
         try:
             delta = NtfsDelta(self._judge, where, volume, base, self._remember)
         except BadFilesystem as exc:
-            self._judge.note("%s was scanned as a whole: %s." % (str(where).capitalize(), exc))
+            self._judge.note("%s was scanned as a whole: %s." % (where.capital, exc))
             self._ntfs(where, volume, "")
             return
         self._method = "delta"
@@ -346,14 +349,14 @@ class Scanner:
 
     def _as_it_lies(self, where: Where, volume: Blocks, judge_it: Callable[[], None]) -> None:
         """The state before the replay. With the flag set the guest will not see it, and half of it may be unwritten."""
-        what = "%s before its journal is replayed" % str(where).capitalize()
+        what = "%s before its journal is replayed" % where.capital
 
         def step() -> None:
             with self._judge.leniently(what) if Ext4(volume).needs_recovery else nullcontext():
                 judge_it()
 
         if self._judge.guard(what, step):
-            self._judge.note("%s was read as its journal makes it, and as it lies." % str(where).capitalize())
+            self._judge.note("%s was read as its journal makes it, and as it lies." % where.capital)
 
     def _replayed(self, where: Where, volume: Blocks, fs: Ext4) -> Replayed | None:
         """What the guest will see after its next mount. A journal that can't be replayed makes the scan incomplete."""
@@ -363,7 +366,7 @@ class Scanner:
         except Exception as exc:  # noqa: BLE001 - the edge to a parser that an attacker feeds
             self._judge.reason(
                 "%s may look different to the guest: its journal holds changes that can't be read (%s). "
-                "Start and shut the VM down cleanly, or run e2fsck on a copy." % (str(where).capitalize(), exc)
+                "Start and shut the VM down cleanly, or run e2fsck on a copy." % (where.capital, exc)
             )
             return None
 
@@ -372,7 +375,7 @@ class Scanner:
         seen = volume if view is None else view
         fs = Ext4(seen)
         for doubt in fs.doubts():
-            self._judge.reason("%s may look different to the guest: %s." % (str(where).capitalize(), doubt))
+            self._judge.reason("%s may look different to the guest: %s." % (where.capital, doubt))
         judge_files(self._judge, where, seen, fs, self._remember)
         self._judge.raw(where, volume, Extent(0, 1024), "before the file system")
         self._judge.raw(where, volume, Extent(fs.end, volume.size - fs.end), "behind the file system")
@@ -397,4 +400,4 @@ class Scanner:
         try:
             self.index[key] = build_it()
         except BadFilesystem as exc:
-            self._judge.note("%s has no index, since %s: it is scanned as a whole." % (str(where).capitalize(), exc))
+            self._judge.note("%s has no index, since %s: it is scanned as a whole." % (where.capital, exc))

@@ -4,8 +4,8 @@
 
 """Before a scan is believed, every engine finds planted samples: in every file system that has a proof of its own.
 
-In ext on qcow2 on raw, as a whole and by differences; in FAT, XFS, NTFS and btrfs on raw; in ext on LVM, in VMDK and in
-VHDX; and in archives. Of one sample in ext on qcow2, one in XFS and one in btrfs, only the journal knows.
+In ext on qcow2 on raw, as a whole and by differences; in FAT, exFAT, XFS, NTFS and btrfs on raw; in ext on LVM, in VMDK
+and in VHDX; and in archives. Of one sample in ext on qcow2, one in XFS and one in btrfs, only the journal knows.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from .blocks import Meter
 from .chain import Layer
 from .engines import WINDOW, Content, Engine
 from .inside import Archives
-from .judge import Emit, Judge, Where
+from .judge import Emit, Judge
 from .samples import INSIDE, archive
 from .scanner import DiskSpec, Scanner
+from .verdict import Where
 
 _WANTED = {"yara": {"/etc/replaced", "/d/new"}, "clamd": {"/etc/replaced"}}
 _JOURNALED, _LOGGED = {"as a whole", "by its differences", "as XFS", "as btrfs"}, "/logged"
 
 _OTHERS = {
     "FAT": ("raw", planted.FAT),
+    "exFAT": ("raw", planted.EXFAT),
     "XFS": ("raw", planted.XFS),
     "NTFS": ("raw", planted.NTFS),
     "btrfs": ("raw", planted.BTRFS),

@@ -33,6 +33,27 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
+class Where:
+    """What is being read: for findings and for sentences. `copy`: which shadow copy of the volume."""
+
+    disk: str
+    volume: int
+    copy: str = ""
+
+    def __str__(self) -> str:
+        whose = "shadow copy %s of " % self.copy if self.copy else ""
+        return "%svolume %d of disk %s" % (whose, self.volume, self.disk)
+
+    @property
+    def capital(self) -> str:
+        """As a sentence begins with it."""
+        return str(self)[0].upper() + str(self)[1:]
+
+    def shown(self, path: str | bytes) -> str:
+        return "/%s%s" % (self.copy, printable(path)) if self.copy else printable(path)
+
+
+@dataclass(frozen=True)
 class Finding:
     """One file (as an indicator also one stretch of raw bytes) that one rule of one engine matched."""
 

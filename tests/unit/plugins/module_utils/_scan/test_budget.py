@@ -26,8 +26,9 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines i
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Where
 from ansible_collections.vmward.remediation.tests.corpus.archives import tarred, zipped
 from ansible_collections.vmward.remediation.tests.corpus.judging import Looking
 

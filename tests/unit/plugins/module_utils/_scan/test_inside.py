@@ -25,9 +25,9 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.inside import Archives, Inside
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally, Where
 from ansible_collections.vmward.remediation.tests.corpus.archives import (
     QUINE,
     ar,

@@ -18,12 +18,17 @@ import pytest
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import remembered
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.blocks import Meter
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Hit
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembered import MOST_CONTENTS
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import MAX_TOTAL
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_CHANGES, MAX_FINDINGS, Change
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (
+    MAX_CHANGES,
+    MAX_FINDINGS,
+    Change,
+    Where,
+)
 
 MB = 1 << 20
 WHERE = Where("vda", 1)

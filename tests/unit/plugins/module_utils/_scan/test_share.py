@@ -29,12 +29,12 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.groups im
     to_read,
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import NO_INDICATORS, Indicators
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.share import Share
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_NOTES, Verdict, Volume
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_NOTES, Verdict, Volume, Where
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.windows import matched
 from ansible_collections.vmward.remediation.tests.corpus.judging import BAD, Looking
 
