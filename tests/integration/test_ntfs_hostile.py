@@ -240,6 +240,42 @@ def test_a_swap_file_in_a_directory_is_judged_as_any_file(volume: Volume) -> Non
     told(volume.both(volume.holding(made.name("pagefile.sys", parent=11), content)), "in parts only")
 
 
+STORE = "{10000000-2000-3000-4000-500000000000}{3808876B-C176-4e48-B7AE-04046E6CC752}"
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "fine"),
+    [
+        ("System Volume Information", STORE, True),
+        ("system volume information", STORE, True),
+        ("elsewhere", STORE, False),
+        ("System Volume Information", "evil.iso" + STORE, False),
+    ],
+)
+def test_what_shadow_copies_keep_is_known_by_its_place_and_its_name(
+    volume: Volume, directory: str, name: str, fine: bool
+) -> None:
+    content = made.outside(DATA, [(FREE, 1), (None, LARGE)], LARGE * made.CLUSTER, 2)
+    image = volume.holding(made.name(name, parent=17), content, content=b"x" * 4096)
+    made.put(image, 17, made.record(17, made.standard(), made.name(directory)))
+    tallies = volume.both(image)
+    if fine:
+        assert [tally.verdict().value for tally in tallies] == ["clean", "clean"], tallies[0].reasons
+    else:
+        told(tallies, "in parts only")
+
+
+def test_what_shadow_copies_keep_is_judged_as_any_file_below_another_directory(tmp_path: Path) -> None:
+    """As the base's, it was matched as raw bytes only."""
+    base = Volume(tmp_path)
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2)
+    base.golden = base.holding(made.name(STORE, parent=17), content, content=bytes(4096)).rename(tmp_path / "base.img")
+    made.put(base.golden, 17, made.record(17, made.standard(), made.name("System Volume Information")))
+    made.put(base.golden, 18, made.record(18, made.standard(), made.name("other")))
+    base.direct = Direct(base.golden)
+    told(base.both(base.holding(made.name(STORE, parent=18), content, content=bytes(4096))), "in parts only")
+
+
 # --- the journal of changes ------------------------------------------------------------------------------------------
 
 JOURNAL = made.name("$UsnJrnl", parent=11, number=7)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 
 from .blocks import Blocks
@@ -24,7 +25,8 @@ _BAD_CLUSTERS, _BAD = (8, b"$Bad"), (ROOT, b"$BadClus")
 _JOURNAL = EXTEND, b"$UsnJrnl"
 _PROGRAMS = b"MZ", b"\x7fELF", b"#!"  # Windows never writes to the first page, so that it holds what lay there before
 _PAGED = frozenset((b"pagefile.sys", b"swapfile.sys", b"hiberfil.sys"))
-_STORE = b"{3808876b-c176-4e48-b7ae-04046e6cc752}"
+_STORE = re.compile(rb"\{[0-9a-f-]{36}\}\{3808876b-c176-4e48-b7ae-04046e6cc752\}", re.IGNORECASE)
+_STORES = b"/system volume information"
 # By [MS-FSCC] 2.1.2.1: what Windows reads there lies in the streams, in another file, or not on this volume
 _HERE = frozenset((0xA0000003, 0xC0000004, 0xA000000C, 0xA0000010, 0xA0000019, 0x9000001C, 0xA000001D, 0xA000001F))
 _HERE |= {0x80000006, 0x80000009, 0x8000000A, 0x8000000B, 0x80000012, 0x80000014, 0x80000015, 0x80000016, 0x80000018}
@@ -115,7 +117,7 @@ class NtfsJudge:
             if not name and is_paged(file):
                 judge.paged(self._where, content, fs.path(file.number))
                 return fs.on_volume(stream)
-            if not name and is_store(file):
+            if not name and is_store(fs, file):
                 judge.parts(self._where, content, "what shadow copies keep", key=self._key(stream))
                 return fs.on_volume(stream)
         suffix = b":" + name if name else b""
@@ -161,9 +163,11 @@ def is_paged(file: File) -> bool:
     return bool(file.all_names) and all(parent == ROOT and name.lower() in _PAGED for parent, name in file.all_names)
 
 
-def is_store(file: File) -> bool:
-    """Does it keep what shadow copies held before it was written, by its name? Their files are read for themselves."""
-    return bool(file.all_names) and all(name.lower().endswith(_STORE) for _parent, name in file.all_names)
+def is_store(fs: Ntfs, file: File) -> bool:
+    """Does it keep what shadow copies held before it was written, by its place? Their files are read for themselves."""
+    names = file.all_names
+    is_named = bool(names) and all(_STORE.fullmatch(name) for _parent, name in names)
+    return is_named and all(fs.path(parent).lower() == _STORES for parent, _name in names)
 
 
 class NtfsScan:
