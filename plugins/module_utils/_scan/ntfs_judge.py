@@ -147,7 +147,7 @@ class NtfsJudge:
 
 
 def is_own(file: File, name: bytes) -> bool:
-    """Does it serve the file system itself, like free blocks? Not if the file can be opened by a further name."""
+    """Does it serve the file system itself? It is not read, like free blocks, if no further name opens the file."""
     if (file.number, name) == _BAD_CLUSTERS:
         return set(file.all_names) == {_BAD}
     return not name and file.number in _OWN and set(file.all_names) == {(ROOT, _OWN[file.number])}
