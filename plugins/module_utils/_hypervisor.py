@@ -108,6 +108,10 @@ class Vms(ABC):
         """Which VMs ``refs`` lists by their id alone, and why; empty when every name is known."""
         return ""
 
+    def no_vm(self, selector: str) -> str:
+        """What bears this name, id or tag here and is no VM, and what to do with it; empty when nothing does."""
+        return ""
+
     def tags(self) -> Mapping[str, tuple[str, ...]]:
         """The tags of VMs, by VM id, where they cost calls of their own; ``refs`` tells all others as ``tag:`` aliases.
 

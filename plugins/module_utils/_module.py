@@ -212,6 +212,9 @@ class Batch:
             warnings = list(one.warnings)
             self.outcomes[selector] = replace(one, name=selector, changed=False, steps=[], msg=same, warnings=warnings)
         self._judge_doubts()
+        for selector, outcome in self.outcomes.items():
+            others = [one.no_vm(selector) for one in self.session.listed() if outcome.id]
+            outcome.warnings += filter(None, others)
         return self.outcomes
 
     def _judge_doubts(self) -> None:

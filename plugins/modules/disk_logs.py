@@ -203,6 +203,10 @@ missing:
   type: list
   elements: str
   returned: success
+volumes_count:
+  description: How many volumes there are, also of those past the 1024 of a disk that are listed.
+  type: int
+  returned: success
 missing_count:
   description: How many there are, also of those past the 200.
   type: int

@@ -10,9 +10,12 @@ import itertools
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound
-from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability
-from ansible_collections.vmward.remediation.plugins.module_utils._model import PowerState, Vm
+from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability, Hypervisor
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, UseCase
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
 from ansible_collections.vmward.remediation.tests.conformance.benches import Bench, FakeBench
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import VsphereBench
 
@@ -83,6 +86,37 @@ def test_a_vm_that_vanishes_between_plan_and_act_is_said_to_be_gone(bench: Bench
     assert "may have been removed meanwhile" in lost.msg
     assert not fine.failed
     assert fine.after == {"power": "stopped"}
+
+
+@pytest.mark.parametrize(
+    "usecase",
+    [
+        SetPower("stopped", True, 0, {}),
+        SetSnapshot("clean", "present", "", False),
+        SetIsolation(Isolation.SEALED, "2026-1"),
+    ],
+    ids=["power", "snapshot", "isolation"],
+)
+def test_another_vm_that_takes_its_name_between_plan_and_act_is_left_alone(
+    bench: Bench, usecase: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ids are used again, it has the same id too."""
+    gone, other, plan = bench.create("desk1"), list[str](), usecase.plan
+
+    def late(hypervisor: Hypervisor, vm: Vm) -> Plan:
+        made = plan(hypervisor, vm)
+        bench.vanish(gone)
+        other.append(bench.create("desk1"))
+        return made
+
+    monkeypatch.setattr(usecase, "plan", late)
+    (lost,) = bench.do(usecase, gone)
+    assert lost.failed
+    assert "another VM has its id now" in lost.msg if other == [gone] else "may have been removed meanwhile" in lost.msg
+    bench.hypervisor.refs()
+    left = bench.vm(other[0])
+    assert (left.power, left.isolation, left.note) == (PowerState.RUNNING, Isolation.FREE, None)
+    assert all(snapshot.name != "clean" for snapshot in left.snapshots)
 
 
 def test_a_guest_that_obeys_is_not_forced(fake: FakeBench) -> None:

@@ -29,18 +29,21 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 )
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import FINDING, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import Step, UseCase, execute
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, Step, UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere import convert
 from ansible_collections.vmward.remediation.plugins.module_utils._vsphere.note import KEY as NOTE
 from ansible_collections.vmward.remediation.tests.conformance.vsphere import (
     FORENSIC,
     FREE,
     OFF,
+    ON,
     SEAL,
     VsphereBench,
+    card,
     finish,
     refused,
     without_attribute,
@@ -206,6 +209,35 @@ def test_a_vm_that_is_deleted_before_anothers_next_task_is_awaited_is_its_own_fa
     gone, outcome = vsphere.do(Late("restarted", False, 5, {}), deaf, obeys, deadline=20)
     assert (outcome.msg, outcome.after) == ("", {"power": "running"})
     assert gone.failed
+
+
+@pytest.mark.parametrize(
+    "usecase", [ON, SEAL, SetSnapshot("clean", "present", "", False)], ids=["on", "seal", "snapshot"]
+)
+def test_a_vm_that_is_registered_anew_between_plan_and_act_is_said_to_be_gone_or_that(
+    vsphere: VsphereBench, usecase: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has another managed object then, and none is ever used again: nothing is done to it, nor to any other."""
+    vm_id, plan, again = vsphere.create("desk1", running=False), usecase.plan, list[vim.VirtualMachine]()
+
+    def late(hypervisor: Hypervisor, vm: Vm) -> Plan:
+        made, machine = plan(hypervisor, vm), vsphere.machine(vm_id)
+        path, former = machine.config.files.vmPathName, machine._moId
+        machine.UnregisterVM()
+        task = vsphere.centre.vmFolder.RegisterVM_Task(path, None, False, vsphere.pool)
+        finish(task)
+        again.append(task.info.result)
+        assert again[0]._moId != former
+        return made
+
+    monkeypatch.setattr(usecase, "plan", late)
+    (outcome,) = vsphere.do(usecase, vm_id)
+    assert outcome.failed
+    said = "It may have been removed meanwhile: list what there is with vm_info. If it was registered anew, run again."
+    assert said in outcome.msg
+    assert (again[0].runtime.powerState, again[0].snapshot) == ("poweredOff", None)
+    cards = [device for device in again[0].config.hardware.device if isinstance(device, card)]
+    assert all(device.connectable.startConnected for device in cards)
 
 
 def test_a_vm_that_is_held_is_known_as_that_while_it_is_read_again(

@@ -195,10 +195,13 @@ def test_the_playbook_fails_the_hosts_that_are_not_clean(tree: Path, tmp_path: P
     arguments = ("-e", "vmward_hosts=all", "-e", json.dumps(settings))
     clean = playbook(*arguments)
     assert clean.returncode == 0, clean.stdout + clean.stderr
-    (tree / "evil.com").write_bytes(disks.EICAR)
+    for number in range(23):
+        (tree / f"evil{number}.com").write_bytes(disks.EICAR)
     infected = playbook(*arguments)
     assert infected.returncode == 2
-    assert str(tree / "evil.com") in infected.stdout.replace("\n", "").replace(" ", "")
+    told = infected.stdout.replace("\n", "").replace(" ", "")
+    assert told.count(str(tree / "evil")) == 20
+    assert "and3more" in told
 
 
 def entries(store: Path, case: str) -> list[dict[str, Any]]:

@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import TaskFailed, TimedOut, Unsupported
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import (
+    NotVerified,
+    TaskFailed,
+    TimedOut,
+    Unsupported,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.info import Info
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.tests.integration.test_modules_control import play
@@ -274,3 +279,18 @@ def test_the_module_keeps_it_with_its_kind(bench: ProxmoxBench, guest: str, node
     assert not again["changed"]
     assert claims["claims"]["users"]["status"] == 0
     bench.do(SetPower("stopped", True, 0, {}), guest)
+
+
+@pytest.mark.parametrize("what", ["memory", "disk"])
+def test_nothing_is_taken_of_another_vm_that_has_got_the_id(
+    bench: ProxmoxBench, guest: str, node: Path, what: str
+) -> None:
+    vm = bench.vm(guest)
+    bench.vanish(guest)
+    bench.create("till7", node=HERE)
+    submit = {"memory": lambda: bench.hypervisor.submit_memory_dump(vm, str(node / "out"))}
+    submit["disk"] = lambda: bench.hypervisor.submit_disk_export(vm, "scsi0", str(node / "out"))
+    with pytest.raises(NotVerified, match="another VM has its id now, till7"):
+        submit[what]()
+    assert not (node / "out").exists()
+    assert bench.pve.vm(int(guest)).snapshots == {}

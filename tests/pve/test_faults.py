@@ -44,9 +44,17 @@ FREE = SetIsolation(Isolation.FREE, keep_sessions=True)
     ("status", "message", "part"),
     [
         (401, "permission denied - invalid PVE ticket", "was refused: it has expired or was removed"),
+        (400, "link: property is not defined in schema", "(HTTP 400). Proxmox VE on 127.0.0.1 does not know"),
+        (403, "Permission check failed (/vms/102, VM.Audit)", "Give ir@pve!contain the privilege that it names."),
         (500, "unexpected property", "unexpected property"),
-        (503, "Service Unavailable", "HTTP 503"),
-        (595, "No route to host", "HTTP 595"),
+        (500, "VM 501 went away", "VM 501 went away."),  # which is no status
+        (500, "cfs-lock 'x' error: no quorum!", "bring the other nodes back"),
+        (501, "Method 'PUT /x' not implemented", "its version and this vmward do not fit. Update the older one."),
+        (502, "Bad Gateway", "A proxy between here and 127.0.0.1 answers in its place."),
+        (503, "Service Unavailable", "(HTTP 503). The VM's node cannot be reached through 127.0.0.1."),
+        (595, "No route to host", "(HTTP 595). 127.0.0.1 finds no way to the VM's node: nothing was done there."),
+        (596, "Connection timed out", "(HTTP 596). 127.0.0.1 reached the VM's node, and got no answer that it can"),
+        (599, "Too many redirections", "gave up on the VM's node; what was asked for may have been"),
     ],
 )
 def test_one_refusal_in_a_batch_stays_with_its_vm(bench: ProxmoxBench, status: int, message: str, part: str) -> None:
@@ -289,6 +297,40 @@ def test_a_tag_or_pool_selects_the_one_vm_that_has_it(bench: ProxmoxBench) -> No
     assert isinstance(found["tag:pci"], Ambiguous)
     assert isinstance(found["tag:none"], NotFound)
     assert bench.vm(one).tags == ("pci", "suspect")
+
+
+def test_a_container_is_said_to_be_none_that_is_handled(bench: ProxmoxBench) -> None:
+    """It shares the kernel of its node: whoever means it must not be told that there is no such thing."""
+    vm_id = bench.create("desk1")
+    bench.pve.add_ct(200, "db1", node="pve2", config={"tags": "suspect;ct"}, pool="cts")
+    refs = bench.hypervisor.refs()
+    assert [ref.id for ref in refs] == [vm_id]
+    names = ["db1", "200", "tag:ct", "pool:cts", "desk1", "db2"]
+    found = resolve([bench.hypervisor], refs, names)
+    said = (
+        "hv1 has containers that are so named, which vmward does not handle: db1 (200) on pve2. Cut one off by hand on "
+        "its node: link_down=1 on each of its NICs, or pct stop."
+    )
+    assert {name for name in names if said in str(found[name])} == {"db1", "200", "tag:ct", "pool:cts"}
+    assert all(isinstance(found[name], NotFound) for name in names if name != "desk1")
+
+
+@pytest.mark.parametrize("name", ["desk1", "tag:suspect", "pool:vdi"])
+def test_a_container_stops_no_vm_that_is_called_the_same(bench: ProxmoxBench, tmp_path: Path, name: str) -> None:
+    vm_id, twin = bench.create("desk1"), "\x1b[2Jdesk1" if name != "desk1" else "desk1"
+    bench.pve.vm(int(vm_id)).config["tags"] = "suspect"
+    bench.pve._pool_join("vdi", int(vm_id))
+    for number in range(12):
+        bench.pve.add_ct(200 + number, twin, node="pve2", config={"tags": "suspect"}, pool="vdi")
+    asked = task("vm_isolation", bench, name, "200", "desk2", state="sealed", case="2026-1", report_only=True)
+    (told,) = play(tmp_path, [asked])
+    done, container, nothing = told["vms"]
+    assert (done["failed"], done["after"]["isolation"]) == (False, "sealed")
+    (warning,) = [text for text in done["warnings"] if "containers" in text]
+    assert "and 2 more. Cut one off by hand" in warning
+    assert "\x1b" not in warning
+    assert (container["failed"], "which vmward does not handle" in container["msg"]) == (True, True)
+    assert (nothing["failed"], "containers" in nothing["msg"]) == (True, False)
 
 
 @pytest.mark.parametrize("name", ["a/b", "100%", 'it\'s "q"', "two\nlines", "../../etc", "{{ 7*7 }}"])

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmward.remediation.plugins.inventory.vms import listed
-from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound
-from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, VmRef
+from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound, NotVerified
+from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.resolve import resolve
-from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import Revert, SetSnapshot
 from ansible_collections.vmward.remediation.tests.conformance.benches import mac
 from ansible_collections.vmward.remediation.tests.pve.bench import ProxmoxBench
 from ansible_collections.vmward.remediation.tests.pve.verbs import FORENSIC, OFF, SEAL, take
@@ -194,15 +195,22 @@ def test_a_cloud_init_drive_has_no_snapshots_and_blocks_none(bench: ProxmoxBench
 
 
 def another(bench: ProxmoxBench, vm_id: str) -> Any:
-    """Somebody deletes the VM, and makes another that gets its id."""
+    """Somebody deletes the VM, and makes another that gets its id: as like it as can be."""
+    was = bench.pve.vm(int(vm_id))
     bench.vanish(vm_id)
-    config = {"memory": "8", "net0": f"virtio={mac(9).upper()},bridge=vmbr0", "smbios1": "uuid=2", "meta": "ctime=2"}
-    return bench.pve.add_vm(int(vm_id), "till7", node="pve1", config=config)
+    marks = {"smbios1": "uuid=2", "meta": "ctime=2"}
+    made = bench.pve.add_vm(int(vm_id), "till7", node="pve1", config={**was.config, **marks, "name": "till7"})
+    made.snapshots = was.snapshots
+    if was.status == "running":
+        bench.pve.boot(made)
+    return made
 
 
-def known(bench: ProxmoxBench, running: bool) -> str:
+def known(bench: ProxmoxBench, running: bool, **marks: str) -> str:
     vm_id = bench.create("desk1", running=running)
-    bench.pve.vm(int(vm_id)).config.update(smbios1="uuid=1", meta="ctime=1")
+    for mark in ("smbios1", "meta"):
+        del bench.pve.vm(int(vm_id)).config[mark]
+    bench.pve.vm(int(vm_id)).config.update(marks or {"smbios1": "uuid=1", "meta": "ctime=1"})
     return vm_id
 
 
@@ -213,6 +221,7 @@ def do_late(bench: ProxmoxBench, vm_id: str, usecase: UseCase, monkeypatch: pyte
     def planned(hypervisor: Any, vm: Any) -> Any:
         made = plan(hypervisor, vm)
         another(bench, vm_id)
+        bench.pve.requests.clear()
         return made
 
     monkeypatch.setattr(usecase, "plan", planned)
@@ -220,20 +229,72 @@ def do_late(bench: ProxmoxBench, vm_id: str, usecase: UseCase, monkeypatch: pyte
     return outcome
 
 
-def test_another_vm_that_has_its_id_meanwhile_is_not_cut(bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    vm_id = known(bench, True)
-    outcome = do_late(bench, vm_id, SetIsolation(Isolation.SEALED, "2026-1"), monkeypatch)
-    assert "another VM has its id now" in outcome.msg
-    assert "link_down" not in bench.pve.vm(int(vm_id)).config["net0"]
+LATE = {
+    "power off": (True, lambda: SetPower("stopped", True, 0, {})),
+    "shut down": (True, lambda: SetPower("stopped", False, 5, {})),
+    "restart": (True, lambda: SetPower("restarted", True, 0, {})),
+    "pause": (True, lambda: SetPower("paused", False, 0, {})),
+    "start": (False, lambda: SetPower("running", False, 0, {})),
+    "start paused": (False, lambda: SetPower("paused", False, 0, {})),
+    "seal": (True, lambda: SetIsolation(Isolation.SEALED, "2026-1")),
+    "forensic": (True, lambda: SetIsolation(Isolation.FORENSIC, "2026-1", [Collector("192.0.2.1", 22)])),
+    "take a snapshot": (True, lambda: take("fresh")),
+    "with memory": (True, lambda: take("fresh", True)),
+    "quiesced": (True, lambda: SetSnapshot("fresh", "present", "", False, True)),
+    "remove a snapshot": (True, lambda: SetSnapshot("clean", "absent", "", False)),
+    "revert": (False, lambda: Revert("clean", False, True, {})),
+    "delete": (False, lambda: Delete(True, {})),
+}
 
 
-def test_another_vm_that_has_its_id_meanwhile_is_not_deleted(
-    bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("verb", LATE)
+def test_another_vm_that_has_its_id_meanwhile_is_left_alone(
+    bench: ProxmoxBench, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vm_id = known(bench, False)
-    outcome = do_late(bench, vm_id, Delete(True, {}), monkeypatch)
+    running, usecase = LATE[verb]
+    vm_id = known(bench, running)
+    bench.one(take("clean"), vm_id)
+    outcome = do_late(bench, vm_id, usecase(), monkeypatch)
+    assert outcome.failed
+    assert "another VM has its id now, till7, which was left alone" in outcome.msg
+    assert "till7" not in str(outcome.after)
+    assert [path for method, path, _body in bench.pve.requests if method != "GET"] == []
+
+
+@pytest.mark.parametrize("verb", ["seal", "power off"])
+@pytest.mark.parametrize(
+    ("marks", "is_told"), [({"onboot": "1"}, True), ({"meta": "ctime=1"}, True), ({"smbios1": "uuid=1"}, True)]
+)
+def test_it_is_told_by_whatever_the_vm_had(
+    bench: ProxmoxBench, verb: str, marks: dict[str, str], is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VM of an old Proxmox VE has no mark at all; every new one has both."""
+    running, usecase = LATE[verb]
+    vm_id = known(bench, running, **marks)
+    assert ("another VM has its id now" in do_late(bench, vm_id, usecase(), monkeypatch).msg) is is_told
+
+
+def test_release_of_another_vm_that_has_its_id_meanwhile(bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    vm_id = known(bench, True)
+    bench.one(SEAL, vm_id)
+    outcome = do_late(bench, vm_id, SetIsolation(Isolation.FREE, keep_sessions=True), monkeypatch)
     assert "another VM has its id now" in outcome.msg
-    assert bench.pve.vm(int(vm_id)).name == "till7"
+    assert bench.pve.vm(int(vm_id)).config["net0"].endswith("link_down=1")
+
+
+def test_the_guest_of_another_vm_that_has_its_id_meanwhile_is_asked_nothing(bench: ProxmoxBench) -> None:
+    vm_id = known(bench, True)
+    vm = bench.vm(vm_id)
+    another(bench, vm_id).agent = {}
+    with pytest.raises(NotVerified, match="another VM has its id now"):
+        bench.hypervisor.guest_run(vm, ["id"], 10, 1000)
+
+
+def test_a_verb_on_the_other_vm_is_one_of_its_own(bench: ProxmoxBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    vm_id = known(bench, True)
+    do_late(bench, vm_id, SetPower("stopped", True, 0, {}), monkeypatch)
+    bench.hypervisor.refs()
+    assert bench.one(OFF, vm_id).after == {"power": "stopped"}
 
 
 def test_a_vm_that_was_changed_meanwhile_is_still_the_same(bench: ProxmoxBench) -> None:

@@ -75,6 +75,9 @@ func (r *rules) handler(ctx *simulator.Context, method *simulator.Method) (mo.Re
 	about := target
 	if field, ok := method.Body.(*types.SetField); ok { // one object has this method for all
 		about = ctx.Map.Get(field.Entity)
+		if about == nil { // the simulator would never answer again
+			return nil, &types.ManagedObjectNotFound{Obj: field.Entity}
+		}
 	}
 	if held := r.strike(name, nameOf(ctx, about), func(f *fault) bool { return f.Hold > 0 }); held != nil {
 		r.hold(time.Duration(held.Hold) * time.Millisecond)

@@ -107,6 +107,7 @@ class Told:
     progress: Progress
     disk: str
     volumes: list[dict[str, Any]] = field(default_factory=list)
+    volumes_count: int = 0
     missing: list[str] = field(default_factory=list)
     missing_count: int = 0
     files: int = 0
@@ -115,9 +116,11 @@ class Told:
     failed: str = ""
 
     def take(self, kind: str, body: dict[str, Any]) -> None:
-        if kind == "volume" and len(self.volumes) < _MOST_VOLUMES:
+        if kind == "volume":
             told = {name: shape(body[name]) for name, shape in _VOLUME.items()}
-            self.volumes.append({name: printable(v, 64) if isinstance(v, str) else v for name, v in told.items()})
+            volume = {name: printable(v, 64) if isinstance(v, str) else v for name, v in told.items()}
+            self.volumes_count += 1
+            self.volumes += [volume] if self.volumes_count <= _MOST_VOLUMES else []
         elif kind == "missing" and len(self.missing) < _MOST_TOLD:
             self.missing.append(printable(str(body["text"]), 512))
         elif kind in ("finished", "progress"):
@@ -241,6 +244,7 @@ def _store(wanted: Wanted, image: Image, file: BinaryIO, store: Store, told: Tol
         "files": told.files,
         "bytes": told.bytes,
         "volumes": told.volumes,
+        "volumes_count": told.volumes_count,
         "missing": told.missing,
         "missing_count": max(told.missing_count, len(told.missing)),
         "tools": _tools(wanted),
@@ -270,6 +274,7 @@ def _report(wanted: Wanted, kept: Sequence[Kept], check: bool) -> dict[str, Any]
         "files": sum(side.get("files", 0) for _image, side in stored),
         "bytes": sum(side.get("bytes", 0) for _image, side in stored),
         "volumes": [{"disk": image.name, **one} for image, side in stored for one in side.get("volumes", [])],
+        "volumes_count": sum(side.get("volumes_count", len(side.get("volumes", []))) for _image, side in stored),
         "missing": missing[:_MOST_TOLD],
         "missing_count": count,
         "warnings": [
@@ -295,7 +300,7 @@ def _settled(wanted: Wanted, told: dict[str, Any], stored: Sequence[Any]) -> dic
     msg = "%s of %s is stored%s (%d files, %s)" % (names, wanted.vm, already, told["files"], human(told["bytes"]))
     state: dict[str, Any] = {"state": "stored"}
     if count:
-        state["incomplete"] = missing[:20]
+        state["incomplete"] = missing[:20] + (["%d more" % (count - 20)] if count > 20 else [])
         msg += ", but not all could be read (%d): %s" % (count, missing[0] if missing else "no reason given")
     return {"evidence": {"logs": state}, "msg": msg.rstrip(".") + "."}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -210,9 +209,4 @@ class ProxmoxHypervisor(WiringVerbs, EvidenceVerbs, Hypervisor):
                 return True
             return False
 
-        def destroy() -> str:
-            was = self.seen[vm.ref.id]
-            self.require_same(what, vm.ref, was, replace(was, rows=self.at(vm.ref, "read", "get", "/pending")))
-            return str(self.at(vm.ref, what, "delete", "", purge=1))
-
-        return Pending(vm.ref, what, Job(self, vm.ref, what, "qmdestroy", gone, destroy).poll)
+        return self.task(vm.ref, what, "qmdestroy", "delete", "", gone, purge=1)

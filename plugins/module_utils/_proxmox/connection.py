@@ -33,6 +33,25 @@ else:
 CONNECT, ANSWER = 10.0, 40.0  # seconds; PVE itself waits 10 s for a lock and 30 s for another node
 AT_ONCE = 16  # readings, and as many writes, under way on one node; pveproxy queues what is more than its workers
 NODE_AWAY = (503, 595, 596, 597, 598, 599)  # the node asked cannot reach the VM's node
+_UNFIT = "Proxmox VE on {host} does not know this: its version and this vmward do not fit. Update the older one"
+_LOOK = "what was asked for may have been done. Look at pveproxy on that node, and run again"
+_PROXY = "A proxy between here and {host} answers in its place. Name a host that stands before none"
+# What to do about an answer, by its HTTP status and by words in it, where they leave no doubt.
+BY_STATUS = {
+    501: _UNFIT,
+    502: _PROXY,
+    503: "The VM's node cannot be reached through {host}. Bring it back, then run again",
+    504: _PROXY,
+    595: "{host} finds no way to the VM's node: nothing was done there. Bring it back (pvecm status), then run again",
+    596: "{host} reached the VM's node, and got no answer that it can use; " + _LOOK,
+    **dict.fromkeys((597, 598, 599), "{host} gave up on the VM's node; " + _LOOK),
+}
+BY_WORDS = {
+    "property is not defined in schema": _UNFIT,
+    "no quorum": "Nothing can be written while {host} is in the smaller part of its cluster: bring the other nodes "
+    "back or, where they are certainly off, run pvecm expected 1; then run again. Until then a link can be taken down "
+    "on the VM's node (qm monitor, set_link net0 off)",
+}
 TOKEN = re.compile(r"([^!@\s]+@[^!@\s]+)!([^!@\s]+)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SEGMENT = re.compile(r"[A-Za-z0-9_.:@!~+-]*")
@@ -239,17 +258,12 @@ class Connection:
         if exc.status_code == 403:
             who = self.options.get("token_id") or self.login["user"]
             return AuthFailed(f"{cause}. Give {who} the privilege that it names.")
+        by_words = (cure for words, cure in BY_WORDS.items() if words in text)
+        cure = BY_STATUS.get(exc.status_code) or next(by_words, "")
+        if cure:
+            cause += f" (HTTP {exc.status_code}). {cure.format(host=self.host)}"
         if exc.status_code in NODE_AWAY:
-            return NodeAway(
-                f"{cause} (HTTP {exc.status_code}). The VM's node cannot be reached through {self.host}. "
-                "Bring it back, then run again."
-            )
-        if "no quorum" in text:
-            cause += (
-                f". Nothing can be written while {self.host} is in the smaller part of its cluster: bring the other "
-                "nodes back or, where they are certainly off, run pvecm expected 1; then run again. Until then a link "
-                "can be taken down on the VM's node (qm monitor, set_link net0 off)"
-            )
+            return NodeAway(f"{cause}.")
         return Rejected(f"{cause}.", exc.status_code, text)
 
     def close(self) -> None:

@@ -84,9 +84,13 @@ class Seen:
 
 
 def is_another(was: Seen, now: Seen) -> bool:
-    """Whether it is another VM that has the id now. A part of its identity may be changed, but not all at once."""
+    """Whether it is another VM that has the id now. A part of its identity may be changed, but not all at once.
+
+    `meta` is written once, when a VM is made: one that was made before there was any does not get it later.
+    """
     both = [(was.config(key), now.config(key)) for key in IDENTITY if was.config(key) and now.config(key)]
-    return bool(both) and all(then != since for then, since in both)
+    unmarked = not any(was.config(key) for key in IDENTITY)
+    return all(then != since for then, since in both) if both else unmarked and bool(now.config("meta"))
 
 
 def natural(key: str) -> tuple[str, int]:

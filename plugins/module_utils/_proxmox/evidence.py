@@ -161,6 +161,7 @@ class EvidenceVerbs(Work):
                 f"Cannot {what} {vm.name} ({vm.id}): it is on node {node}, and this task runs on {here}. Nothing was "
                 f"touched. Delegate the task to {node} (data_host), or move the VM."
             )
+        self.require_same(what, vm)
 
     def _copy_state(
         self, vm: VmRef, where: str, volume: str, path: str, copied: Copied, given_up: threading.Event
@@ -275,6 +276,7 @@ class EvidenceVerbs(Work):
             )
             return told
 
+        within(end - time.monotonic(), start, lambda: self.require_same(what, vm.ref))
         try:
             pid = asked("post", "/agent/exec", command=list(argv)).get("pid")
 

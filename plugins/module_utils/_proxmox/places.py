@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any, Callable, TypeVar
 
 from .._errors import NotFound, VmwardError
-from .._model import VmRef
+from .._model import VmRef, printable
 from .connection import Connection, NoAnswer, NodeAway, Rejected
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ class Places:
     def __init__(self, name: str, link: Connection) -> None:
         self.name, self.link = name, link
         self.rows: dict[str, dict[str, Any]] = {}
+        self.containers: list[dict[str, Any]] = []
         self.offline: set[str] = set()  # nodes that the cluster has lost
         self.silent: Counter[str] = Counter()  # by node, calls without an answer since its last one
         self.once: dict[str, Future[Any]] = {}
@@ -36,8 +37,7 @@ class Places:
 
     def ref(self, vm_id: str) -> VmRef:
         row = self.rows.get(vm_id, {})
-        labels = [f"tag:{tag}" for tag in tags_of(row)] + ([f"pool:{row['pool']}"] if row.get("pool") else [])
-        return VmRef(self.name, vm_id, str(row.get("name") or vm_id), tuple(labels))
+        return VmRef(self.name, vm_id, str(row.get("name") or vm_id), labels_of(row))
 
     def locate(self) -> None:
         """Where each VM is now. A node whose statistics are missing is asked for its VMs' names itself."""
@@ -53,6 +53,7 @@ class Places:
                 if str(row["vmid"]) in found:
                     found[str(row["vmid"])].update(name=row.get("name"), status=row.get("status"))
         self.rows = found
+        self.containers = [row for row in rows if row.get("type") != "qemu"]
 
     def _lost_nodes(self) -> set[str]:
         try:
@@ -70,6 +71,18 @@ class Places:
         return (
             f"{self.name} does not know the names of all its VMs, since their nodes do not answer: {told}"
             f"{f' and {len(lost) - 10} more' if len(lost) > 10 else ''}. Name such a VM by its id."
+        )
+
+    def no_vm(self, selector: str) -> str:
+        """Containers share the kernel of their node: nothing of what is done to a VM holds for them."""
+        rows = [row for row in self.containers if selector in (str(row["vmid"]), row.get("name"), *labels_of(row))]
+        if not rows:
+            return ""
+        told = [f"{printable(str(row.get('name') or 'one'), 60)} ({row['vmid']}) on {row['node']}" for row in rows[:10]]
+        more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+        return (
+            f"{self.name} has containers that are so named, which vmward does not handle: {', '.join(told)}{more}. "
+            "Cut one off by hand on its node: link_down=1 on each of its NICs, or pct stop."
         )
 
     def node(self, vm_id: str) -> str:
@@ -128,5 +141,6 @@ class Places:
         return told
 
 
-def tags_of(row: Mapping[str, Any]) -> list[str]:
-    return [tag for tag in str(row.get("tags") or "").replace(",", ";").replace(" ", ";").split(";") if tag]
+def labels_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    tags = str(row.get("tags") or "").replace(",", ";").replace(" ", ";").split(";")
+    return (*(f"tag:{tag}" for tag in tags if tag), *([f"pool:{row['pool']}"] if row.get("pool") else []))

@@ -18,7 +18,6 @@ from .._errors import (
     AuthFailed,
     NeverRuns,
     NotAllowed,
-    NotVerified,
     TimedOut,
     Unjudged,
     Unsupported,
@@ -26,7 +25,7 @@ from .._errors import (
     attempt,
 )
 from .._hypervisor import FINDING, FIRST, LAST, Detail
-from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef, printable
+from .._model import Disk, Isolation, IsolationNote, Nic, PowerState, Snapshot, Vm, VmRef
 from . import convert, disks, note, rights
 from .connection import Connection, Rejected
 from .places import Places
@@ -304,15 +303,6 @@ class Reading(Places):
             return self.one_time(key, lambda: self.link.call("read " + key, None, "get", path, **chosen))
         except VmwardError:
             return None
-
-    def require_same(self, what: str, vm: VmRef, was: convert.Seen, now: convert.Seen) -> None:
-        """An id is free as soon as its VM is deleted, and Proxmox VE gives the lowest free one to the next VM."""
-        if convert.is_another(was, now):
-            raise NotVerified(
-                f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: another VM has its id now, "
-                f"{printable(now.config('name'), 60)}, which was left alone. Look at both with vm_info. If "
-                f"{vm.name} was to be isolated, remove the IP set {note.NAME} from the other's firewall."
-            )
 
     # The second layer
 

@@ -226,7 +226,7 @@ class WiringVerbs(Work):
 
         if changes():
             self._change_nics(vm, what, changes, when_locked)
-            self.see_again(vm)
+            self.see_again(vm, what)
 
     def _restore_firewall(self, vm: VmRef, former: Mapping[str, Any]) -> None:
         now = note.options_of(self.seen[vm.id].firewall)
@@ -247,8 +247,9 @@ class WiringVerbs(Work):
             now = {key: seen.live(key) or seen.config(key) for key in seen.keys(convert.NET)}
             return {key: convert.rewired(value, down=True) for key, value in now.items() if not convert.is_down(value)}
 
-        self.see_again(vm)
-        self._change_nics(vm, "take the links down of", changes, lambda _exc: self._links_by_monitor(vm))
+        what = "take the links down of"
+        self.see_again(vm, what)
+        self._change_nics(vm, what, changes, lambda _exc: self._links_by_monitor(vm))
 
     # Writing NICs
 
@@ -276,9 +277,7 @@ class WiringVerbs(Work):
                 if time.monotonic() >= end or self.link.closing.is_set():
                     raise self._given_up(exc, meanwhile) from exc
             self.link.closing.wait(min(AGAIN, self.patience / 10))
-            was = self.seen[vm.id]
-            self.see_again(vm)
-            self.require_same(what, vm, was, self.seen[vm.id])
+            self.see_again(vm, what)
 
     def _given_up(self, exc: VmwardError, meanwhile: str) -> VmwardError:
         told = f"{exc} It was tried for {self.patience:g} s. {meanwhile}".strip()
@@ -289,12 +288,14 @@ class WiringVerbs(Work):
             )
         return TaskFailed(f"{told} Run again.")
 
-    def see_again(self, vm: VmRef) -> None:
+    def see_again(self, vm: VmRef, what: str) -> None:
         seen = self.seen[vm.id]
         rows = self.at(vm, "read", "get", "/pending")
         status = self.at(vm, "read", "get", "/status/current")
         firewall = self.at(vm, "read the firewall of", "get", "/firewall/options")
-        self.seen[vm.id] = convert.Seen(self.node(vm.id), status, rows, firewall, seen.comment, seen.hardware)
+        now = convert.Seen(self.node(vm.id), status, rows, firewall, seen.comment, seen.hardware)
+        self.require_same(what, vm, now)
+        self.seen[vm.id] = now
 
     def _back_to_what_was(self, vm: VmRef, what: str, exc: Rejected, wanted: Mapping[str, str]) -> VmwardError:
         """PVE keeps a change that it could not make for the next start: that is taken back."""

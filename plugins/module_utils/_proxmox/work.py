@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any, Callable
 
 from .._crew import Crew
-from .._errors import NotAllowed, TaskFailed, TimedOut, VmwardError
-from .._hypervisor import Pending
-from .._model import VmRef
+from .._errors import NotAllowed, NotVerified, TaskFailed, TimedOut, VmwardError
+from .._hypervisor import Detail, Pending
+from .._model import Vm, VmRef, printable
 from .._wait import poll_all, still_running
+from . import convert
 from .connection import Connection, NoAnswer, Rejected
 from .reading import Reading
 from .tasks import Tasks
@@ -27,6 +28,7 @@ PATIENCE = 60.0  # seconds for a lock to go away: after a rollback with memory o
 AGAIN = 2.0  # seconds between two tries
 UNNAMED = ("qmsnapshot", "qmdelsnapshot")  # tasks that do not say on which snapshot they work
 NAP = 0.3  # seconds between looks at all that is pending: a guest may run until its next step is sent
+STILL = 5.0  # seconds for which a VM that was seen to be the same is not looked at again
 SLOWLY = 1.0  # seconds between looks at a state that no task tells
 
 
@@ -40,6 +42,46 @@ class Work(Reading):
         self.tasks = Tasks(link)
         self.futures: dict[str, Future[Any]] = {}  # the call under way, by VM
         self.upids: dict[str, str] = {}  # the latest task, by VM
+        self.planned: dict[str, convert.Seen] = {}  # as each VM was when a verb was planned for it
+        self.same: dict[str, float] = {}  # when each was last seen to be still that VM
+        self.replaced: set[str] = set()  # ids that other VMs have now
+
+    def refs(self) -> tuple[VmRef, ...]:
+        self.replaced.clear()
+        return super().refs()
+
+    def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
+        return self._but_for_others(super().read(ids, detail))
+
+    def powers(self, vms: Sequence[Vm]) -> dict[str, Vm | VmwardError]:
+        return self._but_for_others(super().powers(vms))
+
+    def _but_for_others(self, answer: dict[str, Vm | VmwardError]) -> dict[str, Vm | VmwardError]:
+        """How another VM is, that has got the id, is nothing to be told of the one that was planned for."""
+        return {vm_id: self.gone(vm_id) if vm_id in self.replaced else told for vm_id, told in answer.items()}
+
+    def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]], check: bool) -> None:
+        self.planned[vm.ref.id] = self.seen[vm.ref.id]
+        self.same.pop(vm.ref.id, None)
+        super().rehearse(vm, steps, check)
+
+    def require_same(self, what: str, vm: VmRef, now: convert.Seen | None = None) -> None:
+        """Before any write: an id is free as soon as its VM is deleted, and Proxmox VE gives it to the next VM.
+
+        What was planned counts: whatever was read since may be of the other one.
+        """
+        was = self.planned.get(vm.id) or self.seen.get(vm.id)
+        if was is None or (now is None and time.monotonic() - self.same.get(vm.id, -math.inf) < STILL):
+            return
+        now = now or replace(was, rows=self.at(vm, "read", "get", "/pending"))
+        if convert.is_another(was, now):
+            self.replaced.add(vm.id)
+            raise NotVerified(
+                f"Cannot {what} {vm.name} ({vm.id}) on {self.name}: another VM has its id now, "
+                f"{printable(now.config('name'), 60)}, which was left alone. Look for {vm.name} with vm_info: it was "
+                "deleted, or has another id."
+            )
+        self.same[vm.id] = time.monotonic()
 
     def wait(
         self, pending: Sequence[Pending], deadline: float, together: float = math.inf
@@ -68,7 +110,12 @@ class Work(Reading):
     def fired(self, vm: VmRef, what: str, call: Callable[[], None]) -> Pending:
         """Work without a task: done when its calls have returned."""
         self.upids.pop(vm.id, None)
-        future = self.futures[vm.id] = self.writer(vm).submit(call)
+
+        def begin() -> None:
+            self.repeated(lambda: self.require_same(what, vm), self.patience)
+            call()
+
+        future = self.futures[vm.id] = self.writer(vm).submit(begin)
 
         def poll() -> bool:
             if future.done():
@@ -179,6 +226,7 @@ class Job:
             self.before = self.known()
         while not upid:
             try:
+                work.require_same(self.what, self.vm)
                 upid = self.start()
             except (Rejected, NoAnswer) as exc:
                 if not passes(exc):

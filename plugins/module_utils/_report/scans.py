@@ -10,13 +10,21 @@ from typing import Any
 
 
 def remarks(result: Mapping[str, Any]) -> list[str]:
-    """Golden images that were not relied on, with the reason, and disks that were not scanned."""
+    """Golden images that were not relied on, with the reason; disks that were not scanned; what is only counted."""
     bases = [base_in_words(one) for one in items(result, "bases") if one.get("why")]
     left = [
         f"{one.get('name')} was NOT scanned: {one.get('why')} ({one.get('path')})"
         for one in items(result, "not_scanned")
     ]
-    return [*dict.fromkeys(bases), *left]
+    counted = [unlisted(result, what) for what in ("findings", "indicators")]
+    return [*dict.fromkeys(bases), *left, *filter(None, counted)]
+
+
+def unlisted(result: Mapping[str, Any], what: str) -> str:
+    """An entry has room for some of them."""
+    kept = len(items(result, what))
+    count = int(result.get(f"{what}_count") or 0)
+    return f"{count} {what}, of which the ledger lists {kept}" if count > kept else ""
 
 
 def base_in_words(base: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from .share import Share
 from .verdict import MAX_CHANGES, MAX_FINDINGS
 
 _Emit = Callable[[str, dict[str, Any]], None]
-_LISTED = {"finding": MAX_FINDINGS, "indicator": MAX_FINDINGS, "change": MAX_CHANGES}
+LISTED = {"finding": MAX_FINDINGS, "indicator": MAX_FINDINGS, "change": MAX_CHANGES, "reason": 1000}
 _ALIKE = ("change", "expect")  # of these all that read the same disks say the same
 _ORDERED = ("finding", "indicator", "reason", "unopened")
 
@@ -34,7 +34,7 @@ class Brief:
             return
         if kind in _ORDERED and self._share.count > 1:
             body = {**body, "at": self._share.met}
-        if kind not in _LISTED or self._told[kind] < _LISTED[kind]:
+        if kind not in LISTED or self._told[kind] < LISTED[kind]:
             self._told[kind] += 1
             self._emit(kind, body)
             return
@@ -45,8 +45,5 @@ class Brief:
 
     def flush(self) -> None:
         for kind, counts in self._more.items():
-            more = counts.pop("")
-            if kind == "change":
-                self._emit("note", {"text": "%d more changes are counted, but not listed." % more})
-            self._emit("more", {"of": kind, "counts": dict(counts) or {kind: more}})
+            self._emit("more", {"of": kind, "total": counts.pop(""), "counts": dict(counts)})
         self._more = {}

@@ -12,7 +12,7 @@ as raw bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -45,6 +45,14 @@ class Base:
     index: VolumeIndex | None
     changed: Ranges
     is_comparable: bool = True
+
+
+def tell_unread(judge: Judge, where: Where, problems: Sequence[str]) -> None:
+    """Directories, so many that other reasons have room."""
+    for problem in problems[:_REASONS]:
+        judge.reason("A directory of %s was not read: %s." % (where, problem))
+    if problems[_REASONS:]:
+        judge.reason("%d more directories of %s were not read." % (len(problems[_REASONS:]), where))
 
 
 class ExtDelta:
@@ -84,8 +92,7 @@ class ExtDelta:
             fresh = set(self._names.entries(number)) - set(self._names.before(number))
             if fresh or number in gone:
                 self._judge.each("Inode %d on %s" % (number, self._where), self._entries, number, fresh)
-        for problem in self._names.problems[:_REASONS]:
-            self._judge.reason("A directory of %s was not read: %s." % (self._where, problem))
+        tell_unread(self._judge, self._where, self._names.problems)
         look_for_paths(self._judge, self._where, self._new)
         if report:
             touched = self._touched if self._is_comparable else None

@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 from .blocks import Blocks
-from .delta import NO_FILE, judge_ext_file, look_for_paths
+from .delta import NO_FILE, judge_ext_file, look_for_paths, tell_unread
 from .ext4 import ROOT, Ext4
 from .ext4_records import Inode
 from .judge import Judge
 from .names import Names
 from .verdict import Where
 
-_REASONS_PER_VOLUME = 50
 _LARGE = 64 << 20
 
 
@@ -57,8 +56,7 @@ def judge_files(judge: Judge, where: Where, volume: Blocks, fs: Ext4, remember: 
         judge.reason(what % number + NO_FILE)
     for number in sorted(listed - seen):
         judge.each(what % number, free, number)
-    for problem in names.problems[:_REASONS_PER_VOLUME]:
-        judge.reason("A directory of %s was not read: %s." % (where, problem))
+    tell_unread(judge, where, names.problems)
     for path in names.found():
         judge.named(where, path, "ioc_name")
     look_for_paths(judge, where, fs)

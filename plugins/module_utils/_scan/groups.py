@@ -23,7 +23,7 @@ from .marks import marks
 from .partitions import Extent, find_partitions
 from .sandbox import Job, Limits, run_all
 from .scanner import DiskSpec
-from .verdict import MAX_CHANGES, MAX_FINDINGS, MAX_REASONS, MAX_UNOPENED, Tally, Verdict, Volume
+from .verdict import MAX_FINDINGS, MAX_REASONS, MAX_UNOPENED, Tally, Verdict, Volume
 
 PER_SHARE = 1 << 30  # bytes: of fewer, to walk them once more takes as long as to judge them
 _LOOK = 60  # seconds
@@ -114,7 +114,9 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     whole = Tally(finished=all(one.finished for one in tallies))
     for one in tallies:
         whole.volumes += one.volumes
+        whole.volumes_more += one.volumes_more
         whole.bases += one.bases
+        whole.bases_more += one.bases_more
         whole.add_unopened(0, one.unopened_names)
         whole.notes_more += one.notes_more
         _add(whole, one)
@@ -131,7 +133,9 @@ def joined(shares: Sequence[Listener], which: str = "") -> Tally:
     first = tallies[0]
     if len(shares) == 1:
         return first
-    whole = Tally(changes=first.changes, changes_count=first.changes_count, bases=first.bases)
+    whole = Tally(bases=first.bases, bases_more=first.bases_more)
+    whole.changes, whole.changes_count, whole.changes_more = first.changes, first.changes_count, first.changes_more
+    whole.volumes_more = max(one.volumes_more for one in tallies)
     whole.finished = all(one.finished for one in tallies)
     whole.notes_more = max(one.notes_more for one in tallies)
     for one in tallies:
@@ -196,7 +200,8 @@ def _add_lists(whole: Tally, one: Tally) -> None:
     fresh = [reason for reason in one.reasons if reason not in whole.reasons]
     whole.reasons_count += one.reasons_count - (len(one.reasons) - len(fresh))
     whole.reasons = (whole.reasons + fresh)[:MAX_REASONS]
-    whole.changes = (whole.changes + one.changes)[:MAX_CHANGES]
+    whole.list_changes(one.changes)
+    whole.changes_more += one.changes_more
     for kind, count in one.changes_count.items():
         whole.changes_count[kind] = whole.changes_count.get(kind, 0) + count
 

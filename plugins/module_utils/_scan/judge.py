@@ -34,9 +34,8 @@ from .windows import matched
 Emit = Callable[[str, dict[str, Any]], None]
 NEVER = Archives(depth=0)
 _EXPECTED = (UnreadableImage, BadFilesystem, NotReadable, BadPartitionTable)
-_MOST_REASONS = 1000
 _MOST_INSIDE = 1000
-_HASHED = 4 << 30  # a file may claim to be any size, and holes cost time too; no larger one is ever judged as a whole
+_HASHED = 4 << 30  # bytes of what is not judged as a whole: a file may claim to be any size, and holes cost time too
 
 
 _CLEAN = Judgement()
@@ -151,7 +150,7 @@ class Judge:
             self._let_pass += is_told
             return
         self.reasons += 1
-        if is_told and self.reasons <= _MOST_REASONS:
+        if is_told:
             self.emit("reason", {"text": printable(text)})
 
     def _sum(self, text: str, *counts: int) -> None:
@@ -209,8 +208,9 @@ class Judge:
         """Memory that the guest wrote out, too large to be judged as a whole, which is no gap. `beneath`: if its file
         system hands out less than lies there."""
         what = "memory that was written out"
-        self.note("%s on %s is %s, and was matched as raw bytes." % (printable(path, 300), where, what))
-        if self.share.takes(where, 0) and content.size <= _HASHED:
+        hashed = "" if content.size <= _HASHED else ", and not held against hashes (it has more than 4 GiB)"
+        self.note("%s on %s is %s, and was matched as raw bytes%s." % (printable(path, 300), where, what, hashed))
+        if self.share.takes(where, 0) and not hashed:
             self._hold_against_hashes(where, content, path)
         self.parts(where, beneath or content, what)
 
@@ -247,7 +247,7 @@ class Judge:
             self._ask(content, kinds, found)
 
     def _hash(self, content: Content, found: Judgement) -> None:
-        if found.hits and content.size <= _HASHED:
+        if found.hits and (content.is_whole or content.size <= _HASHED):
             found.sha256 = content.digest().hex()
 
     def _ask(self, content: Content, kinds: tuple[str, ...], found: Judgement) -> None:
@@ -261,7 +261,7 @@ class Judge:
             self._known.add(content, self.emit)
 
     def _look(self, content: Content, engines: Sequence[Engine], found: Judgement) -> None:
-        if content.size <= _HASHED:
+        if content.is_whole or content.size <= _HASHED:  # else there is a gap
             found.hits += [("ioc", Hit(rule, -1)) for rule in self.indicators.of_content(content.stream)]
         for engine in engines:
             hits, gap = engine.scan(content)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable
 
 from .._evidence.progress import tell
+from .brief import LISTED
 from .judge import Emit
 from .known import Known
 from .remembered import KEY, MOST_CONTENTS
@@ -164,8 +165,7 @@ class Listener:
         self._in_order("indicator", self.tally.indicators, body)
 
     def _volume(self, body: dict[str, Any]) -> None:
-        if len(self.tally.volumes) < 4096:
-            self.tally.volumes.append(Volume(**_typed(Volume, body)))
+        self.tally.add_volume(Volume(**_typed(Volume, body)))
 
     def _engine(self, body: dict[str, Any]) -> None:
         self.tally.engines.append(body)
@@ -203,14 +203,16 @@ class Listener:
 
     def _more(self, body: dict[str, Any]) -> None:
         """Of what is listed no more: how many."""
-        for name, count in dict(body["counts"]).items():
-            if body["of"] not in ("finding", "indicator", "change") or count.__class__ is not int or count < 1:
-                raise ValueError("no count")
-            self.tally.add_more(body["of"], printable(name, 64), count)
+        counts = {printable(name, 64): count for name, count in dict(body["counts"]).items()}
+        whole = (body["total"], *counts.values())
+        if body["of"] not in LISTED or any(count.__class__ is not int or count < 1 for count in whole):
+            raise ValueError("no count")
+        if len(counts) > _MOST_KINDS:
+            raise ValueError("more kinds than there are")
+        self.tally.add_more(body["of"], counts, body["total"])
 
     def _base(self, body: dict[str, Any]) -> None:
-        if len(self.tally.bases) < 256:
-            self.tally.bases.append(BaseUse(**_typed(BaseUse, body)))
+        self.tally.add_base(BaseUse(**_typed(BaseUse, body)))
 
     def _binding(self, body: dict[str, Any]) -> None:
         if self.binding:
@@ -245,6 +247,7 @@ class Listener:
             notes=list(common.notes),
             notes_more=common.notes_more,
             bases=common.bases,
+            bases_more=common.bases_more,
         )
         if len(self.points) >= self._most_points:
             raise ValueError("more points than asked for")
@@ -273,6 +276,7 @@ class Listener:
 
 _KINDS = frozenset(name[1:] for name in vars(Listener) if name.startswith("_") and name[1:].isalpha()) - {"unknown"}
 _BEFORE = frozenset(("engine", "base", "below", "binding", "refused", "current"))
+_MOST_KINDS = 100  # of changes
 _TYPES = {"str": str, "int": int, "bool": bool}
 
 

@@ -13,7 +13,7 @@ from typing import Callable
 
 from .baseline import VolumeIndex
 from .ext4 import ROOT, Ext4
-from .ext4_records import BadFilesystem, Inode
+from .ext4_records import DEEPER, BadFilesystem, Inode
 
 _DEEPEST = 256
 
@@ -120,4 +120,4 @@ def _path(number: int, entry: Callable[[int], tuple[int, bytes] | None]) -> byte
             return b"/".join([b"(no name: inode %d)" % at, *reversed(parts)])
         at, name = found
         parts.append(name)
-    return b"/" + b"/".join(reversed(parts))
+    return (b"/" if at == ROOT else DEEPER) + b"/".join(reversed(parts))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .blocks import Blocks
-from .ext4_records import BadFilesystem
+from .ext4_records import DEEPER, BadFilesystem
 from .ntfs_records import (
     BITMAP,
     DATA,
@@ -370,7 +370,7 @@ class Ntfs:
             number, part = name
             parts.append(part)
             name = None
-        return b"/" + b"/".join(reversed(parts))
+        return (b"/" if number == ROOT else DEEPER) + b"/".join(reversed(parts))
 
     def _place(self, number: int) -> tuple[int, bytes] | None:
         """Under which directory and name the record is listed first. Kept, for all files below ask for it."""

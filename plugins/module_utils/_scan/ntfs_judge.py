@@ -189,6 +189,9 @@ class NtfsScan:
         lost = sorted(self._continuing - self._reached)
         for number in lost[:_MOST_TOLD]:
             tell_lost(judge, where, number)
+        if lost[_MOST_TOLD:]:
+            told = "%d more records on %s were not read: they continue files that do not list them."
+            judge.reason(told % (len(lost[_MOST_TOLD:]), where))
         judge.raw(where, self._volume, _BOOT, "boot sectors")
         judge.raw(where, self._volume, Extent(fs.end, self._volume.size - fs.end), "behind the file system")
 

@@ -237,7 +237,7 @@ def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
     last, tallies = listener.tally, listener.tallies()
     unknown = [note for tally in tallies for note in tally.notes if note.startswith(_NOT_KNOWN)]
     notes = list(dict.fromkeys([*listener.common.notes, *unknown]))
-    whole = Tally(notes=notes)
+    whole = Tally(notes=notes, notes_more=listener.common.notes_more, bases_more=last.bases_more)
     for tally in [listener.common, *tallies] if listener.points else tallies:
         whole.add_unopened(tally.unopened, tally.unopened_names)
         whole.unopened_below.update(tally.unopened_below)

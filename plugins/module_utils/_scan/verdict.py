@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
 MAX_FINDINGS = 1000
+MAX_VOLUMES = 4096
+MAX_BASES = 256
 MAX_REASONS = 200
 MAX_CHANGES = 2000
 MAX_UNOPENED = 20
@@ -24,6 +26,7 @@ _UNOPENED = (
     "%d archives or packed files were matched as they are: they are not unpacked here, and no engine took part "
     "that is known to open them. The first of them: %s."
 )
+_VOLUMES_MORE = "Only %d volumes can be listed, and %d more were found: nobody can see which of these were read."
 
 
 class Verdict(Enum):
@@ -116,8 +119,10 @@ class Tally:
     reasons: list[str] = field(default_factory=list)
     reasons_count: int = 0
     volumes: list[Volume] = field(default_factory=list)
+    volumes_more: int = 0
     changes: list[Change] = field(default_factory=list)
     changes_count: dict[str, int] = field(default_factory=dict)
+    changes_more: int = 0
     engines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     notes_more: int = 0
@@ -130,6 +135,7 @@ class Tally:
     bytes_from_disk: int = 0
     bytes_since: int = -1
     bases: list[BaseUse] = field(default_factory=list)
+    bases_more: int = 0
     finished: bool = False
 
     def add_finding(self, finding: Finding) -> None:
@@ -145,17 +151,38 @@ class Tally:
     def add_change(self, change: Change) -> None:
         for one in (change.kind, *filter(None, change.what.split(","))):
             self.changes_count[one] = self.changes_count.get(one, 0) + 1
-        if len(self.changes) < MAX_CHANGES:
-            self.changes.append(change)
+        self.list_changes([change])
 
-    def add_more(self, kind: str, name: str, count: int) -> None:
-        """Findings, indicators or changes (these by name) that are counted, but not listed."""
+    def list_changes(self, changes: Sequence[Change]) -> None:
+        """They are counted already."""
+        room = MAX_CHANGES - len(self.changes)
+        self.changes += changes[:room]
+        self.changes_more += len(changes[room:])
+
+    def add_more(self, kind: str, counts: Mapping[str, int], total: int) -> None:
+        """Findings, indicators, reasons or changes (these by name, too) that are counted, but not listed."""
         if kind == "finding":
-            self.findings_count += count
+            self.findings_count += total
         elif kind == "indicator":
-            self.indicators_count += count
-        elif name in self.changes_count or len(self.changes_count) < 100:
-            self.changes_count[name] = self.changes_count.get(name, 0) + count
+            self.indicators_count += total
+        elif kind == "reason":
+            self.reasons_count += total
+        else:
+            self.changes_more += total
+            for name, count in counts.items():
+                self.changes_count[name] = self.changes_count.get(name, 0) + count
+
+    def add_volume(self, volume: Volume) -> None:
+        if len(self.volumes) < MAX_VOLUMES:
+            self.volumes.append(volume)
+        else:
+            self.volumes_more += 1
+
+    def add_base(self, base: BaseUse) -> None:
+        if len(self.bases) < MAX_BASES:
+            self.bases.append(base)
+        else:
+            self.bases_more += 1
 
     def add_unopened(self, count: int, names: Iterable[str]) -> None:
         self.unopened += count
@@ -188,7 +215,7 @@ class Tally:
         if self.findings_count:
             return Verdict.INFECTED
         everything = self.finished and bool(self.volumes) and all(volume.read for volume in self.volumes)
-        if not everything or self.reasons_count or self.indicators_count:
+        if not everything or self.volumes_more or self.reasons_count or self.indicators_count:
             return Verdict.INCOMPLETE
         return Verdict.CLEAN
 
@@ -199,7 +226,14 @@ class Tally:
             reasons.append(what % self.indicators_count)
         if not self.volumes:
             reasons.append("No volume was found.")
-        more = ["%d more notes are not listed." % self.notes_more] if self.notes_more else []
+        if self.volumes_more:
+            reasons.append(_VOLUMES_MORE % (len(self.volumes), self.volumes_more))
+        unlisted = (
+            ("changes are counted, but", self.changes_more),
+            ("bases are", self.bases_more),
+            ("notes are", self.notes_more),
+        )
+        more = ["%d more %s not listed." % (count, what) for what, count in unlisted if count]
         unopened = self.unopened + sum(self.unopened_below.values())
         below = ["%d of %s" % (count, of) for of, count in self.unopened_below.items()]
         first = "; ".join([*below, *self.unopened_names][:MAX_UNOPENED])
@@ -237,7 +271,9 @@ def in_one_line(result: dict[str, Any]) -> str:
     counts = [(result["findings_count"], "findings"), (result["indicators_count"], "indicators")]
     counts.append((result.get("archives_unopened", 0), "archives unopened"))
     found = "".join(", %d %s" % (count, what) for count, what in counts if count)
+    more = result["incomplete_count"] - 1
     why = "; %s" % result["incomplete_reasons"][0] if result["incomplete_reasons"] else ""
+    why += " (and %d more reasons)" % more if more > 0 else ""
     if any(note.startswith(LEFT_OUT) for note in result.get("coverage_notes", ())):
         why += "; some indicators of compromise were not looked for"
     if any(note.startswith(ELSEWHERE) for note in result.get("coverage_notes", ())):

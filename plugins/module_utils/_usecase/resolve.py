@@ -114,7 +114,8 @@ class Known:
             found = self.labels.judged(selector, found)
         if not isinstance(found, NotFound):
             return found
-        return NotFound(" ".join(filter(None, [str(found), *(one.unnamed() for one in self.hypervisors)])))
+        more = [text for one in self.hypervisors for text in (one.no_vm(selector), one.unnamed())]
+        return NotFound(" ".join(filter(None, [str(found), *more])))
 
 
 def resolve(

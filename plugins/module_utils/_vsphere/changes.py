@@ -81,7 +81,9 @@ class ChangeVerbs:
         return found
 
     def _tasks_running(self, moids: list[str]) -> dict[tuple[str, str], Any]:
-        """The tasks under way on the VMs that were read last."""
+        """The tasks under way on the VMs that were read last, as far as these are there still."""
+        if not moids:
+            return {}
         collector = vmodl.query.PropertyCollector
         step = collector.TraversalSpec(type=vim.VirtualMachine, path="recentTask", skip=False)
         sources = [

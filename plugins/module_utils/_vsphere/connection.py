@@ -226,7 +226,10 @@ class Connection:
                 f"Give it to {self.options['username']}."
             )
         if isinstance(exc, (vmodl.fault.ManagedObjectNotFound, vim.fault.NotFound)):
-            return NotFound(f"{cause} It may have been removed meanwhile: list what there is with vm_info.")
+            return NotFound(
+                f"{cause} It may have been removed meanwhile: list what there is with vm_info. If it was registered "
+                "anew, run again."
+            )
         if isinstance(exc, vim.fault.InvalidPowerState):
             return TaskFailed(f"{start}: it is {exc.existingState} now. Look at it with vm_info, and run again.")
         if isinstance(exc, vim.fault.ToolsUnavailable):

@@ -25,8 +25,9 @@ from ansible_collections.vmward.remediation.plugins.module_utils._libvirt import
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.api import LibvirtHypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._libvirt.beside import beside
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, Vm, VmRef
-from ansible_collections.vmward.remediation.plugins.module_utils._plan import execute
+from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, UseCase, execute
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
+from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
 
 GOLDEN = Path(__file__).with_name("golden") / "domain-out.xml"
@@ -36,9 +37,9 @@ TWIN = "<domain type='test'><name>twin</name><memory>1024</memory><os><type>hvm<
 @pytest.fixture
 def hypervisor() -> Iterator[LibvirtHypervisor]:
     made = LibvirtHypervisor("kvm1", "test:///default")
-    twin = made.link.call("create", None, lambda conn: conn.createXML(TWIN, 0))
+    made.link.call("create", None, lambda conn: conn.createXML(TWIN, 0))
     yield made
-    twin.destroy()  # the driver keeps its VMs as long as the process lives
+    made.link.call("look up", None, lambda conn: conn.lookupByName("twin")).destroy()  # else it stays in this process
     made.close()
 
 
@@ -70,6 +71,43 @@ def test_a_guest_without_an_agent_is_not_quiesced_and_not_touched(hypervisor: Li
     told = hypervisor.read([ref.id], frozenset([Detail.SNAPSHOTS]))[ref.id]
     assert isinstance(told, Vm)
     assert told.snapshots == ()
+
+
+@pytest.mark.parametrize(
+    "usecase",
+    [
+        SetPower("stopped", True, 0, {}),
+        SetPower("paused", True, 0, {}),
+        SetIsolation(Isolation.SEALED, "2026-1"),
+        SetSnapshot("clean", "present", "", False),
+    ],
+    ids=["power off", "pause", "seal", "snapshot"],
+)
+def test_another_vm_that_has_its_name_meanwhile_is_left_alone(
+    hypervisor: LibvirtHypervisor, usecase: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VM is its UUID."""
+    ids, plan = {ref.name: ref.id for ref in hypervisor.refs()}, usecase.plan
+
+    def again(conn: Any) -> Any:
+        conn.lookupByName("twin").destroy()  # which ends it: it is transient
+        return conn.createXML(TWIN, 0)
+
+    def late(hypervisor_: Any, vm: Vm) -> Plan:
+        made = plan(hypervisor_, vm)
+        others.append(hypervisor.link.call("create", None, again))
+        return made
+
+    others: list[Any] = []
+    monkeypatch.setattr(usecase, "plan", late)
+    (outcome,) = execute(hypervisor, usecase, [(ids["twin"], "twin")], 10, False)
+    (other,) = others
+    assert outcome.failed
+    assert "It may have been removed meanwhile: list what there is with vm_info." in outcome.msg
+    assert (other.UUIDString() != ids["twin"], other.name()) == (True, "twin")
+    assert other.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+    assert other.listAllSnapshots(0) == []
+    assert "vmward" not in other.XMLDesc(0)
 
 
 class Surprised(LibvirtHypervisor):

@@ -177,6 +177,15 @@ def test_foreign_text_stays_text(hostile: str) -> None:
     assert json.loads(text)["vms"][0]["name"] == hostile
 
 
+def test_findings_that_the_ledger_has_no_room_for_are_counted() -> None:
+    found = {"path": "/a", "rule": "x"}
+    (one,) = made(
+        entry("scan", "disk", msg="infected", verdict="infected", findings=[found] * 2, findings_count=7, indicators=[],
+              indicators_count=0),
+    )["verdicts"]  # fmt: skip
+    assert one["remarks"] == ["7 findings, of which the ledger lists 2"]
+
+
 def test_what_a_verdict_rests_on_and_leaves_out_is_told() -> None:
     base = {"disk": "vda", "base": "/golden", "used": False, "why": "the base was changed since it was indexed"}
     good = {"disk": "vdb", "base": "/golden", "used": True, "why": ""}

@@ -174,7 +174,7 @@ def test_changes_beyond_those_listed_are_counted_in_one_message() -> None:
         listener.take(kind, body)
     assert listener.tally.changes_count == dict.fromkeys(("new", "content", "mode"), 230_000)
     assert (len(listener.tally.changes), listener.tally.reasons) == (MAX_CHANGES, [])
-    assert listener.tally.notes == ["228000 more changes are counted, but not listed."]
+    assert listener.tally.as_result()["coverage_notes"] == ["228000 more changes are counted, but not listed."]
 
 
 def test_findings_beyond_those_listed_are_counted_for_each_state_of_the_disks() -> None:
@@ -197,9 +197,10 @@ def test_findings_beyond_those_listed_are_counted_for_each_state_of_the_disks() 
 @pytest.mark.parametrize(
     "body",
     [
-        {"of": "change", "counts": {"new": -1}},
-        {"of": "reason", "counts": {"reason": 1}},
-        {"of": "finding", "counts": {"new": True}},
+        {"of": "change", "total": 1, "counts": {"new": -1}},
+        {"of": "note", "total": 1, "counts": {}},
+        {"of": "finding", "total": True, "counts": {}},
+        {"of": "finding", "total": 1, "counts": {"new": True}},
     ],
 )
 def test_a_count_that_makes_no_sense_is_nonsense(body: dict[str, Any]) -> None:
