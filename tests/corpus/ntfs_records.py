@@ -111,5 +111,20 @@ def entry(kind: int, owner: int, number: int, first: int = 0) -> bytes:
     return struct.pack("<IHBBQQH", kind, 32, 0, 26, first, owner | 1 << 48, number).ljust(32, b"\0")
 
 
+def restart(size: int, lsn: int, client: int, flags: int, version: tuple[int, int]) -> bytes:
+    """A restart page as Windows writes it."""
+    page, area = bytearray(4096), 48
+    struct.pack_into("<4sHHQIIH2H", page, 0, b"RSTR", 30, 9, 0, 4096, 4096, area, version[1], version[0])
+    bits = 67 - size.bit_length()
+    last = (lsn, 1, 0xFFFF if client == 0 else 0, client, flags, bits, 224, 64, size, 0, 48, 64)
+    struct.pack_into("<Q4HIHHQIHH", page, area, *last)
+    name = "NTFS".encode("utf-16-le")
+    struct.pack_into("<QQHHH6sI8s", page, area + 64, 0, 0, 0xFFFF, 0xFFFF, 0, b"", len(name), name)
+    for end in range(512, 4097, 512):
+        page[end - 2 : end], page[30 + end // 256 : 32 + end // 256] = b"\1\0", page[end - 2 : end]
+    page[30:32] = b"\1\0"
+    return bytes(page)
+
+
 def _whole(data: bytes) -> bytes:
     return data + bytes(-len(data) % 8)

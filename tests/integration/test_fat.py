@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators, parse
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct
@@ -100,6 +103,39 @@ def test_a_chain_that_was_turned_around_is_not_the_base_s(direct: Direct, tmp_pa
     assert found(Direct(golden.write(tmp_path / "golden.img")).look(image, True)) == ["/OLD.TXT"]
 
 
+@pytest.mark.parametrize(
+    ("bits", "megabytes", "options"),
+    [
+        (12, 1, ("-s", "1")),
+        (16, 100, ("-s", "8", "-f", "1")),
+        (16, 30, ("-s", "1", "-f", "3")),
+        (32, 300, ("-s", "8", "-f", "2")),
+        (32, 300, ("-s", "1", "-S", "4096")),
+    ],
+)
+def test_what_is_made_and_used_by_its_tools_is_clean(
+    direct: Direct, tmp_path: Path, bits: int, megabytes: int, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tool in ("mkfs.fat", "mcopy"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    monkeypatch.setenv("MTOOLS_SKIP_CHECK", "1")
+    image = tmp_path / "d.img"
+    image.write_bytes(b"")
+    os.truncate(image, megabytes * disks.MB)
+    disks.run("mkfs.fat", "-F", str(bits), "-n", "LABEL", *options, image)
+    names = {f"dir{number}/sub/a long name {number}": b"z" * number * 300 for number in range(20)}
+    tree = disks.tree(tmp_path / "tree", {"EFI/BOOT/BOOTX64.EFI": b"MZ" * 3000, "empty": b"", **names})
+    disks.run("mcopy", "-s", "-i", image, *sorted(tree.iterdir()), "::/")
+    disks.run("mmove", "-i", image, "::/dir3/sub", "::/dir4/moved")
+    disks.run("mmove", "-i", image, "::/dir5", "::/EFI/dir5")
+    disks.run("mmove", "-i", image, "::/EFI/BOOT", "::/BOOT")
+    disks.run("mren", "-i", image, "::/dir8", "::/a directory of another name")
+    disks.run("mdeltree", "-i", image, "::/dir7")
+    tally = direct.look(image, False)
+    assert (tally.verdict().value, tally.files) == ("clean", 21), (tally.reasons, tally.indicators)
+
+
 def behind_the_end(volume: FatVolume) -> None:
     volume.root = entry("PLAIN.TXT", 3, 5) + bytes(32) + entry("EVIL.COM", 9, len(EVIL))
     volume.put(b"plain", 3)
@@ -121,6 +157,70 @@ def test_what_was_deleted_behind_the_end_is_no_doubt(direct: Direct, tmp_path: P
     volume.root = entry("PLAIN.TXT", 3, 5) + bytes(32) + b"\xe5" + entry("GONE.COM", 9, 5)[1:]
     volume.put(b"plain", 3)
     assert look(direct, volume, tmp_path).verdict().value == "clean"
+
+
+def below(volume: FatVolume, first: bytes, second: bytes) -> None:
+    """A directory with these entries for itself and for the one above, in another one."""
+    volume.root = entry("DIR", 10, 0, DIRECTORY)
+    volume.put(entry(".", 10, 0, DIRECTORY) + entry("..", 0, 0, DIRECTORY) + entry("SUB", 11, 0, DIRECTORY), 10)
+    volume.put(first + second, 11)
+
+
+SELF, ABOVE = entry(".", 11, 0, DIRECTORY), entry("..", 10, 0, DIRECTORY)
+
+
+@BITS
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (entry(".", 9, len(EVIL)), ABOVE),
+        (SELF, entry("..", 9, len(EVIL))),
+        (entry(".", 12, 0, DIRECTORY), ABOVE),
+        (SELF, entry("..", 12, 0, DIRECTORY)),
+        (SELF, ABOVE + entry(".", 9, len(EVIL))),
+    ],
+    ids=["file for itself", "file for above", "itself elsewhere", "above elsewhere", "twice"],
+)
+def test_what_a_directory_says_of_itself_and_of_the_one_above_is_held_against_them(
+    direct: Direct, tmp_path: Path, bits: int, first: bytes, second: bytes
+) -> None:
+    """Boot loaders follow it to clusters that are marked free."""
+    volume = FatVolume(bits)
+    below(volume, first, second)
+    volume.content[9] = EVIL
+    volume.content[12] = entry("EVIL.COM", 9, len(EVIL))
+    tally = look(direct, volume, tmp_path)
+    assert tally.verdict().value == "incomplete"
+    assert "its own" in " ".join(tally.reasons)
+
+
+@BITS
+def test_directories_that_name_themselves_and_the_one_above_are_no_doubt(
+    direct: Direct, tmp_path: Path, bits: int
+) -> None:
+    volume = FatVolume(bits)
+    below(volume, SELF, ABOVE)
+    assert look(direct, volume, tmp_path).verdict().value == "clean"
+
+
+def test_a_dot_in_the_root_directory_is_told_where_it_holds_content(direct: Direct, tmp_path: Path) -> None:
+    volume = FatVolume()
+    volume.root = entry(".", 9, len(EVIL))
+    volume.content[9] = EVIL
+    assert look(direct, volume, tmp_path).verdict().value == "incomplete"
+
+
+@pytest.mark.parametrize(
+    "wanted", [Indicators(names=frozenset(["Evil.exe"])), parse("{paths: [/DIR/EVIL.EXE]}", "ioc.yml")]
+)
+def test_a_short_name_counts_beside_a_long_one(tmp_path: Path, wanted: Indicators) -> None:
+    volume = FatVolume()
+    direct = Direct(volume.write(tmp_path / "golden.img"), wanted)
+    volume.root = entry("DIR", 10, 0, DIRECTORY)
+    volume.put(entry(".", 10, 0, DIRECTORY) + long_entry("harmless.txt", entry("EVIL.EXE", 3, 5)), 10)
+    volume.put(b"plain", 3)
+    image = volume.write(tmp_path / "d.img")
+    assert [found(direct.look(image, on_top)) for on_top in (False, True)] == [["/DIR/harmless.txt"]] * 2
 
 
 def test_clusters_of_two_files_do_not_make_up_for_those_of_none(direct: Direct, tmp_path: Path) -> None:
@@ -264,6 +364,35 @@ def test_a_table_of_which_not_the_first_copy_counts_is_told(direct: Direct, tmp_
     image = volume.write(tmp_path / "d.img")
     disks.write_at(image, 40, b"\x81")
     assert "copy" in " ".join(direct.look(image, False).reasons)
+
+
+@BITS
+@pytest.mark.parametrize("copies", [2, 3])
+def test_copies_of_the_table_that_differ_are_told(direct: Direct, tmp_path: Path, bits: int, copies: int) -> None:
+    """By the last one the file goes on elsewhere."""
+    volume = FatVolume(bits, copies=copies)
+    volume.root = entry("PLAIN.TXT", 3, 1000)
+    volume.put(b"p" * 1000, 3, 4)
+    volume.content[9] = EVIL
+    image = volume.write(tmp_path / "d.img")
+    assert direct.look(image, False).verdict().value == "clean"
+    length = int.from_bytes(image.read_bytes()[22:24] if bits != 32 else image.read_bytes()[36:40], "little") * 512
+    table = FatVolume(bits)
+    table.table[3], table.table[9] = 9, 0x0FFFFFFF
+    start = 3 * bits // 8 if bits != 12 else 4
+    disks.write_at(image, 32 * 512 + (copies - 1) * length + start, table.image()[32 * 512 + start :][:16])
+    assert "copies of its table" in " ".join(direct.look(image, False).reasons)
+
+
+def test_what_the_table_keeps_for_itself_may_differ_between_its_copies(direct: Direct, tmp_path: Path) -> None:
+    """Marks of a mounted volume, and the upper bits of FAT32."""
+    volume = FatVolume(32, copies=2)
+    volume.root = entry("PLAIN.TXT", 3, 5)
+    volume.put(b"plain", 3)
+    image = volume.write(tmp_path / "d.img")
+    disks.write_at(image, 32 * 512 + 7, b"\x07")
+    disks.write_at(image, 32 * 512 + 4 * 100 + 3, b"\xf0")
+    assert direct.look(image, False).verdict().value == "clean"
 
 
 def test_a_count_of_clusters_that_systems_read_differently_is_told(direct: Direct, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict i
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, Golden
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted_ntfs
-from ansible_collections.vmward.remediation.tests.corpus.ntfs_records import at_of, opened
+from ansible_collections.vmward.remediation.tests.corpus.ntfs_records import at_of, opened, restart
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
 
 MB = disks.MB
@@ -43,7 +43,7 @@ def text(length: int) -> bytes:
     return b"".join(b"line %d of a text that packs well\n" % number for number in range(length // 30))[:length]
 
 
-def fill(root: Path) -> None:
+def fill(root: Path, may_pack: bool = True) -> None:
     for name, content in disks.harmless(30).items():
         place = root / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,8 @@ def fill(root: Path) -> None:
     (root / "etc/hostname:zone").write_bytes(b"[ZoneTransfer]\n")
     packed = root / "packed"
     packed.mkdir()
-    os.setxattr(packed, "system.ntfs_attrib", COMPRESSED)
+    if may_pack:  # which NTFS does with clusters of up to 4 KiB
+        os.setxattr(packed, "system.ntfs_attrib", COMPRESSED)
     (packed / "text").write_bytes(text(300_000))
     with (packed / "holes").open("wb") as file:
         file.seek(200_000)
@@ -278,6 +279,32 @@ def test_what_several_states_share_is_judged_once(golden: GoldenNtfs) -> None:
     assert read[1] < MB  # what lies in records themselves
 
 
+@pytest.mark.parametrize(
+    ("sector", "cluster", "megabytes"),
+    [(512, 512, 40), (512, 65536, 300), (512, 131072, 600), (512, 2 * MB, 3000), (4096, 4096, 100), (1024, 4096, 60)],
+)
+def test_sectors_and_clusters_of_any_size_are_read(
+    golden: GoldenNtfs, tmp_path: Path, sector: int, cluster: int, megabytes: int
+) -> None:
+    """Records of 4096 bytes, and clusters of more than 64 KiB, whose size the boot sector tells otherwise."""
+    image = tmp_path / "d.img"
+    image.write_bytes(b"")
+    os.truncate(image, megabytes * MB)
+    track = "-p", "2048", "-H", "255", "-S", "63"
+    disks.run("mkntfs", "-q", "-F", "-s", str(sector), "-c", str(cluster), *track, image)
+    assert clean(golden.direct.look(image, False))
+    with mounted_ntfs(image) as root:
+        fill(root, may_pack=cluster <= 4096)
+    tally = golden.direct.look(image, False)
+    assert clean(tally), (tally.reasons, tally.indicators)
+    assert tally.files > 300
+    with mounted_ntfs(image) as root:
+        (root / "many:stream41").write_bytes(MARKER + bytes(700))
+        (root / "large").write_bytes(random.Random(2).randbytes(2 * MB) + MARKER)
+    found = {finding.path for finding in golden.direct.look(image, False).findings}
+    assert found == {"/many:stream41", "/large"}
+
+
 # --- in doubt --------------------------------------------------------------------------------------------------------
 
 
@@ -301,11 +328,9 @@ def test_a_log_that_is_not_at_its_end_is_told(golden: GoldenNtfs, client: int, f
     image, fs = golden.copy(), opened(golden.image)
     _vcn, lcn, _count = fs.stream(fs.file(2), b"").runs[0]
     assert lcn is not None
-    page = bytearray(4096)
-    struct.pack_into("<4sHHQIIHHH", page, 0, b"RSTR", 30, 9, 0, 4096, 4096, 48, 1, 1)
-    struct.pack_into("<QHHHH", page, 48, 1000, 1, 0xFFFF, client, flags)
+    page = restart(fs.stream(fs.file(2), b"").size, 1000, client, flags, (1, 1))
     for number in range(2):
-        disks.write_at(image, lcn * fs.cluster + number * 4096, bytes(page))
+        disks.write_at(image, lcn * fs.cluster + number * 4096, page)
     if fine:
         assert clean(golden.both(image)[1])
     else:

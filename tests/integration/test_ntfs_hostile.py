@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,52 +21,18 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc impor
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.marks import marks
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs import File, Ntfs, Record, Stream
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ntfs_records import Attribute
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import Tally
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus import ntfs_records as made
-from ansible_collections.vmward.remediation.tests.corpus.direct import Direct, found
+from ansible_collections.vmward.remediation.tests.corpus.direct import Direct
+from ansible_collections.vmward.remediation.tests.corpus.ntfs_volume import FREE, RECORD, Volume, told
 
 MARKER = disks.MARKER
-# What the reader takes for a file, and a driver would not hand out
-DATA, FREE, RECORD = 0x80, 3000, 16
-
-
-class Volume:
-    def __init__(self, place: Path) -> None:
-        if not shutil.which("mkntfs"):
-            pytest.skip("mkntfs is not installed")
-        self.place, self.golden = place, made.volume(place / "golden.img")
-        self.direct = Direct(self.golden)
-
-    def copy(self) -> Path:
-        return Path(shutil.copy(self.golden, self.place / "changed.img"))
-
-    def both(self, image: Path) -> tuple[Tally, Tally]:
-        """As a whole and by the difference, neither of which may be clean alone."""
-        whole, delta = self.direct.look(image, False), self.direct.look(image, True)
-        assert found(delta) == found(whole), (whole.reasons, delta.reasons)
-        assert (whole.verdict().value == "clean") == (delta.verdict().value == "clean"), (whole.reasons, delta.reasons)
-        return whole, delta
-
-    def holding(self, *attributes: bytes, more: bytes = b"", content: bytes = MARKER, at: int = FREE) -> Path:
-        """A record with these attributes, perhaps one that continues it, and content in a free cluster."""
-        image = self.copy()
-        disks.write_at(image, at * made.CLUSTER, content)
-        made.put(image, RECORD, made.record(RECORD, made.standard(), *attributes))
-        if more:
-            made.put(image, RECORD + 1, made.record(RECORD + 1, more, base=RECORD | 1 << 48))
-        return image
+DATA = 0x80
 
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     return Volume(tmp_path_factory.mktemp("ntfs"))
-
-
-def told(tallies: tuple[Tally, Tally], reason: str) -> None:
-    for tally in tallies:
-        assert tally.verdict().value != "clean"
-        assert reason in " ".join(tally.reasons), tally.reasons
 
 
 def test_a_file_written_by_hand_is_found(volume: Volume) -> None:
@@ -275,6 +240,42 @@ def test_a_swap_file_in_a_directory_is_judged_as_any_file(volume: Volume) -> Non
     told(volume.both(volume.holding(made.name("pagefile.sys", parent=11), content)), "in parts only")
 
 
+STORE = "{10000000-2000-3000-4000-500000000000}{3808876B-C176-4e48-B7AE-04046E6CC752}"
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "fine"),
+    [
+        ("System Volume Information", STORE, True),
+        ("system volume information", STORE, True),
+        ("elsewhere", STORE, False),
+        ("System Volume Information", "evil.iso" + STORE, False),
+    ],
+)
+def test_what_shadow_copies_keep_is_known_by_its_place_and_its_name(
+    volume: Volume, directory: str, name: str, fine: bool
+) -> None:
+    content = made.outside(DATA, [(FREE, 1), (None, LARGE)], LARGE * made.CLUSTER, 2)
+    image = volume.holding(made.name(name, parent=17), content, content=b"x" * 4096)
+    made.put(image, 17, made.record(17, made.standard(), made.name(directory)))
+    tallies = volume.both(image)
+    if fine:
+        assert [tally.verdict().value for tally in tallies] == ["clean", "clean"], tallies[0].reasons
+    else:
+        told(tallies, "in parts only")
+
+
+def test_what_shadow_copies_keep_is_judged_as_any_file_below_another_directory(tmp_path: Path) -> None:
+    """As the base's, it was matched as raw bytes only."""
+    base = Volume(tmp_path)
+    content = made.outside(DATA, [(None, LARGE)], LARGE * made.CLUSTER, 2)
+    base.golden = base.holding(made.name(STORE, parent=17), content, content=bytes(4096)).rename(tmp_path / "base.img")
+    made.put(base.golden, 17, made.record(17, made.standard(), made.name("System Volume Information")))
+    made.put(base.golden, 18, made.record(18, made.standard(), made.name("other")))
+    base.direct = Direct(base.golden)
+    told(base.both(base.holding(made.name(STORE, parent=18), content, content=bytes(4096))), "in parts only")
+
+
 # --- the journal of changes ------------------------------------------------------------------------------------------
 
 JOURNAL = made.name("$UsnJrnl", parent=11, number=7)
@@ -304,6 +305,17 @@ def test_a_journal_of_changes_that_got_another_name_is_judged_as_any_file(tmp_pa
     told(base.both(base.holding(made.name("evil.exe"), content, content=bytes(4096))), "in parts only")
 
 
+def test_a_small_journal_of_changes_is_judged_as_any_file(volume: Volume) -> None:
+    content = made.outside(DATA, [(FREE, 1)], 4096, 2, name="$J")
+    for tally in volume.both(volume.holding(JOURNAL, content)):
+        assert [finding.path for finding in tally.findings] == ["/$Extend/$UsnJrnl:$J"]
+
+
+def test_a_program_under_the_name_of_the_journal_of_changes_is_judged_as_any_file(volume: Volume) -> None:
+    content = made.outside(DATA, [(FREE, 1), (None, LARGE)], LARGE * made.CLUSTER, 2, name="$J")
+    told(volume.both(volume.holding(JOURNAL, content, content=b"MZ\x90\0")), "in parts only")
+
+
 def test_clusters_marked_as_bad_are_matched(volume: Volume) -> None:
     image = volume.copy()
     fs = made.opened(image)
@@ -318,6 +330,50 @@ def test_clusters_marked_as_bad_are_matched(volume: Volume) -> None:
     assert [(one.path, one.offset) for one in whole.indicators] == [("(clusters marked as bad)", FREE * made.CLUSTER)]
 
 
+@pytest.mark.parametrize(("number", "own"), [(1, "$MFTMirr"), (2, "$LogFile"), (6, "$Bitmap"), (8, "$BadClus")])
+def test_what_is_the_volume_s_own_is_judged_as_any_file_once_it_has_another_name(
+    volume: Volume, number: int, own: str
+) -> None:
+    """Linux opens it by that."""
+    image = volume.copy()
+    fs = made.opened(image)
+    others = [one.raw for one in fs.file(number).attributes if one.type != DATA]
+    stream = "$Bad" if number == 8 else ""
+    content = made.outside(DATA, [(FREE, 3)], 3 * 4096, 30, name=stream)
+    disks.write_at(image, FREE * made.CLUSTER, b"\xff" * 8192 + MARKER)
+    assert fs.path(number).decode() == "/" + own
+    for name in ("evil.exe", "$evil"):
+        new = made.record(number, *others, made.name(name, number=31), content, sequence=number)
+        made.put(image, number, new)
+        for tally in volume.both(image):
+            assert [finding.path for finding in tally.findings] == [fs.path(number).decode() + ":$Bad" * (number == 8)]
+
+
+def test_an_attribute_of_a_kind_that_is_not_known_is_told(volume: Volume) -> None:
+    """A volume may name kinds of its own, and Windows opens them by that name."""
+    told(
+        volume.both(volume.holding(made.name("file"), made.resident(0x1000, MARKER, 3))), "of a kind that is not known"
+    )
+
+
+@pytest.mark.parametrize("flags", [2, 3, 0xFF])
+def test_content_that_is_packed_in_another_way_is_told(volume: Volume, flags: int) -> None:
+    content = made.outside(DATA, [(FREE, 2), (None, 14)], 16 * made.CLUSTER, 2, flags=flags, unit=4)
+    told(volume.both(volume.holding(made.name("file"), content, content=bytes(4096))), "packed in a way")
+
+
+def test_a_packed_unit_with_a_hole_before_its_end_is_told(volume: Volume) -> None:
+    content = made.outside(DATA, [(None, 1), (FREE, 2), (None, 13)], 16 * made.CLUSTER, 2, flags=1, unit=4)
+    told(volume.both(volume.holding(made.name("file"), content, content=STORED)), "packed content is damaged")
+
+
+def test_a_packed_chunk_that_ends_within_a_token_is_told(volume: Volume) -> None:
+    chunk = bytes([2]) + b"x" + b"\0"
+    stored = struct.pack("<H", 0xB000 | len(chunk) - 1) + chunk
+    content = made.outside(DATA, [(FREE, 1), (None, 15)], 16 * made.CLUSTER, 2, flags=1, unit=4)
+    told(volume.both(volume.holding(made.name("file"), content, content=stored)), "packed content is damaged")
+
+
 # --- what Windows reads elsewhere ------------------------------------------------------------------------------------
 
 
@@ -327,6 +383,34 @@ def test_a_reparse_point_is_seen_wherever_it_lies(volume: Volume, is_resident: b
     point = made.resident(0xC0, tag, 4) if is_resident else made.outside(0xC0, [(FREE, 1)], 24, 4)
     image = volume.holding(made.name("compact.exe"), made.outside(DATA, [(None, 1)], 4096, 2), point, content=tag)
     told(volume.both(image), "keeps its content packed")
+
+
+@pytest.mark.parametrize(("tag", "fine"), [(0xA0000003, True), (0x9000601A, True), (0x8000001B, True), (0x77, False)])
+def test_a_reparse_point_that_nobody_knows_is_told(volume: Volume, tag: int, fine: bool) -> None:
+    point = made.resident(0xC0, struct.pack("<IHH", tag, 16, 0) + bytes(16), 4)
+    tallies = volume.both(volume.holding(made.name("point"), point, content=bytes(4096)))
+    if fine:
+        assert [tally.verdict().value for tally in tallies] == ["clean", "clean"], tallies[0].reasons
+    else:
+        told(tallies, "(reparse tag 0x77)")
+
+
+def test_a_reparse_point_of_which_nothing_is_initialized_is_told(volume: Volume) -> None:
+    point = made.outside(0xC0, [(FREE, 1)], 24, 4, initialized=0)
+    told(volume.both(volume.holding(made.name("point"), point, content=bytes(4096))), "(reparse tag 0x0)")
+
+
+@pytest.mark.parametrize(("kind", "head"), [(0xE0, b""), (0xC0, struct.pack("<IHH", 0xA000000C, 100, 0))])
+def test_attributes_that_programs_read_are_matched(volume: Volume, kind: int, head: bytes) -> None:
+    image = volume.holding(made.name("file"), made.resident(kind, head + MARKER, 4), content=bytes(4096))
+    for tally in volume.both(image):
+        assert "(attributes of inode 16)" in [one.path for one in tally.indicators]
+
+
+@pytest.mark.parametrize("kind", [0xE0, 0xC0])
+def test_attributes_without_bounds_are_told(volume: Volume, kind: int) -> None:
+    huge = made.outside(kind, [(FREE, 1), (None, 1 << 28)], 1 << 40, 4)
+    told(volume.both(volume.holding(made.name("file"), huge, content=bytes(4096))), "larger than Windows makes them")
 
 
 def test_a_reparse_point_that_cannot_be_read_is_told(volume: Volume) -> None:

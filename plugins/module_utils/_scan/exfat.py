@@ -172,7 +172,7 @@ class Exfat(Fat):
                 self._add("directory %s has entries behind its end" % shown)
             if kind == _FILE:
                 entries = data[at : at + 32 * (1 + data[at + 1])]
-                row = _row(directory.path, entries)
+                row = _row(directory, entries)
                 if row is None or not _is_sound(row, entries):
                     self._add("directory %s holds a damaged entry" % shown)
                 if row is not None:
@@ -211,7 +211,7 @@ def _sum(data: bytes, without: tuple[int, ...], bits: int = 32) -> int:
     return total
 
 
-def _row(path: str, entries: bytes) -> ExfatRow | None:
+def _row(directory: Row, entries: bytes) -> ExfatRow | None:
     rows = [entries[at : at + 32] for at in range(32, len(entries), 32)]
     if not rows or rows[0][0] != _STREAM:
         return None
@@ -221,5 +221,8 @@ def _row(path: str, entries: bytes) -> ExfatRow | None:
     name = units[: length * 2].decode("utf-16-le", "backslashreplace")
     if not name or name in (".", ".."):
         return None
-    shown = "%s/%s" % (path, name.replace("/", "\ufffd"))
-    return ExfatRow(shown, cluster, size, attributes, modified, bool(flags & _CONTIGUOUS), valid, entries[21])
+    path = "%s/%s" % (directory.path, name.replace("/", "\ufffd"))
+    is_contiguous, hundredths = bool(flags & _CONTIGUOUS), entries[21]
+    return ExfatRow(
+        path, cluster, size, attributes, modified, path, directory.cluster, is_contiguous, valid, hundredths
+    )

@@ -31,6 +31,7 @@ _DOTS = b".          ", b"..         "
 _LARGEST_DIRECTORY = 2 << 20
 _MOST_SHARED = 4  # times as many as there are clusters
 _MOST_ODD = 20
+_STEP = 1 << 20
 _ROW = struct.Struct("<11sBB7xHHHHI")
 
 Runs = tuple[tuple[int, int], ...]
@@ -38,13 +39,15 @@ Runs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Row:
-    """One name in a directory."""
+    """One name in a directory. `within`: the path by its short name. `above`: where that directory begins."""
 
     path: str
     cluster: int
     size: int
     attributes: int
     modified: int  # date and time as FAT writes them
+    within: str
+    above: int
 
     @property
     def is_directory(self) -> bool:
@@ -81,12 +84,34 @@ class Boot:
             raise NotReadable("its boot sector tells of more clusters than there can be")
         self.root_cluster = struct.unpack_from("<I", head, 44)[0] if self.bits == 32 else 0
         self.count = min(count, table * sector * 8 // self.bits - 2)
+        self.copies = [self.table + number * table * sector for number in range(1, copies)]
         self.has_one_table = self.bits == 32 and bool(head[40] & 0x80)
         self.is_mounted = bool(head[65 if self.bits == 32 else 37] & 1)
 
+    @property
+    def _used(self) -> int:
+        return -(-(self.count + 2) * self.bits // 8)
+
+    def copies_agree(self, volume: Blocks) -> bool:
+        for at in range(0, self._used, _STEP):
+            length = min(_STEP, self._used - at)
+            first = volume.read(self.table + at, length)
+            for copy in self.copies:
+                other = volume.read(copy + at, length)
+                if other != first and self._following(at, other) != self._following(at, first):
+                    return False
+        return True
+
+    def _following(self, at: int, raw: bytes) -> bytes:
+        """Without what the table keeps for itself: the first two entries and, of FAT32, four bits of each."""
+        data = bytearray(raw)
+        if self.bits == 32:
+            data[3::4] = bytes(byte & 0x0F for byte in data[3::4])
+        return bytes(data[0 if at else self.bits // 4 :])
+
     def read_table(self, volume: Blocks) -> Any:
         """What follows each cluster. FAT32 leaves the upper four bits to others."""
-        raw = volume.read(self.table, -(-(self.count + 2) * self.bits // 8))
+        raw = volume.read(self.table, self._used)
         if self.bits == 12:
             pairs = (int.from_bytes(raw[at : at + 3], "little") for at in range(0, len(raw), 3))
             return array("H", [half for pair in pairs for half in (pair & 0xFFF, pair >> 12)])
@@ -115,7 +140,7 @@ class Fat:
         see: Callable[[Any, Any], None] = lambda directory, entry: None,
     ) -> Iterator[ForeignFile]:
         """All files of directories that are to be entered. `see` is shown each directory with each of its entries."""
-        root = Row("", self._boot.root_cluster, 0, _DIRECTORY, 0)
+        root = Row("", self._boot.root_cluster, 0, _DIRECTORY, 0, "", self._boot.root_cluster)
         pending, entered = [(root, 0)], {root.cluster}
         while pending:
             directory, depth = pending.pop()
@@ -143,6 +168,8 @@ class Fat:
         boot, found = self._boot, []
         if boot.has_one_table:
             found.append("its boot sector says which copy of its table counts, which Linux does not heed")
+        elif not boot.copies_agree(self._volume):
+            found.append("the copies of its table differ, and systems may read another one. Let them repair it (fsck)")
         if boot.bits != 32 and boot.count in _FEW:
             found.append("Linux reads it as FAT16, and Windows as FAT12")
         if boot.end > self._volume.size:
@@ -252,13 +279,28 @@ class Fat:
             if raw[11] & _LABEL:
                 if any(raw[20:22]) or any(raw[26:32]):
                     self._add("a label holds content, which no system shows")
-            elif long or raw[:11] not in _DOTS:
-                yield self._row(directory.path, long or _short_name(raw), raw)
+                continue
+            row = self._row(directory, long, raw)
+            if long or raw[:11] not in _DOTS:
+                yield row
+            elif not self._is_own(directory, row):
+                where = printable(directory.path, 200) or "/"
+                self._add("directory %s has an entry for itself, or the one above, that is not its own" % where)
 
-    def _row(self, path: str, name: str, raw: bytes) -> Row:
+    def _row(self, directory: Row, long: str, raw: bytes) -> Row:
         _name, attributes, _case, high, time, date, low, size = _ROW.unpack(raw)
         cluster = low | high << 16 if self._boot.bits == 32 else low
-        return Row("%s/%s" % (path, name.replace("/", "\ufffd")), cluster, size, attributes, date << 16 | time)
+        path, within = (
+            "%s/%s" % (directory.path, name.replace("/", "\ufffd"))
+            for name in (long or _short_name(raw), _short_name(raw))
+        )
+        return Row(path, cluster, size, attributes, date << 16 | time, within, directory.cluster)
+
+    def _is_own(self, directory: Row, dots: Row) -> bool:
+        """Does it lead to the directory itself, or to the one above? Boot loaders follow it, wherever that may be."""
+        root = self._boot.root_cluster
+        meant = directory.above if dots.path.endswith("/..") else directory.cluster
+        return dots.is_directory and (dots.cluster or root) == (meant or root)
 
     def _directory(self, directory: Row) -> bytes:
         boot = self._boot

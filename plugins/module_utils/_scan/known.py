@@ -27,7 +27,7 @@ from .chain import Layer
 from .packed import UNPACKED
 from .remembered import KEY, MOST_CONTENTS
 
-READER = 10  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
+READER = 11  # raise it whenever a reader learns to see more: what an older one called clean is scanned again
 _MOST_HEAD = 1 << 20
 _DRAFT = ".draft"
 _UNUSABLE = "Cannot use the directory %s: %s."

@@ -19,6 +19,7 @@ from .ntfs_records import (
     DATA,
     ENCRYPTED,
     LIST,
+    LZNT1,
     NAME,
     PACKED,
     REPARSE,
@@ -34,6 +35,7 @@ from .ntfs_records import (
     unpacked,
 )
 
+OEM = b"NTFS    "
 ROOT = 5
 EXTEND = 11
 FIRST_OF_USERS = 24
@@ -123,12 +125,13 @@ class Ntfs:
     def __init__(self, volume: Blocks) -> None:
         self._volume = volume
         self._places: dict[int, tuple[int, bytes] | None] = {}
-        raw = volume.read(0, 512)
-        if raw[3:11] != b"NTFS    ":
+        self.boot = raw = volume.read(0, 512)
+        if raw[3:11] != OEM:
             raise BadFilesystem("it has no NTFS boot sector")
         sector, per_cluster = struct.unpack_from("<HB", raw, 11)
+        self._sector = sector
         self.cluster = sector * (1 << (256 - per_cluster) if per_cluster > 128 else per_cluster)
-        sectors, table = struct.unpack_from("<QQ", raw, 40)
+        sectors, table, self._mirror = struct.unpack_from("<QQQ", raw, 40)
         per_record = struct.unpack_from("<b", raw, 64)[0]
         self.record_size = 1 << -per_record if per_record < 0 else per_record * self.cluster
         self.end = sectors * sector
@@ -157,7 +160,10 @@ class Ntfs:
 
     def _open_table(self, cluster: int) -> Stream:
         """The table tells of itself in its first record; if that is too short, in records of its first part."""
-        first = self._parse(0, self._volume.read(cluster * self.cluster, self.record_size))
+        if cluster >= self.clusters:
+            raise BadFilesystem("its master file table would lie outside of the file system")
+        start = self._volume.read(cluster * self.cluster, self.record_size)
+        first = self._parse(0, start)
         parts = [one for one in first.attributes if one.type == DATA and not one.name]
         if not parts:
             raise BadFilesystem("its master file table has no content")
@@ -167,6 +173,8 @@ class Ntfs:
         counts = [count for _vcn, lcn, count in table.runs if lcn is not None]
         if table.value is not None or len(counts) != len(table.runs) or sum(counts) > self.clusters:
             raise BadFilesystem("its master file table has holes, or is larger than the file system")
+        if self.read(table, 0, self.record_size) != start:
+            raise BadFilesystem("its boot sector and its master file table tell of different tables")
         return table
 
     def geometry(self) -> tuple[object, ...]:
@@ -180,6 +188,17 @@ class Ntfs:
         if len(raw) != self.record_size:
             raise BadFilesystem("record %d lies outside of the master file table" % number)
         return raw
+
+    def mirrored(self, number: int) -> bytes:
+        """The copy of a record, where the boot sector has it."""
+        if self._mirror >= self.clusters:
+            raise BadFilesystem("the copy of its master file table would lie outside of the file system")
+        return self._volume.read(self._mirror * self.cluster + number * self.record_size, self.record_size)
+
+    def boot_copies(self) -> list[bytes]:
+        """Behind the file system, or at the end of its volume."""
+        places = {self.end, (self._volume.size // self._sector - 1) * self._sector}
+        return [raw for raw in (self._volume.read(at, 512) for at in sorted(places)) if raw[3:11] == OEM]
 
     def record(self, number: int) -> Record:
         return self._parse(number, self.raw_record(number))
@@ -261,10 +280,10 @@ class Ntfs:
         initialized = min(head.initialized, head.size)
         return Stream(head.flags, head.size, initialized, head.unit, head.value, tuple(runs))
 
-    def reparse_tag(self, file: File) -> int:
-        """Who is to be asked for the content in place of the streams; 0 if nobody."""
+    def reparse_tag(self, file: File) -> int | None:
+        """Who is to be asked for the content in place of the streams; None if nobody."""
         if not file.of(REPARSE):
-            return 0
+            return None
         return int.from_bytes(self.read(self.stream(file, b"", REPARSE), 0, 4), "little")
 
     def read(self, stream: Stream, offset: int, length: int) -> bytes:
@@ -291,6 +310,8 @@ class Ntfs:
 
     def _unpacked(self, stream: Stream, offset: int, length: int) -> bytes:
         unit = self.cluster << stream.unit if stream.unit < 16 else 0
+        if stream.flags & PACKED != LZNT1:
+            raise BadFilesystem("it is packed in a way that this reader does not know")
         if not stream.unit or not 0 < unit <= _UNIT_LIMIT:
             raise BadFilesystem("it is packed in units of an absurd size")
         first, last = offset // unit, -(-(offset + length) // unit)
@@ -299,15 +320,18 @@ class Ntfs:
 
     def _unit(self, stream: Stream, number: int, clusters: int) -> bytes:
         """As it is if no cluster is left out; else what there is, unpacked."""
-        parts, left, size = [], clusters, clusters * self.cluster
+        parts, left, size, has_hole = [], clusters, clusters * self.cluster, False
         index = max(0, bisect_right(stream.runs, (number * clusters + 1,)) - 1)
         while left and index < len(stream.runs):
             vcn, lcn, count = stream.runs[index]
             inside = number * clusters + clusters - left - vcn
             take = min(left, count - inside)
             if lcn is None:
-                break
-            parts.append(self._volume.read((lcn + inside) * self.cluster, take * self.cluster))
+                has_hole = True
+            elif has_hole:
+                raise BadFilesystem("its packed content is damaged")
+            else:
+                parts.append(self._volume.read((lcn + inside) * self.cluster, take * self.cluster))
             left -= take
             index += 1
         data = b"".join(parts)

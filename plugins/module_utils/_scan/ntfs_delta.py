@@ -21,7 +21,7 @@ from .ioc import folded
 from .judge import Judge
 from .ntfs import File, Ntfs
 from .ntfs_changes import NtfsPair, tell_changes
-from .ntfs_judge import NtfsJudge, is_journal, is_paged, is_store, tell_lost
+from .ntfs_judge import NtfsJudge, is_journal, is_own, is_paged, is_store, tell_lost
 from .ntfs_records import Run
 from .places import Ranges
 from .verdict import Where
@@ -99,10 +99,14 @@ class NtfsDelta:
         self._lose(number, was, now)
         if was or now:
             self._pairs.append(NtfsPair(number, was, now, number in self._touched))
-        if now and (was is None or _is_other(was, now) or number in self._touched):
+        if now and (was is None or self._is_other(was, now) or number in self._touched):
             self._covered += self._files.file(now)
         elif now:
             self._files.indicators(now)
+
+    def _is_other(self, was: File, now: File) -> bool:
+        """Whether it differs in content, or in how it is judged."""
+        return was.content != now.content or _as_raw_bytes(self._old, was) != _as_raw_bytes(self._new, now)
 
     def _lose(self, number: int, was: File | None, now: File | None) -> None:
         """Records that continued the file and were not freed, but are not in its list any more."""
@@ -125,13 +129,10 @@ class NtfsDelta:
             start = end
 
 
-def _is_other(was: File, now: File) -> bool:
-    """Whether it differs in content, or in how it is judged."""
-    return was.content != now.content or _as_raw_bytes(was) != _as_raw_bytes(now)
-
-
-def _as_raw_bytes(file: File) -> list[bool]:
-    return [is_paged(file), is_store(file), *(is_journal(file, name) for name in file.streams)]
+def _as_raw_bytes(fs: Ntfs, file: File) -> list[bool]:
+    """What of it is not judged as a file."""
+    streams = (is_own(file, name) or is_journal(file, name) for name in file.streams)
+    return [is_paged(file), is_store(fs, file), *streams]
 
 
 def _file(fs: Ntfs, number: int) -> File | None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from .ext4_records import BadFilesystem
 
 STANDARD, LIST, NAME, VOLUME, DATA, BITMAP, REPARSE, EA = 0x10, 0x20, 0x30, 0x70, 0x80, 0xB0, 0xC0, 0xE0
-PACKED, ENCRYPTED = 0x00FF, 0x4000
+KNOWN = frozenset(range(0x10, 0x101, 0x10))  # a volume may tell of further ones
+PACKED, LZNT1, ENCRYPTED = 0x00FF, 1, 0x4000
 _END = 0xFFFFFFFF
 _SECTOR = 512
 _CHUNK = 4096
@@ -179,6 +180,8 @@ def _chunk(data: bytes) -> bytes:
                 out.append(data[at])
                 at += 1
                 continue
+            if at + 2 > len(data):
+                raise BadFilesystem("its packed content is damaged")
             token, at = int.from_bytes(data[at : at + 2], "little"), at + 2
             # The more lies behind, the more of the token's bits say how far to go back
             wide = 16 - max(4, (len(out) - 1).bit_length()) if out else 0
