@@ -93,6 +93,10 @@ def bitmap_in_pieces(volume: ExfatVolume) -> None:
     volume.table.update({BITMAP: 900, 900: END})
 
 
+def encrypted(volume: ExfatVolume) -> None:
+    volume.root += entry("secret.txt.PFILE", volume.put(b"?" * 4112), 4112)
+
+
 def a_later_valid_end(entries: bytes) -> bytes:
     return sealed(entries[:40] + struct.pack("<Q", 5000) + entries[48:])
 
@@ -121,6 +125,7 @@ GONE = b"\x05" + entry("gone", 0, 0)[1:32] + b"\x40" + entry("gone", 0, 0)[33:64
         (root(sealed(entry("added", 0, 0)[:32] + bytes(32))), "directory / holds a damaged entry"),
         (root(entry("added", 0, 0)[:-32]), "directory / holds a damaged entry"),
         (root(bytes(32) + entry("added", 0, 0)), "directory / has entries behind its end"),
+        (encrypted, "/secret.txt.PFILE is encrypted by the guest"),
         (root(b"\x86" + bytes(31)), "directory / holds an entry of a kind that is not known here"),
         (root(b"\xa1" + bytes(31)), "directory / holds an entry of a kind that is not known here"),
     ],

@@ -32,6 +32,7 @@ _LARGEST_DIRECTORY = 2 << 20
 _MOST_SHARED = 4  # times as many as there are clusters
 _MOST_ODD = 20
 _STEP = 1 << 20
+_ENCRYPTED = ".pfile"  # so Windows 10 keeps what it encrypts where the file system has no mark for that
 _ROW = struct.Struct("<11sBB7xHHHHI")
 
 Runs = tuple[tuple[int, int], ...]
@@ -212,6 +213,8 @@ class Fat:
         self._odd[text] = self._odd.get(text, 0) + 1
 
     def _file(self, row: Row) -> ForeignFile:
+        if row.size and row.path.lower().endswith(_ENCRYPTED):
+            self._add("%s is encrypted by the guest" % printable(row.path, 200))
         try:
             content = _Content(self._volume, self._runs(row), row.size)
         except NotReadable as exc:
