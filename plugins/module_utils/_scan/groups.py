@@ -18,7 +18,7 @@ from .blocks import Slice
 from .chain import Layer, open_chain
 from .judge import Emit
 from .known import Known
-from .listen import Listener
+from .listen import Listener, State
 from .marks import marks
 from .partitions import Extent, find_partitions
 from .sandbox import Job, Limits, run_all
@@ -84,7 +84,8 @@ def to_read(disks: Disks, directory: str) -> int:
     """
     if any(layer.format == "nbd" for disk in disks for layer in disk.layers):
         return 0
-    return sum(_allocated(layer) for disk in disks for layer in _unknown(disk, Known(directory) if directory else None))
+    known = Known(directory) if directory else None
+    return sum(_allocated(layer) for layer in {layer for disk in disks for layer in _unknown(disk, known)})
 
 
 def _unknown(disk: DiskSpec, known: Known | None) -> Sequence[Layer]:
@@ -122,44 +123,53 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     return whole
 
 
-def joined(shares: Sequence[Listener], which: str = "") -> Tally:
+def joined(tallies: Sequence[Tally], which: str = "") -> Tally:
     """What the shares of the same disks say, in the order in which one process would have said it.
 
     Nothing is clean unless all of them met the same: what one of them did not meet may have been judged by none.
     """
-    tallies = [one.tally for one in shares]
     first = tallies[0]
-    if len(shares) == 1:
+    if len(tallies) == 1:
         return first
     whole = Tally(changes=first.changes, changes_count=first.changes_count, bases=first.bases)
+    whole.bytes_since = first.bytes_since
     whole.finished = all(one.finished for one in tallies)
     whole.notes_more = max(one.notes_more for one in tallies)
     for one in tallies:
         _add(whole, one)
-    whole.findings = _ordered(shares, "finding", [one.findings for one in tallies])[:MAX_FINDINGS]
-    whole.indicators = _ordered(shares, "indicator", [one.indicators for one in tallies])[:MAX_FINDINGS]
-    whole.unopened_names = _ordered(shares, "unopened", [one.unopened_names for one in tallies])[:MAX_UNOPENED]
-    told = _ordered(shares, "reason", [one.reasons for one in tallies])
+    whole.findings = _ordered(tallies, "finding", [one.findings for one in tallies])[:MAX_FINDINGS]
+    whole.indicators = _ordered(tallies, "indicator", [one.indicators for one in tallies])[:MAX_FINDINGS]
+    whole.unopened_names = _ordered(tallies, "unopened", [one.unopened_names for one in tallies])[:MAX_UNOPENED]
+    told = _ordered(tallies, "reason", [one.reasons for one in tallies])
     whole.reasons = list(dict.fromkeys(told))[:MAX_REASONS]
     whole.reasons_count = sum(one.reasons_count for one in tallies) - (len(told) - len(set(told)))
     whole.volumes = _same_volumes(volume for one in tallies for volume in one.volumes)
-    if whole.finished and (shares[0].met is None or len({one.met for one in shares}) > 1):
-        whole.add_reason(_UNLIKE % (len(shares), which))
+    if whole.finished and (first.met is None or len({one.met for one in tallies}) > 1):
+        whole.add_reason(_UNLIKE % (len(tallies), which))
     return whole
+
+
+def joined_state(shares: Sequence[Listener], number: int) -> State:
+    """One of the states that all of them read one after the other. Who has not begun it yet says what holds for all."""
+    begun = [one.states[number] for one in shares if number < len(one.states)]
+    tally = joined([one.states[number].tally if number < len(one.states) else one.anew() for one in shares])
+    if len({(one.id, one.is_base) for one in begun}) > 1:
+        tally.add_reason(_UNLIKE % (len(shares), ""))
+    return replace(begun[0], tally=tally)
 
 
 def are_clean(shares: Sequence[Listener]) -> bool:
     """All of them ended well, and nothing was found by any, in no state of the disks that was read."""
-    tallies = [joined(shares), *(tally for one in shares for tally in one.tallies())]
+    tallies = [joined([one.tally for one in shares]), *(tally for one in shares for tally in one.tallies())]
     return all(one.is_well for one in shares) and all(tally.verdict() is Verdict.CLEAN for tally in tallies)
 
 
-def _ordered(shares: Sequence[Listener], kind: str, lists: Sequence[Sequence[_Told]]) -> list[_Told]:
+def _ordered(tallies: Sequence[Tally], kind: str, lists: Sequence[Sequence[_Told]]) -> list[_Told]:
     """What we say ourselves comes last."""
     pairs = [
         pair
-        for share, told in zip(shares, lists)
-        for pair in zip(chain(share.order.get(kind, ()), repeat(math.inf)), told)
+        for one, told in zip(tallies, lists)
+        for pair in zip(chain(one.order.get(kind, ()), repeat(math.inf)), told)
     ]
     return [one for _at, one in sorted(pairs, key=lambda pair: pair[0])]
 

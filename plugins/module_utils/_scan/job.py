@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable
 
+from .abreast import Abreast
 from .baseline import unpack
 from .chain import Layer
 from .clamd import clamd_of, doubts
@@ -119,7 +120,7 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
 def together_told(shares: Sequence[tuple[Listener, Ended]], which: str = "") -> Tally:
     for listener, ended in shares:
         outcome(listener.tally, ended, which)
-    return joined([listener for listener, _ended in shares], which)
+    return joined([listener.tally for listener, _ended in shares], which)
 
 
 def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
@@ -159,32 +160,39 @@ def _prepare_scan(
 class Part:
     """The layers that one child reads, what it does, and the disks that it may tell a record of.
 
-    `of`: the same for those that share their disks.
+    `of`: the same for those that share their disks. `keep`: descriptors that it may use beside those of its layers.
     """
 
     layers: Sequence[Layer]
     prepare: Callable[[Emit], Callable[[Emit], None]]
     disks: Sequence[str] = ()
     of: int = 0
+    keep: Sequence[int] = ()
 
 
 def confined(
-    request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]], most_points: int = 0
+    request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]]
 ) -> tuple[Listener, Ended]:
     """Run one child, listen to it, and keep what it found clean."""
-    told, seconds = confined_all(request, [Part(layers, prepare_)], most_points)
+    told, seconds = confined_all(request, [Part(layers, prepare_)])
     listener, ended = told[0]
     return listener, Ended(ended.trouble, ended.cpu_seconds, seconds)
 
 
 def confined_all(
-    request: Request, parts: Sequence[Part], most_points: int = 0
+    request: Request, parts: Sequence[Part], abreast: Abreast | None = None
 ) -> tuple[list[tuple[Listener, Ended]], float]:
     """Run a child for each part, and how many seconds all of them took."""
     started = time.monotonic()
     before = [[state_of(layer) for layer in part.layers] for part in parts]
     progress = Progress(request.progress_file, started)
-    listeners = [Listener(progress, most_points, part.disks, part.of) for part in parts]
+    most = abreast.most if abreast is not None else 0
+    listeners = [Listener(progress, most, part.disks, part.of) for part in parts]
+
+    def take(index: int, kind: str, body: dict[str, Any]) -> None:
+        listeners[index].take(kind, body)
+        if abreast is not None and kind == "finished":
+            abreast.heard(listeners)
 
     def over(index: int, ended: Ended) -> None:
         listener = listeners[index]
@@ -199,22 +207,28 @@ def confined_all(
         if request.directory and not request.dry and all(one.binding for one in shares) and are_clean(shares):
             for one in shares:
                 one.keep(Known(request.directory))
+        if abreast is not None:
+            abreast.heard(listeners)
 
     jobs = [
-        Job(announcing(part.prepare), [layer.fd for layer in part.layers], listener.take)
-        for part, listener in zip(parts, listeners)
+        Job(announcing(part.prepare), [*(layer.fd for layer in part.layers), *part.keep], partial(take, index))
+        for index, part in enumerate(parts)
     ]
-    try:
-        seats = Seats(request.children)
-    except OSError as exc:
-        raise BadInput("Cannot count the scans of this host: %s." % exc) from exc
+    seats = abreast.seats if abreast is not None else seats_of(request)
     ended = run_all(jobs, request.limits, progress.write, request.children, seats, over)
     refused = [listener.refused for listener in listeners if listener.refused]
     if refused:
         raise BadInput(refused[0])
-    verdicts = [joined([one for one in listeners if one.pace.of == of]).verdict() for of in {part.of for part in parts}]
-    progress.write(phase="done", message=worst(verdicts).value)
+    tallies = [joined([one.tally for one in listeners if one.pace.of == of]) for of in {part.of for part in parts}]
+    progress.write(phase="done", message=worst(tally.verdict() for tally in tallies).value)
     return list(zip(listeners, ended)), time.monotonic() - started
+
+
+def seats_of(request: Request) -> Seats:
+    try:
+        return Seats(request.children)
+    except OSError as exc:
+        raise BadInput("Cannot count the scans of this host: %s." % exc) from exc
 
 
 def outcome(tally: Tally, ended: Ended, which: str = "") -> dict[str, Any]:

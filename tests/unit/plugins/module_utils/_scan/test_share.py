@@ -34,7 +34,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.known imp
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.share import Share
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_NOTES, Verdict, Volume
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_NOTES, Tally, Verdict, Volume
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.windows import matched
 from ansible_collections.vmward.remediation.tests.corpus.judging import BAD, Looking
 
@@ -80,7 +80,7 @@ def test_what_is_met_again_counts_too() -> None:
                 judge.file(WHERE, content(b"x"), lambda: "/x", 1)
                 judge.parts(WHERE, Content(9, lambda at, length: bytes(length), 0), "raw", key=2)
 
-        return told_by(1, 2, act).met
+        return told_by(1, 2, act).tally.met
 
     assert len({met(1), met(2), met(3)}) == 3
 
@@ -109,6 +109,10 @@ def several(count: int, act: Any) -> list[Listener]:
     return [told_by(index, count, act) for index in range(count)]
 
 
+def tallies(shares: list[Listener]) -> list[Tally]:
+    return [one.tally for one in shares]
+
+
 def content(data: bytes) -> Content:
     return Content(len(data), lambda at, length: data[at : at + length], 64 * MB)
 
@@ -133,7 +137,7 @@ def _unreadable(_at: int, _length: int) -> bytes:
 def test_together_they_say_what_one_says() -> None:
     (one,) = several(1, crowd)
     for count in (2, 3, 5):
-        whole = joined(several(count, crowd))
+        whole = joined(tallies(several(count, crowd)))
         assert replace(whole, bytes_from_disk=0) == replace(one.tally, bytes_from_disk=0)
     assert one.tally.summed == ["The past: 6 things in it were not read."]
     assert [found.path for found in one.tally.findings[:2]] == ["/0", "/3"]
@@ -149,15 +153,15 @@ def test_what_one_does_not_meet_keeps_all_from_being_clean() -> None:
             judge.file(WHERE, content(bytes(number)), lambda: "/x")
 
     shares = several(3, all_of_it)
-    assert joined(shares).verdict() is Verdict.CLEAN
+    assert joined(tallies(shares)).verdict() is Verdict.CLEAN
     assert are_clean(shares)
     shares[1] = told_by(1, 3, less)
-    assert joined(shares).verdict() is Verdict.INCOMPLETE
+    assert joined(tallies(shares)).verdict() is Verdict.INCOMPLETE
     assert not are_clean(shares)
     shares = several(3, all_of_it)
     for one in shares:
-        one.met = None
-    assert joined(shares).verdict() is Verdict.INCOMPLETE
+        one.tally.met = None
+    assert joined(tallies(shares)).verdict() is Verdict.INCOMPLETE
 
 
 @pytest.mark.parametrize("change", ["finished", "volume", "infected", "killed"])
@@ -172,7 +176,7 @@ def test_what_is_said_of_one_is_said_of_all(change: str) -> None:
     else:
         shares[2].is_well = False
     assert not are_clean(shares)
-    assert change == "killed" or joined(shares).verdict() is not Verdict.CLEAN
+    assert change == "killed" or joined(tallies(shares)).verdict() is not Verdict.CLEAN
 
 
 def test_the_past_may_have_numbers_in_no_other_form() -> None:
@@ -212,7 +216,7 @@ def test_memory_that_was_written_out_and_cannot_be_hashed_hides_nothing(count: i
         for number in range(6):
             judge.file(WHERE, content(BAD + bytes(number)), lambda number=number: f"/{number}")  # type: ignore[misc]
 
-    whole = joined([told_by(at, count, act, Finding(), WANTED) for at in range(count)])
+    whole = joined([told_by(at, count, act, Finding(), WANTED).tally for at in range(count)])
     assert [found.path for found in whole.findings] == [f"/{number}" for number in range(6)]
     assert [found.path for found in whole.indicators] == ["(memory that was written out)"]
     assert whole.reasons == [
@@ -242,7 +246,7 @@ def test_an_engine_that_fails_keeps_all_from_being_clean_though_the_guest_will_n
         judge.file(WHERE, content(b"good"), lambda: "/good")
         judge.guard("The volume", past, judge)
 
-    whole = joined([told_by(at, count, act, Failing()) for at in range(count)])
+    whole = joined([told_by(at, count, act, Failing()).tally for at in range(count)])
     assert whole.reasons == ["The volume was not read: The engine ended."]
     assert whole.verdict() is Verdict.INCOMPLETE
 
