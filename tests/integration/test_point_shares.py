@@ -159,6 +159,18 @@ def test_a_base_is_read_once_though_it_is_a_point_too(vm: Vm, find: Find) -> Non
     assert "Cannot read the disk image" in str(find(alone, points_of(alone, "s1"))["points"])
 
 
+def test_a_snapshot_in_the_base_is_another_state_than_the_base(tmp_path: Path, find: Find) -> None:
+    clean = disks.ext4(tmp_path / "clean.img", disks.harmless())
+    golden = disks.qcow2(tmp_path / "golden.qcow2", disks.ext4(tmp_path / "evil.img", {"evil": disks.MARKER * 300}))
+    disks.run("qemu-img", "snapshot", "-c", "old", golden)
+    disks.put(golden, clean.read_bytes(), tmp_path)
+    asked = Vm(golden, disks.overlay(tmp_path / "top.qcow2", golden)).request()
+    below = replace(asked.disks[0], layers=asked.disks[0].layers[1:], snapshot="old")
+    result = find(asked, [points_of(asked)[0], Point("snapshot", "old", "old", "", (below,))])
+    assert verdicts(result) == ["clean", "infected"]
+    assert methods(result) == ["same", "full"]
+
+
 def test_several_disks_each_on_a_base_of_its_own_and_lvm(vm: Vm, tmp_path: Path, find: Find) -> None:
     other = story(tmp_path, {"other": b"another"})
     inner = disks.ext4(tmp_path / "root.img", {"eicar.com": disks.EICAR, **disks.harmless()}, 32 * MB).read_bytes()
@@ -355,3 +367,12 @@ def test_what_is_told_while_all_read(vm: Vm, tmp_path: Path, find: Find, monkeyp
         *(f"point {number}" for number in range(1, 7)),
         "clean",
     ]
+
+
+def test_memory_that_shrinks_meanwhile_keeps_none_of_those_that_are_waited_for_from_starting(
+    vm: Vm, find: Find, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [3]
+    monkeypatch.setattr(job, "fitting", lambda memory: left.pop() if left else 1)
+    asked = vm.request(limits=Limits(20, 1 << 30, 120))
+    assert verdicts(find(asked, points_of(asked, "s3")[1:], count=0)) == ["clean", "clean"]
