@@ -19,7 +19,7 @@ _OWN = ("seconds", "cpu_seconds", "bytes_from_disk")  # of which each run may sa
 
 def shared(request: Request, count: int = 3) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "to_read", lambda disks, directory: 1 << 50)
+        patch.setattr(job, "to_read", lambda *arguments: 1 << 50)
         return scan(replace(request, at_once=count))
 
 

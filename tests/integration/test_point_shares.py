@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The clean point, looked for by several processes: they say what one alone says, and go on by what all of them found."""
+"""The clean point, looked for by several processes: they say what one says, and go on by what all of them found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import job, points
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import groups, job, points
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request
@@ -102,7 +103,7 @@ Find = Callable[..., dict[str, Any]]
 @pytest.fixture
 def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Find:
     """By so many processes, however little there is to read, on a host with seats of its own."""
-    monkeypatch.setattr(points, "to_read", lambda disks, directory: 1 << 50)
+    monkeypatch.setattr(points, "to_read", lambda *arguments: 1 << 50)
     monkeypatch.setattr(job, "Seats", partial(Seats, place=str(tmp_path / "seats")))
 
     def found(asked: Request, wanted: Sequence[Point], every: bool = True, count: int = 3) -> dict[str, Any]:
@@ -148,6 +149,41 @@ def test_a_base_that_is_not_clean_is_none_for_any_of_them(tmp_path: Path, find: 
     assert set(methods(one)) == {"full"}
     for count in (2, 3, 5):
         assert said(find(asked, wanted, count=count)) == said(one)
+
+
+def test_a_clean_present_that_is_no_candidate_ends_no_search(vm: Vm, find: Find) -> None:
+    asked = vm.request(disks=(replace(vm.request().disks[0], snapshot="s3"),))
+    result = find(asked, [replace(points_of(asked)[0], disks=asked.disks), *points_of(asked, "s1")[1:]], False)
+    assert verdicts(result) == ["clean", "clean", "not scanned"]
+    assert result["chosen"]["name"] == "s1"
+
+
+@pytest.mark.parametrize("rules", ["the same", "newer"])
+def test_a_base_that_is_indexed_by_other_rules_is_read_by_several(
+    vm: Vm, tmp_path: Path, find: Find, rules: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(points, "to_read", groups.to_read)
+    monkeypatch.setattr(groups, "PER_SHARE", MB // 2)
+    monkeypatch.setattr(vm, "top", disks.overlay(tmp_path / "fresh.qcow2", vm.golden))
+    asked = vm.request(directory=str(tmp_path / "known"))
+    index(replace(asked, disks=(DiskRequest("vda", asked.disks[0].layers[1:]),)))
+    newer = RuleFile("/rules/newer.yar", "rule newer { condition: false }", "newer", 0)
+    asked = replace(asked, rules=(*RULES, *[newer] * (rules == "newer")), dry=True)
+    started, one = counting(monkeypatch), find(asked, points_of(asked), count=1)
+    assert said(find(asked, points_of(asked), count=2)) == said(one)
+    assert (started, verdicts(one)) == ([1, 2 if rules == "newer" else 1], ["clean", "clean"])
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many processes each search is made by."""
+    started, confined = list[int](), points.confined_all
+
+    def counted(request: Request, parts: Sequence[Any], abreast: Any) -> Any:
+        started.append(len(parts))
+        return confined(request, parts, abreast)
+
+    monkeypatch.setattr(points, "confined_all", counted)
+    return started
 
 
 def test_a_base_is_read_once_though_it_is_a_point_too(vm: Vm, find: Find) -> None:
@@ -324,13 +360,7 @@ def test_two_searches_do_not_wait_for_each_others_seats(
     vm: Vm, tmp_path: Path, find: Find, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy host there are as many processes as there are free seats: one that had but a part would wait."""
-    asked, started, confined = vm.request(), list[int](), points.confined_all
-
-    def counted(request: Request, parts: Sequence[Any], abreast: Any) -> Any:
-        started.append(len(parts))
-        return confined(request, parts, abreast)
-
-    monkeypatch.setattr(points, "confined_all", counted)
+    asked, started = vm.request(), counting(monkeypatch)
     wanted = points_of(asked, *ALL)
     one = find(asked, wanted, count=1)
     others = Seats(3, str(tmp_path / "seats"))

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from .blocks import Slice
 from .chain import Layer, open_chain
+from .engines import RuleFile
 from .judge import Emit
 from .known import Known
 from .listen import Listener, State
@@ -26,6 +27,7 @@ from .scanner import DiskSpec
 from .verdict import MAX_CHANGES, MAX_FINDINGS, MAX_REASONS, MAX_UNOPENED, Tally, Verdict, Volume
 
 PER_SHARE = 1 << 30  # bytes: of fewer, to walk them once more takes as long as to judge them
+MANY_RULES = 2500  # with so many half of it pays, since judging takes so much longer than walking
 _LOOK = 60  # seconds
 _UNLIKE = (
     "The %d processes that shared the scan%s did not all meet the same contents, so that some may have been judged by "
@@ -67,35 +69,48 @@ def _look(spec: DiskSpec, emit: Emit) -> None:
         emit("physical", {})
 
 
-def dealt(sizes: Sequence[int], children: int) -> list[int]:
-    """In how many shares each is read: all in one, then whichever is the largest by what is left of the cores."""
+def dealt(sizes: Sequence[int], children: int, rules: Iterable[object] | None = None) -> list[int]:
+    """In how many shares each is read: all in one, then whichever is the largest by what is left of the cores.
+
+    `rules`: the compiled ones that judge.
+    """
     counts = [1] * len(sizes)
+    least = PER_SHARE // 2 if sum(1 for _rule in rules or ()) >= MANY_RULES else PER_SHARE
     for _spare in range(children - len(sizes)):
-        wanting = [at for at, size in enumerate(sizes) if size // PER_SHARE > counts[at]]
+        wanting = [at for at, size in enumerate(sizes) if size // least > counts[at]]
         if wanting:
             counts[max(wanting, key=lambda at: sizes[at] / counts[at])] += 1
     return counts
 
 
-def to_read(disks: Disks, directory: str) -> int:
-    """How many bytes of these disks are judged. Of a base that is indexed none, even should its index prove stale.
+def to_read(disks: Disks, directory: str, rules: Sequence[RuleFile] = ()) -> int:
+    """How many bytes of these disks are judged. Of a base that is indexed with these rules none, even should something
+    else make its index stale.
 
     0 where they can't be shared, since a connection can't be.
     """
     if any(layer.format == "nbd" for disk in disks for layer in disk.layers):
         return 0
+    hashes = frozenset(file.sha256 for file in rules)
     known = Known(directory) if directory else None
-    return sum(_allocated(layer) for layer in {layer for disk in disks for layer in _unknown(disk, known)})
+    return sum(_allocated(layer) for layer in {layer for disk in disks for layer in _unknown(disk, known, hashes)})
 
 
-def _unknown(disk: DiskSpec, known: Known | None) -> Sequence[Layer]:
+def _unknown(disk: DiskSpec, known: Known | None, rules: frozenset[str]) -> Sequence[Layer]:
     if known is None:
         return disk.layers
-    if disk.clone_of and os.path.exists(known.path(disk.clone_of)):
-        return ()
+    for base, on_top in parts_of(disk):
+        judged_by = known.judged_by(base)
+        if judged_by is not None:
+            return on_top if judged_by == rules else disk.layers
+    return disk.layers
+
+
+def parts_of(disk: DiskSpec) -> list[tuple[Sequence[Layer], Sequence[Layer]]]:
+    """What may be a base of it, the largest first, each with what then lies on top."""
     first = 1 if disk.snapshot else 0
-    depths = range(first, len(disk.layers))
-    return disk.layers[: next((at for at in depths if os.path.exists(known.path(disk.layers[at:]))), len(disk.layers))]
+    parts = [(disk.layers[depth:], disk.layers[:depth]) for depth in range(first, len(disk.layers))]
+    return [*parts, (disk.clone_of, disk.layers)] if disk.clone_of else parts
 
 
 def _allocated(layer: Layer) -> int:

@@ -53,8 +53,8 @@ def _index(request: Request, known: Known, disks: Sequence[DiskSpec], layers: Se
     states = [state_of(layer) for layer in layers]
     same = base is not None and base.is_of(layers)
     former = base if same else None
-    count = 1 if request.dry else dealt([to_read(tuple(disks), "")], request.children)[0]
-    rules = loaded(request) if count > 1 else None
+    rules = loaded(request)
+    count = 1 if request.dry else dealt([to_read(tuple(disks), "")], request.children, rules)[0]
     shares, seconds = confined_all(
         request,
         [Part(layers, partial(_prepare, request, former, disks, rules, Share(index, count))) for index in range(count)],

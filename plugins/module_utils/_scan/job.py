@@ -20,7 +20,7 @@ from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .former import tell_records
 from .given import read_whole, rule_files, why_not
-from .groups import are_clean, dealt, each_disk, joined, merged, to_read, together, worst
+from .groups import are_clean, dealt, each_disk, joined, merged, parts_of, to_read, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
@@ -95,9 +95,9 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
         left = max(1.0, end - time.monotonic())
         request = replace(request, limits=replace(request.limits, deadline=left))
         # A record is told by one that read all of its disk
-        sizes = [to_read(group, request.directory) if request.records is None else 0 for group in groups]
-        counts = dealt(sizes, request.children)
-        rules = loaded(request) if rules is None and sum(counts) > 1 else rules
+        rules = loaded(request) if rules is None else rules
+        sizes = [to_read(one, request.directory, request.rules) if request.records is None else 0 for one in groups]
+        counts = dealt(sizes, request.children, rules)
         parts = []
         for number, (group, count) in enumerate(zip(groups, counts)):
             for share in (Share(index, count) for index in range(count)):
@@ -128,7 +128,7 @@ def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
 
 
 def loaded(request: Request) -> Any:
-    """For several children: what they share is loaded before they are forked. What fails here fails in each of them."""
+    """What children share is loaded before they are forked. What fails here fails in each of them."""
     try:
         return compiled(request.rules)
     except BadRules as exc:
@@ -313,8 +313,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
                 continue
         key = (disk.layers, bool(disk.snapshot), disk.clone_of)
         if key not in looked:
-            parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
-            looked[key] = find_base(request.directory, prepared.binding, [*parts, disk.clone_of])
+            looked[key] = find_base(request.directory, prepared.binding, [base for base, _on_top in parts_of(disk)])
         base, layers, why = looked[key]
         path, at = (printable(layers[0].path), int(base.head["written"])) if base else ("", 0)
         use = BaseUse(disk.name, path, not why, why, at)

@@ -84,7 +84,8 @@ def find(request: Request, points: Sequence[Point], every: bool, at: datetime) -
     with opened([*request.disks, *flat]) as (disks, layers):
         now, states = disks[: len(request.disks)], disks[len(request.disks) :]
         rules = loaded(request)
-        wanted = dealt([to_read(tuple(states), request.directory)], request.at_once)[0]
+        size = to_read(tuple(states), request.directory, request.rules)
+        wanted = dealt([size], request.at_once, rules)[0]
         with Abreast(seats_of(request), wanted, len(points) + len(flat)) as abreast:
             parts = []
             for share, reader in zip(abreast.shares, abreast.readers):

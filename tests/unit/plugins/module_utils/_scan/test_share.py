@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -20,8 +21,15 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import engines, windows
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Engine, EngineFailed, Hit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import (
+    Content,
+    Engine,
+    EngineFailed,
+    Hit,
+    RuleFile,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.groups import (
+    MANY_RULES,
     PER_SHARE,
     are_clean,
     dealt,
@@ -262,6 +270,12 @@ def test_cores_are_dealt_out_by_size_and_only_where_it_pays() -> None:
     assert dealt([0, 0], 8) == [1, 1]
 
 
+def test_with_many_rules_half_as_much_pays() -> None:
+    giga, many = PER_SHARE, range(MANY_RULES)
+    assert (dealt([giga], 4, many), dealt([giga - 1], 4, many), dealt([3 * giga], 8, many)) == ([2], [1], [6])
+    assert (dealt([giga], 4, many[1:]), dealt([3 * giga], 8, many[1:])) == ([1], [3])
+
+
 def test_what_a_known_base_holds_is_not_judged_again(tmp_path: Path) -> None:
     layers = []
     for name, size in (("top", 3 * MB), ("middle", 5 * MB), ("base", 7 * MB)):
@@ -271,17 +285,26 @@ def test_what_a_known_base_holds_is_not_judged_again(tmp_path: Path) -> None:
         layers.append(Layer(str(tmp_path / name), "raw", os.open(tmp_path / name, os.O_RDONLY)))
     directory, disk = str(tmp_path / "known"), DiskSpec("vda", tuple(layers))
 
-    def rounded(*disks: DiskSpec, where: str = directory) -> int:
-        return round(to_read(disks, where) / MB)
+    def rounded(*disks: DiskSpec, where: str = directory, rules: str = "mine") -> int:
+        return round(to_read(disks, where, [RuleFile("/rules", "", rules, 0)]) / MB)
+
+    def indexed(which: list[Layer]) -> None:
+        engines = [{"name": "clamd", "rules": []}, {"name": "yara", "rules": [{"sha256": "mine"}]}]
+        head = {"result": {"engines": engines}}
+        Path(Known(directory).path(which)).write_text(json.dumps(head) + "\nbody")
 
     assert rounded(disk) == rounded(disk, where="") == 15
+    assert rounded(disk, replace(disk, name="vdb")) == 15
     os.mkdir(directory)
-    Path(Known(directory).path(layers[2:])).touch()
-    assert (rounded(disk), rounded(disk, where="")) == (8, 15)
-    Path(Known(directory).path(layers)).touch()
+    indexed(layers[2:])
+    assert (rounded(disk), rounded(disk, where=""), rounded(disk, rules="newer")) == (8, 15, 15)
+    copy = DiskSpec("vda", (layers[0],), clone_of=tuple(layers[2:]))
+    assert (rounded(copy), rounded(copy, rules="newer")) == (3, 3)
+    indexed(layers)
     assert (rounded(disk), rounded(replace(disk, snapshot="s"))) == (0, 8)
-    assert rounded(DiskSpec("vda", (layers[0],), clone_of=tuple(layers[2:]))) == 0
     assert rounded(replace(disk, layers=(Layer("/socket", "nbd", layers[0].fd),))) == 0
+    Path(Known(directory).path(layers)).write_text("torn")
+    assert rounded(disk) == 8
     for layer in layers:
         os.close(layer.fd)
 
