@@ -25,6 +25,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembered import KEY
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
@@ -176,7 +177,7 @@ def test_a_base_that_is_indexed_by_other_rules_is_read_by_several(
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many processes each search is made by."""
-    started, confined = list[int](), points.confined_all
+    started, confined = list[int](), job.confined_all
 
     def counted(request: Request, parts: Sequence[Any], abreast: Any) -> Any:
         started.append(len(parts))
@@ -282,6 +283,24 @@ def test_one_that_is_killed_makes_its_point_incomplete_and_ends_the_search(
     assert result["chosen"].get("name", "none") == ("s3" if number == 2 else "none")
 
 
+@pytest.mark.parametrize("of", [0, 2])
+def test_one_that_ends_badly_once_all_is_read_is_told(
+    vm: Vm, find: Find, of: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = points._States._is_clean
+
+    def asks(self: Any) -> bool:
+        told = ask(self)
+        if told and self._judge.share.index == of and self._indexes:  # not of the base, which comes first
+            dies()
+        return told
+
+    monkeypatch.setattr(points._States, "_is_clean", asks)
+    asked = vm.request()
+    result = find(asked, points_of(asked, "s3")[1:], False)
+    assert (verdicts(result), result["chosen"]) == (["incomplete", "not scanned"], {})
+
+
 def test_one_that_overlooks_a_content_of_the_base_makes_all_points_incomplete(
     vm: Vm, find: Find, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,13 +401,13 @@ def test_the_deadline_holds_for_one_that_waits(vm: Vm, find: Find, monkeypatch: 
 
 
 def test_what_is_told_while_all_read(vm: Vm, tmp_path: Path, find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
-    told, write = list[str](), job.Progress.write
+    told, write = list[str](), Progress.write
 
     def writes(self: Any, phase: str = "scan", message: str = "") -> None:
         told.append(self.state(phase, message, 1.0)["message"].split(",")[0])
         write(self, phase, message)
 
-    monkeypatch.setattr(job.Progress, "write", writes)
+    monkeypatch.setattr(Progress, "write", writes)
     asked = vm.request(progress_file=str(tmp_path / "progress"))
     find(asked, points_of(asked, *ALL))
     assert list(dict.fromkeys(told)) == [

@@ -106,7 +106,7 @@ def _unknown(disk: DiskSpec, known: Known | None, rules: frozenset[str]) -> Sequ
     return disk.layers
 
 
-def parts_of(disk: DiskSpec) -> list[tuple[Sequence[Layer], Sequence[Layer]]]:
+def parts_of(disk: DiskSpec) -> list[tuple[tuple[Layer, ...], tuple[Layer, ...]]]:
     """What may be a base of it, the largest first, each with what then lies on top."""
     first = 1 if disk.snapshot else 0
     parts = [(disk.layers[depth:], disk.layers[:depth]) for depth in range(first, len(disk.layers))]
