@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.seats imp
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.share import Share
 from ansible_collections.vmward.remediation.tests.corpus import disks, lvm
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
-from ansible_collections.vmward.remediation.tests.corpus.sharing import said
+from ansible_collections.vmward.remediation.tests.corpus.sharing import but_for_twins, said, search_in_shares
 
 MB = disks.MB
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -103,9 +102,8 @@ Find = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Find:
-    """By so many processes, however little there is to read, on a host with seats of its own."""
-    monkeypatch.setattr(points, "to_read", lambda *arguments: 1 << 50)
-    monkeypatch.setattr(job, "Seats", partial(Seats, place=str(tmp_path / "seats")))
+    """By so many processes."""
+    search_in_shares(monkeypatch, tmp_path)
 
     def found(asked: Request, wanted: Sequence[Point], every: bool = True, count: int = 3) -> dict[str, Any]:
         return points.find(replace(asked, at_once=count), wanted, every, NOW)
@@ -226,11 +224,6 @@ def test_several_disks_each_on_a_base_of_its_own_and_lvm(vm: Vm, tmp_path: Path,
     assert len(one["points"][0]["volumes"]) == 5
     for count in (2, 4):
         assert but_for_twins(find(asked, wanted, count=count)) == but_for_twins(one)
-
-
-def but_for_twins(result: dict[str, Any]) -> dict[str, Any]:
-    """A content that is there several times may be judged once by each process."""
-    return said({**result, "points": [{**one, "bytes_read": -1} for one in result["points"]]})
 
 
 def test_each_judges_a_part_of_the_base_and_of_a_point(vm: Vm, find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
