@@ -10,19 +10,21 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import groups, job, points
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import engines, groups, job, points
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, disks_at
@@ -391,6 +393,28 @@ def test_the_deadline_holds_for_one_that_waits(vm: Vm, find: Find, monkeypatch: 
     result = find(asked, points_of(asked, "s3")[1:])
     assert verdicts(result) == ["incomplete", "not scanned"]
     assert "the deadline of 4 s was reached" in result["points"][0]["incomplete_reasons"][0]
+
+
+@pytest.mark.parametrize("verb", ["scan", "index", "find"])
+def test_what_loading_the_rules_took_is_told(
+    vm: Vm, tmp_path: Path, find: Find, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is done by the one who starts the others."""
+    clock = SimpleNamespace(ahead=0.0)
+    clock.monotonic = lambda: time.monotonic() + clock.ahead
+    clock.process_time = lambda: time.process_time() + clock.ahead
+
+    def slow(*arguments: Any) -> Any:
+        clock.ahead += 100
+        return engines.compiled(*arguments)
+
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(job, "compiled", slow)
+    asked = vm.request(directory=str(tmp_path / "known"))
+    base = replace(asked, disks=(DiskRequest("vda", asked.disks[0].layers[1:]),))
+    did = {"scan": lambda: scan(asked), "index": lambda: index(base), "find": lambda: find(asked, points_of(asked))}
+    result = did[verb]()
+    assert (result["seconds"] > 100, result["cpu_seconds"] > 100) == (True, True)
 
 
 def test_what_is_told_while_all_read(vm: Vm, tmp_path: Path, find: Find, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,14 +88,14 @@ def check_directory(request: Request) -> None:
 def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     """One state of the disks, each in a child of its own. One that dies leaves its own disk incomplete, no other.
     `rules`: what `compiled` made of the request's, by a caller that scans more than once."""
+    began = clocks()
     check_directory(request)
-    end = time.monotonic() + request.limits.deadline
     with opened(request.disks, request.limits.deadline) as (disks, _layers):
         groups = together(disks, request.limits, request.children)
-        left = max(1.0, end - time.monotonic())
+        rules = loaded(request) if rules is None else rules
+        left = max(1.0, began[0] + request.limits.deadline - time.monotonic())
         request = replace(request, limits=replace(request.limits, deadline=left))
         # A record is told by one that read all of its disk
-        rules = loaded(request) if rules is None else rules
         sizes = [to_read(one, request.directory, request.rules) if request.records is None else 0 for one in groups]
         counts = dealt(sizes, request.children, rules)
         parts = []
@@ -103,7 +103,7 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
             for share in (Share(index, count) for index in range(count)):
                 prepare_ = partial(_prepare_scan, request, group, rules, share)
                 parts.append(Part(layers_of_all(group), prepare_, [disk.name for disk in group], number))
-        told, seconds = confined_all(request, parts)
+        told = confined_all(request, parts)
     tallies = []
     for number, group in enumerate(groups):
         which = " of disk %s" % ", ".join(disk.name for disk in group) if groups[1:] else ""
@@ -114,7 +114,7 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
             is_one = len({one.binding for one, _ended in told}) == 1
             request.records.binding = listener.binding if is_one else ""
             request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
-    return {**merged(tallies).as_result(), **spent(in_all(told, seconds)), "disks": each_disk(groups, tallies)}
+    return {**merged(tallies).as_result(), **spent(in_all(told, began)), "disks": each_disk(groups, tallies)}
 
 
 def together_told(shares: Sequence[tuple[Listener, Ended]], which: str = "") -> Tally:
@@ -174,18 +174,17 @@ def confined(
     request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]]
 ) -> tuple[Listener, Ended]:
     """Run one child, listen to it, and keep what it found clean."""
-    told, seconds = confined_all(request, [Part(layers, prepare_)])
-    listener, ended = told[0]
-    return listener, Ended(ended.trouble, ended.cpu_seconds, seconds)
+    began = clocks()
+    told = confined_all(request, [Part(layers, prepare_)])
+    return told[0][0], replace(in_all(told, began), trouble=told[0][1].trouble)
 
 
 def confined_all(
     request: Request, parts: Sequence[Part], abreast: Abreast | None = None
-) -> tuple[list[tuple[Listener, Ended]], float]:
-    """Run a child for each part, and how many seconds all of them took."""
-    started = time.monotonic()
+) -> list[tuple[Listener, Ended]]:
+    """Run a child for each part; how each ended."""
     before = [[state_of(layer) for layer in part.layers] for part in parts]
-    progress = Progress(request.progress_file, started)
+    progress = Progress(request.progress_file, time.monotonic())
     most = abreast.most if abreast is not None else 0
     listeners = [Listener(progress, most, part.disks, part.of) for part in parts]
 
@@ -221,7 +220,7 @@ def confined_all(
         raise BadInput(refused[0])
     tallies = [joined([one.tally for one in listeners if one.pace.of == of]) for of in {part.of for part in parts}]
     progress.write(phase="done", message=worst(tally.verdict() for tally in tallies).value)
-    return list(zip(listeners, ended)), time.monotonic() - started
+    return list(zip(listeners, ended))
 
 
 def seats_of(request: Request) -> Seats:
@@ -237,9 +236,15 @@ def outcome(tally: Tally, ended: Ended, which: str = "") -> dict[str, Any]:
     return tally.as_result()
 
 
-def in_all(told: Sequence[tuple[Listener, Ended]], seconds: float) -> Ended:
-    """What all of them took together."""
-    return Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
+def clocks() -> tuple[float, float]:
+    """Now, by the clock and by what this process has spent."""
+    return time.monotonic(), time.process_time()
+
+
+def in_all(told: Sequence[tuple[Listener, Ended]], began: tuple[float, float]) -> Ended:
+    """What all of them took together, and this process since then: it loads the rules."""
+    seconds, own = (now - then for now, then in zip(clocks(), began))
+    return Ended("", own + sum(ended.cpu_seconds for _listener, ended in told), seconds)
 
 
 def spent(ended: Ended) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .job import (
     Part,
     Request,
     check_directory,
+    clocks,
     confined_all,
     in_all,
     loaded,
@@ -72,6 +73,7 @@ def find(request: Request, points: Sequence[Point], every: bool, at: datetime) -
 
     `at`: the time of now. What a return loses is all that was done until then, whenever the incident began.
     """
+    began = clocks()
     for point in points:
         if sorted(disk.name for disk in point.disks) != sorted(disk.name for disk in request.disks):
             raise BadInput(
@@ -91,8 +93,8 @@ def find(request: Request, points: Sequence[Point], every: bool, at: datetime) -
             for share, reader in zip(abreast.shares, abreast.readers):
                 asked = _Asked(points, states, now, every, reader)
                 parts.append(Part(layers, partial(_prepare, request, asked, rules, share), keep=[reader]))
-            told, seconds = confined_all(request, parts, abreast)
-    return _answer(points, told, seconds, at)
+            told = confined_all(request, parts, abreast)
+    return {**_answer(points, told, at), **spent(in_all(told, began))}
 
 
 @dataclass(frozen=True)
@@ -201,9 +203,7 @@ def _why(exc: Exception) -> str:
     return (str(exc).rstrip(".") or type(exc).__name__) + "."
 
 
-def _answer(
-    points: Sequence[Point], told: Sequence[tuple[Listener, Ended]], seconds: float, at: datetime
-) -> dict[str, Any]:
+def _answer(points: Sequence[Point], told: Sequence[tuple[Listener, Ended]], at: datetime) -> dict[str, Any]:
     shares = [listener for listener, _ended in told]
     states = [joined_state(shares, number) for number in range(max(len(one.states) for one in shares))]
     common = joined([one.common for one in shares])
@@ -219,7 +219,7 @@ def _answer(
         answer["chosen"]["images"] = [dict(image) for image in clean[0][1].images]
     beside = _beside(common, begun)
     read = sum(max(tally.bytes_from_disk for tally in one.tallies()) for one in shares)
-    return {**answer, "points": each, **beside, "bytes_from_disk": read, **spent(in_all(told, seconds))}
+    return {**answer, "points": each, **beside, "bytes_from_disk": read}
 
 
 def _of_point(states: Sequence[State], name: str, common: Tally) -> Tally | None:
