@@ -63,7 +63,8 @@ options:
     description:
       - How many scanning processes may run at once on the host, over all scans that run on it as root. Others wait for their turn, which
         counts for their O(deadline).
-      - Each disk is read by one of them. One of which at least 2 GiB are to be judged is shared by several, where there are cores left.
+      - Each disk is read by one of them. One of which at least 2 GiB are to be judged (1 GiB with 2500 rules and more) is
+        shared by several, where there are cores left. So is the search for a clean point.
       - V(0) stands for as many as there are cores, but no more than would fit into the free memory with O(memory_limit) each.
     type: int
     default: 0

@@ -237,8 +237,9 @@ def measure_rules(
     found["clones"] = measured(f"{size.clones} clones after boot", lambda: fresh(fleet, known, loaded), ready)
     whole = replace(request(((base, "raw"),), rules, ""), at_once=ALONE)
     found["full"] = measured("full", lambda: scan(whole, loaded), ready)
-    found["shared"] = measured("full, on all cores", lambda: on_all_cores(whole, loaded, size), ready)
-    found.update(points(base, made, size.points, loading, loaded))
+    whole_shared = replace(whole, at_once=0)
+    found["shared"] = measured("full, on all cores", lambda: shared(size, lambda: scan(whole_shared, loaded)), ready)
+    found.update(points(base, made, size, loading, loaded))
     found["spent"] = {
         "10 MB": spending("10 MB", lambda: fresh(made, known, loaded)),
         "full": spending("full", lambda: scan(whole, loaded)),
@@ -264,12 +265,12 @@ def indexed(base: Path, rules: list[Path], known: str) -> dict[str, Any]:
     return index(request(((base, "raw"),), rules, known))
 
 
-def on_all_cores(whole: Request, loaded: Any, size: Size) -> dict[str, Any]:
-    """However small the golden image is."""
+def shared(size: Size, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """On all cores, however small the golden image is."""
     before = groups.PER_SHARE
     groups.PER_SHARE = min(before, size.bytes // len(os.sched_getaffinity(0)))
     try:
-        return scan(replace(whole, at_once=0), loaded)
+        return action()
     finally:
         groups.PER_SHARE = before
 
@@ -280,19 +281,24 @@ def fresh(made: Request, known: str, loaded: Any) -> dict[str, Any]:
     return scan(made, loaded)
 
 
-def points(base: Path, made: Request, count: int, loading: Loading, loaded: Any) -> dict[str, Any]:
+def points(base: Path, made: Request, size: Size, loading: Loading, loaded: Any) -> dict[str, Any]:
     """All snapshots of a chain, the base known or not, beside the scan of one snapshot by itself."""
-    layers = (LayerSpec(str(guests.chain(base, count)), "qcow2"), made.disks[0].layers[-1])
+    layers = (LayerSpec(str(guests.chain(base, size.points)), "qcow2"), made.disks[0].layers[-1])
     asked = replace(made, disks=(DiskRequest("vda", layers),))
     wanted = [
         Point("snapshot", f"s{number}", f"s{number}", "", tuple(disks_at(asked.disks, "snapshot", f"s{number}")))
-        for number in reversed(range(count))
+        for number in reversed(range(size.points))
     ]
     one = replace(asked, disks=(DiskRequest("vda", layers, "s0"),))
     now = datetime.now(UTC)
+    unknown = replace(asked, directory="")
+    alone = replace(unknown, at_once=ALONE)
     return {
         "chain_of_one": measured("chain_of_one", lambda: fresh(one, made.directory, loaded), Loading(0, 0)),
-        "chain": measured("chain", lambda: find(replace(asked, directory=""), wanted, True, now), loading),
+        "chain": measured("chain", lambda: find(alone, wanted, True, now), loading),
+        "chain_shared": measured(
+            "chain, on all cores", lambda: shared(size, lambda: find(unknown, wanted, True, now)), loading
+        ),
         "chain_on_a_known_base": measured("chain_on_a_known_base", lambda: find(asked, wanted, True, now), loading),
     }
 
@@ -354,6 +360,7 @@ def ratios_of(figures: dict[str, Any], size: Size) -> dict[str, float]:
         if figures["clamscan"]:
             found[f"clamscan_full, {told}"] = figures["clamscan"][rules]["cpu"] / one["full"]["cpu"]
         found[f"one process, a full scan by the clock, {told}"] = one["full"]["seconds"] / one["shared"]["seconds"]
+        found[f"one process, a chain by the clock, {told}"] = one["chain"]["seconds"] / one["chain_shared"]["seconds"]
         found[f"hot seconds of one boot, {told}"] = one["one boot"]["seconds"]
         found[f"clones' CPU-s, {told}"] = one["clones"]["cpu"]
         parts = one["full"]["cpu"] + size.points * one["chain_of_one"]["cpu"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.points import Point, find
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.sandbox import Limits
 from ansible_collections.vmward.remediation.tests.corpus import disks
 from ansible_collections.vmward.remediation.tests.corpus.archives import zipped
 from ansible_collections.vmward.remediation.tests.corpus.mounting import mounted, mounted_ntfs
 from ansible_collections.vmward.remediation.tests.corpus.scanning import RULES
-from ansible_collections.vmward.remediation.tests.corpus.sharing import alone, said, shared
+from ansible_collections.vmward.remediation.tests.corpus.sharing import (
+    alone,
+    but_for_twins,
+    said,
+    search_in_shares,
+    shared,
+)
 
 MB = disks.MB
 BEFORE = {**disks.harmless(20), "srv/a.zip": zipped({"x": b"harmless"}), "usr/bin/tool": b"t" * 70_000}
@@ -172,6 +180,26 @@ def test_several_processes_say_what_one_says(guest: Guest, kind: str, tmp_path: 
     assert said(shared(asked)) == said(alone(asked))
     whole = guest.request(LayerSpec(str(guest.after), "raw"))
     assert said(shared(whole)) == said(alone(whole))
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_several_processes_find_the_point_that_one_finds(
+    guest: Guest, kind: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search_in_shares(monkeypatch, tmp_path)
+    now = on_top(guest, kind, tmp_path)
+    asked = replace(now, directory=now.directory if known else "", dry=True)
+    whole = guest.request(LayerSpec(str(guest.after), "raw")).disks
+    points = [Point("present", "", "now", "", asked.disks), Point("backup", "", "whole", "", whole)]
+    golden = replace(asked.disks[0], layers=(LayerSpec(str(guest.before), "raw"),), clone_of=())
+    points.append(Point("golden", "", "golden", "", (golden,)))
+    at = datetime.now(UTC)
+    one, *several = (find(replace(asked, at_once=count), points, True, at) for count in (1, 2, 3))
+    assert [point["verdict"] for point in one["points"][:2]] == ["infected", "infected"]
+    assert bool(one["chosen"]) == bool(guest.known)
+    for other in several:
+        assert but_for_twins(other) == but_for_twins(one)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -149,7 +149,7 @@ def test_an_endless_rule_ends_in_children_that_share_it(images: dict[str, Path])
 def test_a_first_look_at_the_disks_counts_for_the_deadline(
     images: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, left = SimpleNamespace(ahead=0.0), list[float]()
+    clock, left = SimpleNamespace(ahead=0.0, process_time=time.process_time), list[float]()
     clock.monotonic = lambda: time.monotonic() + clock.ahead
 
     def slow(*arguments: Any) -> Any:

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmward.remediation.plugins.module_utils._scan import indexing, windows
+from ansible_collections.vmward.remediation.plugins.module_utils._scan import groups, indexing, job, windows
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import RuleFile
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.indexing import index
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.ioc import Indicators
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.job import DiskRequest, LayerSpec, Request, scan
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.judge import Judge
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.known import Known
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.remembered import KEY
@@ -150,7 +151,7 @@ def test_an_index_is_the_same_and_nothing_is_done_twice(
     one = index(replace(asked, at_once=1))
     body = Known(asked.directory).base(_layers(clean))
     Path(one["index"]).unlink()
-    monkeypatch.setattr(indexing, "to_read", lambda disks, directory: 1 << 50)
+    monkeypatch.setattr(indexing, "to_read", lambda *arguments: 1 << 50)
     several = index(replace(asked, at_once=3))
     again = Known(asked.directory).base(_layers(clean))
     assert said(several) == said(one)
@@ -161,6 +162,30 @@ def test_an_index_is_the_same_and_nothing_is_done_twice(
     monkeypatch.setattr(Share, "proof", lambda self: {"count": self.index, "sha256": ""})
     Path(one["index"]).unlink()
     assert index(replace(asked, at_once=3))["verdict"] == "incomplete"
+
+
+@pytest.mark.parametrize("rules", ["the same", "newer"])
+def test_an_image_that_is_indexed_by_other_rules_is_shared_too(
+    clean: Path, tmp_path: Path, rules: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read as a whole; one that is indexed by these is not, and what was written on it is little."""
+    base = disks.qcow2(tmp_path / "base.qcow2", clean)
+    layers = (LayerSpec(str(disks.overlay(tmp_path / "top.qcow2", base)), "qcow2"), LayerSpec(str(base), "qcow2"))
+    below = request(base, kind="qcow2", directory=str(tmp_path / "known"))
+    assert index(below)["verdict"] == "clean"
+    newer = RuleFile("/rules/newer.yar", "rule newer { condition: false }", "newer", 0)
+    asked = replace(below, disks=(DiskRequest("vda", layers),), rules=(*RULES, *[newer] * (rules == "newer")), dry=True)
+    one, started, confined = alone(asked), list[int](), job.confined_all
+
+    def counted(asked: Request, parts: Any) -> Any:
+        started.append(len(parts))
+        return confined(asked, parts)
+
+    monkeypatch.setattr(job, "confined_all", counted)
+    monkeypatch.setattr(groups, "PER_SHARE", MB // 2)
+    assert said(scan(replace(asked, at_once=2))) == said(one)
+    assert (started, one["verdict"]) == ([2 if rules == "newer" else 1], "clean")
+    assert one["volumes"][0]["method"] == ("full" if rules == "newer" else "same")
 
 
 def _layers(image: Path) -> tuple[Layer, ...]:

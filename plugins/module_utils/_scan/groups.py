@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 from .blocks import Slice
 from .chain import Layer, open_chain
+from .engines import RuleFile
 from .judge import Emit
 from .known import Known
-from .listen import Listener
+from .listen import Listener, State
 from .marks import marks
 from .partitions import Extent, find_partitions
 from .sandbox import Job, Limits, run_all
@@ -26,6 +27,7 @@ from .scanner import DiskSpec
 from .verdict import MAX_FINDINGS, MAX_REASONS, MAX_UNOPENED, Tally, Verdict, Volume
 
 PER_SHARE = 1 << 30  # bytes: of fewer, to walk them once more takes as long as to judge them
+MANY_RULES = 2500  # with so many half of it pays, since judging takes so much longer than walking
 _LOOK = 60  # seconds
 _UNLIKE = (
     "The %d processes that shared the scan%s did not all meet the same contents, so that some may have been judged by "
@@ -67,34 +69,48 @@ def _look(spec: DiskSpec, emit: Emit) -> None:
         emit("physical", {})
 
 
-def dealt(sizes: Sequence[int], children: int) -> list[int]:
-    """In how many shares each is read: all in one, then whichever is the largest by what is left of the cores."""
+def dealt(sizes: Sequence[int], children: int, rules: Iterable[object] | None = None) -> list[int]:
+    """In how many shares each is read: all in one, then whichever is the largest by what is left of the cores.
+
+    `rules`: the compiled ones that judge.
+    """
     counts = [1] * len(sizes)
+    least = PER_SHARE // 2 if sum(1 for _rule in rules or ()) >= MANY_RULES else PER_SHARE
     for _spare in range(children - len(sizes)):
-        wanting = [at for at, size in enumerate(sizes) if size // PER_SHARE > counts[at]]
+        wanting = [at for at, size in enumerate(sizes) if size // least > counts[at]]
         if wanting:
             counts[max(wanting, key=lambda at: sizes[at] / counts[at])] += 1
     return counts
 
 
-def to_read(disks: Disks, directory: str) -> int:
-    """How many bytes of these disks are judged. Of a base that is indexed none, even should its index prove stale.
+def to_read(disks: Disks, directory: str, rules: Sequence[RuleFile] = ()) -> int:
+    """How many bytes of these disks are judged. Of a base that is indexed with these rules none, even should something
+    else make its index stale.
 
     0 where they can't be shared, since a connection can't be.
     """
     if any(layer.format == "nbd" for disk in disks for layer in disk.layers):
         return 0
-    return sum(_allocated(layer) for disk in disks for layer in _unknown(disk, Known(directory) if directory else None))
+    hashes = frozenset(file.sha256 for file in rules)
+    known = Known(directory) if directory else None
+    return sum(_allocated(layer) for layer in {layer for disk in disks for layer in _unknown(disk, known, hashes)})
 
 
-def _unknown(disk: DiskSpec, known: Known | None) -> Sequence[Layer]:
+def _unknown(disk: DiskSpec, known: Known | None, rules: frozenset[str]) -> Sequence[Layer]:
     if known is None:
         return disk.layers
-    if disk.clone_of and os.path.exists(known.path(disk.clone_of)):
-        return ()
+    for base, on_top in parts_of(disk):
+        judged_by = known.judged_by(base)
+        if judged_by is not None:
+            return on_top if judged_by == rules else disk.layers
+    return disk.layers
+
+
+def parts_of(disk: DiskSpec) -> list[tuple[tuple[Layer, ...], tuple[Layer, ...]]]:
+    """What may be a base of it, the largest first, each with what then lies on top."""
     first = 1 if disk.snapshot else 0
-    depths = range(first, len(disk.layers))
-    return disk.layers[: next((at for at in depths if os.path.exists(known.path(disk.layers[at:]))), len(disk.layers))]
+    parts = [(disk.layers[depth:], disk.layers[:depth]) for depth in range(first, len(disk.layers))]
+    return [*parts, (disk.clone_of, disk.layers)] if disk.clone_of else parts
 
 
 def _allocated(layer: Layer) -> int:
@@ -124,46 +140,54 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     return whole
 
 
-def joined(shares: Sequence[Listener], which: str = "") -> Tally:
+def joined(tallies: Sequence[Tally], which: str = "") -> Tally:
     """What the shares of the same disks say, in the order in which one process would have said it.
 
     Nothing is clean unless all of them met the same: what one of them did not meet may have been judged by none.
     """
-    tallies = [one.tally for one in shares]
     first = tallies[0]
-    if len(shares) == 1:
+    if len(tallies) == 1:
         return first
-    whole = Tally(bases=first.bases, bases_more=first.bases_more)
+    whole = Tally(bases=first.bases, bases_more=first.bases_more, bytes_since=first.bytes_since)
     whole.changes, whole.changes_count, whole.changes_more = first.changes, first.changes_count, first.changes_more
     whole.volumes_more = max(one.volumes_more for one in tallies)
     whole.finished = all(one.finished for one in tallies)
     whole.notes_more = max(one.notes_more for one in tallies)
     for one in tallies:
         _add(whole, one)
-    whole.findings = _ordered(shares, "finding", [one.findings for one in tallies])[:MAX_FINDINGS]
-    whole.indicators = _ordered(shares, "indicator", [one.indicators for one in tallies])[:MAX_FINDINGS]
-    whole.unopened_names = _ordered(shares, "unopened", [one.unopened_names for one in tallies])[:MAX_UNOPENED]
-    told = _ordered(shares, "reason", [one.reasons for one in tallies])
+    whole.findings = _ordered(tallies, "finding", [one.findings for one in tallies])[:MAX_FINDINGS]
+    whole.indicators = _ordered(tallies, "indicator", [one.indicators for one in tallies])[:MAX_FINDINGS]
+    whole.unopened_names = _ordered(tallies, "unopened", [one.unopened_names for one in tallies])[:MAX_UNOPENED]
+    told = _ordered(tallies, "reason", [one.reasons for one in tallies])
     whole.reasons = list(dict.fromkeys(told))[:MAX_REASONS]
     whole.reasons_count = sum(one.reasons_count for one in tallies) - (len(told) - len(set(told)))
     whole.volumes = _same_volumes(volume for one in tallies for volume in one.volumes)
-    if whole.finished and (shares[0].met is None or len({one.met for one in shares}) > 1):
-        whole.add_reason(_UNLIKE % (len(shares), which))
+    if whole.finished and (first.met is None or len({one.met for one in tallies}) > 1):
+        whole.add_reason(_UNLIKE % (len(tallies), which))
     return whole
+
+
+def joined_state(shares: Sequence[Listener], number: int) -> State:
+    """One of the states that all of them read one after the other. Who has not begun it yet says what holds for all."""
+    begun = [one.states[number] for one in shares if number < len(one.states)]
+    tally = joined([one.states[number].tally if number < len(one.states) else one.anew() for one in shares])
+    if len({(one.id, one.is_base) for one in begun}) > 1:
+        tally.add_reason(_UNLIKE % (len(shares), ""))
+    return replace(begun[0], tally=tally)
 
 
 def are_clean(shares: Sequence[Listener]) -> bool:
     """All of them ended well, and nothing was found by any, in no state of the disks that was read."""
-    tallies = [joined(shares), *(tally for one in shares for tally in one.tallies())]
+    tallies = [joined([one.tally for one in shares]), *(tally for one in shares for tally in one.tallies())]
     return all(one.is_well for one in shares) and all(tally.verdict() is Verdict.CLEAN for tally in tallies)
 
 
-def _ordered(shares: Sequence[Listener], kind: str, lists: Sequence[Sequence[_Told]]) -> list[_Told]:
+def _ordered(tallies: Sequence[Tally], kind: str, lists: Sequence[Sequence[_Told]]) -> list[_Told]:
     """What we say ourselves comes last."""
     pairs = [
         pair
-        for share, told in zip(shares, lists)
-        for pair in zip(chain(share.order.get(kind, ()), repeat(math.inf)), told)
+        for one, told in zip(tallies, lists)
+        for pair in zip(chain(one.order.get(kind, ()), repeat(math.inf)), told)
     ]
     return [one for _at, one in sorted(pairs, key=lambda pair: pair[0])]
 

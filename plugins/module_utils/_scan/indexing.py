@@ -20,6 +20,7 @@ from .job import (
     Part,
     Request,
     check_directory,
+    clocks,
     confined_all,
     in_all,
     loaded,
@@ -49,18 +50,19 @@ def index(request: Request) -> dict[str, Any]:
 
 
 def _index(request: Request, known: Known, disks: Sequence[DiskSpec], layers: Sequence[Layer]) -> dict[str, Any]:
+    began = clocks()
     base = known.base(layers)
     states = [state_of(layer) for layer in layers]
     same = base is not None and base.is_of(layers)
     former = base if same else None
-    count = 1 if request.dry else dealt([to_read(tuple(disks), "")], request.children)[0]
-    rules = loaded(request) if count > 1 else None
-    shares, seconds = confined_all(
+    rules = loaded(request)
+    count = 1 if request.dry else dealt([to_read(tuple(disks), "")], request.children, rules)[0]
+    shares = confined_all(
         request,
         [Part(layers, partial(_prepare, request, former, disks, rules, Share(index, count))) for index in range(count)],
     )
     tally, listener = together_told(shares), shares[0][0]
-    ended = in_all(shares, seconds)
+    ended = in_all(shares, began)
     told = {**tally.as_result(), **spent(ended), "index": known.path(layers)}
     if base is not None and all(one.is_current for one, _ended in shares):
         if not base.is_untouched(layers) and not request.dry:

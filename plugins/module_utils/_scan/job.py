@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable
 
+from .abreast import Abreast
 from .baseline import unpack
 from .chain import Layer
 from .clamd import clamd_of, doubts
 from .engines import BadRules, Engine, EngineFailed, RuleFile, Yara, compiled
 from .former import tell_records
 from .given import read_whole, rule_files, why_not
-from .groups import are_clean, dealt, each_disk, joined, merged, to_read, together, worst
+from .groups import are_clean, dealt, each_disk, joined, merged, parts_of, to_read, together, worst
 from .inside import Archives
 from .ioc import NO_INDICATORS, Indicators
 from .judge import Emit, Judge
@@ -87,22 +88,22 @@ def check_directory(request: Request) -> None:
 def scan(request: Request, rules: Any = None) -> dict[str, Any]:
     """One state of the disks, each in a child of its own. One that dies leaves its own disk incomplete, no other.
     `rules`: what `compiled` made of the request's, by a caller that scans more than once."""
+    began = clocks()
     check_directory(request)
-    end = time.monotonic() + request.limits.deadline
     with opened(request.disks, request.limits.deadline) as (disks, _layers):
         groups = together(disks, request.limits, request.children)
-        left = max(1.0, end - time.monotonic())
+        rules = loaded(request) if rules is None else rules
+        left = max(1.0, began[0] + request.limits.deadline - time.monotonic())
         request = replace(request, limits=replace(request.limits, deadline=left))
         # A record is told by one that read all of its disk
-        sizes = [to_read(group, request.directory) if request.records is None else 0 for group in groups]
-        counts = dealt(sizes, request.children)
-        rules = loaded(request) if rules is None and sum(counts) > 1 else rules
+        sizes = [to_read(one, request.directory, request.rules) if request.records is None else 0 for one in groups]
+        counts = dealt(sizes, request.children, rules)
         parts = []
         for number, (group, count) in enumerate(zip(groups, counts)):
             for share in (Share(index, count) for index in range(count)):
                 prepare_ = partial(_prepare_scan, request, group, rules, share)
                 parts.append(Part(layers_of_all(group), prepare_, [disk.name for disk in group], number))
-        told, seconds = confined_all(request, parts)
+        told = confined_all(request, parts)
     tallies = []
     for number, group in enumerate(groups):
         which = " of disk %s" % ", ".join(disk.name for disk in group) if groups[1:] else ""
@@ -113,13 +114,13 @@ def scan(request: Request, rules: Any = None) -> dict[str, Any]:
             is_one = len({one.binding for one, _ended in told}) == 1
             request.records.binding = listener.binding if is_one else ""
             request.records.bodies.update({name: bytes(body) for name, body in listener.records.items()})
-    return {**merged(tallies).as_result(), **spent(in_all(told, seconds)), "disks": each_disk(groups, tallies)}
+    return {**merged(tallies).as_result(), **spent(in_all(told, began)), "disks": each_disk(groups, tallies)}
 
 
 def together_told(shares: Sequence[tuple[Listener, Ended]], which: str = "") -> Tally:
     for listener, ended in shares:
         outcome(listener.tally, ended, which)
-    return joined([listener for listener, _ended in shares], which)
+    return joined([listener.tally for listener, _ended in shares], which)
 
 
 def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
@@ -127,7 +128,7 @@ def layers_of_all(disks: Sequence[DiskSpec]) -> list[Layer]:
 
 
 def loaded(request: Request) -> Any:
-    """For several children: what they share is loaded before they are forked. What fails here fails in each of them."""
+    """What children share is loaded before they are forked. What fails here fails in each of them."""
     try:
         return compiled(request.rules)
     except BadRules as exc:
@@ -159,32 +160,38 @@ def _prepare_scan(
 class Part:
     """The layers that one child reads, what it does, and the disks that it may tell a record of.
 
-    `of`: the same for those that share their disks.
+    `of`: the same for those that share their disks. `keep`: descriptors that it may use beside those of its layers.
     """
 
     layers: Sequence[Layer]
     prepare: Callable[[Emit], Callable[[Emit], None]]
     disks: Sequence[str] = ()
     of: int = 0
+    keep: Sequence[int] = ()
 
 
 def confined(
-    request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]], most_points: int = 0
+    request: Request, layers: Sequence[Layer], prepare_: Callable[[Emit], Callable[[Emit], None]]
 ) -> tuple[Listener, Ended]:
     """Run one child, listen to it, and keep what it found clean."""
-    told, seconds = confined_all(request, [Part(layers, prepare_)], most_points)
-    listener, ended = told[0]
-    return listener, Ended(ended.trouble, ended.cpu_seconds, seconds)
+    began = clocks()
+    told = confined_all(request, [Part(layers, prepare_)])
+    return told[0][0], replace(in_all(told, began), trouble=told[0][1].trouble)
 
 
 def confined_all(
-    request: Request, parts: Sequence[Part], most_points: int = 0
-) -> tuple[list[tuple[Listener, Ended]], float]:
-    """Run a child for each part, and how many seconds all of them took."""
-    started = time.monotonic()
+    request: Request, parts: Sequence[Part], abreast: Abreast | None = None
+) -> list[tuple[Listener, Ended]]:
+    """Run a child for each part; how each ended."""
     before = [[state_of(layer) for layer in part.layers] for part in parts]
-    progress = Progress(request.progress_file, started)
-    listeners = [Listener(progress, most_points, part.disks, part.of) for part in parts]
+    progress = Progress(request.progress_file, time.monotonic())
+    most = abreast.most if abreast is not None else 0
+    listeners = [Listener(progress, most, part.disks, part.of) for part in parts]
+
+    def take(index: int, kind: str, body: dict[str, Any]) -> None:
+        listeners[index].take(kind, body)
+        if abreast is not None and kind == "finished":
+            abreast.heard(listeners)
 
     def over(index: int, ended: Ended) -> None:
         listener = listeners[index]
@@ -199,22 +206,28 @@ def confined_all(
         if request.directory and not request.dry and all(one.binding for one in shares) and are_clean(shares):
             for one in shares:
                 one.keep(Known(request.directory))
+        if abreast is not None:
+            abreast.heard(listeners)
 
     jobs = [
-        Job(announcing(part.prepare), [layer.fd for layer in part.layers], listener.take)
-        for part, listener in zip(parts, listeners)
+        Job(announcing(part.prepare), [*(layer.fd for layer in part.layers), *part.keep], partial(take, index))
+        for index, part in enumerate(parts)
     ]
-    try:
-        seats = Seats(request.children)
-    except OSError as exc:
-        raise BadInput("Cannot count the scans of this host: %s." % exc) from exc
+    seats = abreast.seats if abreast is not None else seats_of(request)
     ended = run_all(jobs, request.limits, progress.write, request.children, seats, over)
     refused = [listener.refused for listener in listeners if listener.refused]
     if refused:
         raise BadInput(refused[0])
-    verdicts = [joined([one for one in listeners if one.pace.of == of]).verdict() for of in {part.of for part in parts}]
-    progress.write(phase="done", message=worst(verdicts).value)
-    return list(zip(listeners, ended)), time.monotonic() - started
+    tallies = [joined([one.tally for one in listeners if one.pace.of == of]) for of in {part.of for part in parts}]
+    progress.write(phase="done", message=worst(tally.verdict() for tally in tallies).value)
+    return list(zip(listeners, ended))
+
+
+def seats_of(request: Request) -> Seats:
+    try:
+        return Seats(request.children)
+    except OSError as exc:
+        raise BadInput("Cannot count the scans of this host: %s." % exc) from exc
 
 
 def outcome(tally: Tally, ended: Ended, which: str = "") -> dict[str, Any]:
@@ -223,9 +236,15 @@ def outcome(tally: Tally, ended: Ended, which: str = "") -> dict[str, Any]:
     return tally.as_result()
 
 
-def in_all(told: Sequence[tuple[Listener, Ended]], seconds: float) -> Ended:
-    """What all of them took together."""
-    return Ended("", sum(ended.cpu_seconds for _listener, ended in told), seconds)
+def clocks() -> tuple[float, float]:
+    """Now, by the clock and by what this process has spent."""
+    return time.monotonic(), time.process_time()
+
+
+def in_all(told: Sequence[tuple[Listener, Ended]], began: tuple[float, float]) -> Ended:
+    """What all of them took together, and this process since then: it loads the rules."""
+    seconds, own = (now - then for now, then in zip(clocks(), began))
+    return Ended("", own + sum(ended.cpu_seconds for _listener, ended in told), seconds)
 
 
 def spent(ended: Ended) -> dict[str, Any]:
@@ -299,8 +318,7 @@ def with_bases(request: Request, prepared: Prepared, disks: Sequence[DiskSpec], 
                 continue
         key = (disk.layers, bool(disk.snapshot), disk.clone_of)
         if key not in looked:
-            parts = [disk.layers[depth:] for depth in range(1 if disk.snapshot else 0, len(disk.layers))]
-            looked[key] = find_base(request.directory, prepared.binding, [*parts, disk.clone_of])
+            looked[key] = find_base(request.directory, prepared.binding, [base for base, _on_top in parts_of(disk)])
         base, layers, why = looked[key]
         path, at = (printable(layers[0].path), int(base.head["written"])) if base else ("", 0)
         use = BaseUse(disk.name, path, not why, why, at)

@@ -119,18 +119,13 @@ class Judge:
         self._named = set()
 
     @contextmanager
-    def afresh(self, emit: Emit) -> Iterator[None]:
-        """For a scan that stands for itself: no content is known to be clean, and what is said goes elsewhere."""
-        before = self.emit, self._known
-        self.emit, self._known = Brief(emit, self.share), None
+    def by_itself(self) -> Iterator[None]:
+        """No content is known to be clean by an earlier scan, and none is remembered for a later one."""
+        known, self._known = self._known, None
         try:
             yield
         finally:
-            self.emit, self._known = before
-        # What was counted stays, what was named is named again
-        files, size = self.files, self.bytes
-        self.begin()
-        self.files, self.bytes = files, size
+            self._known = known
 
     @contextmanager
     def leniently(self, what: str) -> Iterator[None]:

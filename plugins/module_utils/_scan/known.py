@@ -133,6 +133,15 @@ class Known:
         named = json.dumps([[layer.path, layer.format] for layer in layers])
         return os.path.join(self._directory, hashlib.sha256(named.encode()).hexdigest()[:32] + ".index")
 
+    def judged_by(self, layers: Sequence[Layer]) -> frozenset[str] | None:
+        """The hashes of YARA's rules that a base was indexed with; nothing if no index of it can be read."""
+        try:
+            with open(self.path(layers), "rb") as file:
+                engines = json.loads(file.readline(_MOST_HEAD))["result"]["engines"]
+            return frozenset(rule["sha256"] for engine in engines for rule in engine["rules"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def base(self, layers: Sequence[Layer]) -> Base | None:
         """What is known of a base of these files, whether or not it still holds."""
         try:
@@ -290,10 +299,10 @@ def find_base(directory: str, bound: str, parts: Sequence[Sequence[Layer]]) -> t
         base = known.base(layers) if layers else None
         if base is None:
             continue
-        if not base.is_of(layers):
-            return base, layers, "the base was changed since it was indexed"
         if base.binding != bound:
             return base, layers, "the base was indexed with other rules, engines or limits"
+        if not base.is_of(layers):
+            return base, layers, "the base was changed since it was indexed"
         if base.verdict != "clean":
             return base, layers, "the base is not clean, but %s" % base.verdict
         return base, layers, ""

@@ -34,13 +34,24 @@ class Pace:
     total: int = 0
     over: bool = False
     points: int = 0  # so far, where states are read one after the other until one is clean: how many, nobody knows
+    step: str = ""  # which of these states is read
     past: tuple[int, int] = (0, 0)  # files and bytes of those before this one
 
     def count(self, files: int, size: int) -> None:
         self.files, self.bytes = self.past[0] + files, self.past[1] + size
 
-    def begin_point(self) -> None:
-        self.points, self.past = self.points + 1, (self.files, self.bytes)
+    def begin(self, is_base: bool) -> None:
+        self.points, self.past = self.points + (not is_base), (self.files, self.bytes)
+        self.step = "base image" if is_base else "point %d" % self.points
+
+
+@dataclass(frozen=True)
+class State:
+    """One of several states of the disks that are read: a point, or one base of it alone."""
+
+    id: str
+    is_base: bool
+    tally: Tally
 
 
 class Progress:
@@ -69,13 +80,13 @@ class Progress:
         disks = self._disks()
         files, read = sum(one.files for one in disks), sum(one.bytes for one in disks)
         rate = read / max(seconds, 0.001)
-        is_known = all(one.over or (one.total and not one.points) for one in disks)
+        is_known = all(one.over or (one.total and not one.step) for one in disks)
         total = sum(one.bytes if one.over else max(one.bytes, one.total) for one in disks) if is_known else 0
         amount = "%d files, %d MB read" % (files, read // 1000000)
         if len(disks) > 1:
             amount = "%d of %d disks done" % (sum(one.over for one in disks), len(disks))
-        elif points := sum(one.points for one in disks):
-            amount = "point %d, %s" % (points, amount)
+        elif disks and disks[0].step:
+            amount = "%s, %s" % (disks[0].step, amount)
         return {
             "phase": phase,
             "files": files,
@@ -92,7 +103,7 @@ class Progress:
         for one in self._paces:
             all_ = whole.setdefault(one.of, Pace(one.of, over=True))
             all_.files, all_.bytes, all_.total = all_.files + one.files, all_.bytes + one.bytes, all_.total + one.total
-            all_.points, all_.over = all_.points + one.points, all_.over and one.over
+            all_.step, all_.over = one.step or all_.step, all_.over and one.over
         return list(whole.values())
 
 
@@ -111,19 +122,17 @@ class Listener:
     """Takes what the child says, and believes none of its shapes: it parsed what an attacker wrote."""
 
     def __init__(
-        self, progress: Progress, most_points: int = 1024, disks: Sequence[str] = (), of: int | None = None
+        self, progress: Progress, most_states: int = 1024, disks: Sequence[str] = (), of: int | None = None
     ) -> None:
         """`disks`: those that the child reads, of no other may it tell a record. `of`: see Pace."""
-        self._most_points, self._disks = most_points, frozenset(disks)
+        self._most_states, self._disks = most_states, frozenset(disks)
         self._before: Tally | None = None
         self.progress = progress
         self.pace = progress.pace(of)
-        self.met: tuple[int, str] | None = None  # how much of what all shares of the same disks meet, and its digest
-        self.order: dict[str, list[int]] = {}  # after how much of that each thing in a list of the tally was told
         self.tally = Tally()
         self.refused = ""
         self.binding = ""
-        self.points: list[tuple[str, Tally]] = []
+        self.states: list[State] = []
         self.fresh: list[bytes] = []
         self.index = bytearray()
         self.records: dict[str, bytearray] = {}
@@ -131,12 +140,25 @@ class Listener:
         self._is_reading = False
 
     def tallies(self) -> list[Tally]:
-        return [tally for _id, tally in self.points] or [self.tally]
+        return [state.tally for state in self.states] or [self.tally]
 
     @property
     def common(self) -> Tally:
-        """What was said before the first point."""
+        """What was said before the first state."""
         return self._before or self.tally
+
+    def anew(self) -> Tally:
+        """Of a state of which nothing was said yet, but what holds for all."""
+        common = self.common
+        return Tally(
+            reasons=list(common.reasons),
+            reasons_count=common.reasons_count,
+            engines=common.engines,
+            notes=list(common.notes),
+            notes_more=common.notes_more,
+            bases=common.bases,
+            bases_more=common.bases_more,
+        )
 
     def keep(self, known: Known) -> None:
         """What was found clean. That there is no room for it leaves the verdict as it is."""
@@ -185,7 +207,7 @@ class Listener:
         self.tally.add_sum(text, counts)
 
     def _met(self, body: dict[str, Any]) -> None:
-        self.met = _amount(body["count"]), str(body["sha256"])[:64]
+        self.tally.met = _amount(body["count"]), str(body["sha256"])[:64]
 
     def _refused(self, body: dict[str, Any]) -> None:
         self.refused = str(body["text"])[:4096]
@@ -239,20 +261,18 @@ class Listener:
 
     def _point(self, body: dict[str, Any]) -> None:
         """What follows is of another state of the disks. What was said before the first one holds for all."""
-        common = self._before = self.common
-        self.tally = Tally(
-            reasons=list(common.reasons),
-            reasons_count=common.reasons_count,
-            engines=common.engines,
-            notes=list(common.notes),
-            notes_more=common.notes_more,
-            bases=common.bases,
-            bases_more=common.bases_more,
-        )
-        if len(self.points) >= self._most_points:
-            raise ValueError("more points than asked for")
-        self.points.append((str(body["id"]), self.tally))
-        self.pace.begin_point()
+        self._begin(str(body["id"]), False, self.anew())
+
+    def _beneath(self, body: dict[str, Any]) -> None:
+        """What follows is of a base alone, on which this point stands."""
+        self._begin(str(body["id"]), True, Tally())
+
+    def _begin(self, name: str, is_base: bool, tally: Tally) -> None:
+        if len(self.states) >= self._most_states:
+            raise ValueError("more states than asked for")
+        self._before, self.tally = self.common, tally
+        self.states.append(State(name, is_base, tally))
+        self.pace.begin(is_base)
 
     def _unopened(self, body: dict[str, Any]) -> None:
         self.tally.add_unopened(_amount(body["count"]), [printable(str(name), 300) for name in body["names"]])
@@ -260,7 +280,7 @@ class Listener:
 
     def _in_order(self, kind: str, listed: Sequence[Any], body: dict[str, Any]) -> None:
         """Where what was just added to a list, if there was room for it, belongs among what others say."""
-        order = self.order.setdefault(kind, [])
+        order = self.tally.order.setdefault(kind, [])
         order += [_amount(body.get("at", 0))] * (len(listed) - len(order))
 
     def _below(self, body: dict[str, Any]) -> None:

@@ -7,31 +7,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Callable
 
+from .abreast import Abreast, Enough, is_clean
 from .baseline import VolumeIndex
 from .blocks import Blocks
 from .chain import Layer, open_chain
+from .groups import dealt, joined, joined_state, to_read
 from .job import (
     BadInput,
     DiskRequest,
+    Part,
     Request,
     check_directory,
-    confined,
+    clocks,
+    confined_all,
+    in_all,
+    loaded,
     opened,
     outcome,
     prepare,
+    seats_of,
     spent,
     unpacked,
     with_bases,
 )
 from .judge import Emit, Judge
-from .listen import Listener, Progress
+from .listen import Listener, State
 from .places import apart
 from .sandbox import Ended
 from .scanner import DiskSpec, Scanner
+from .share import Share
 from .verdict import Tally, Verdict, printable
 
 _SHOWN = ("kind", "id", "name", "created")
@@ -63,6 +73,7 @@ def find(request: Request, points: Sequence[Point], every: bool, at: datetime) -
 
     `at`: the time of now. What a return loses is all that was done until then, whenever the incident began.
     """
+    began = clocks()
     for point in points:
         if sorted(disk.name for disk in point.disks) != sorted(disk.name for disk in request.disks):
             raise BadInput(
@@ -70,101 +81,92 @@ def find(request: Request, points: Sequence[Point], every: bool, at: datetime) -
                 % (printable(point.name, 60), _names(point.disks), _names(request.disks))
             )
     check_directory(request)
+    request = replace(request, several=True, at_once=request.children)  # not fewer later: they wait for one another
     flat = [disk for point in points for disk in point.disks]
     with opened([*request.disks, *flat]) as (disks, layers):
         now, states = disks[: len(request.disks)], disks[len(request.disks) :]
-        listener, ended = confined(
-            request, layers, lambda emit: _prepare(request, points, states, now, every, emit), len(points)
-        )
-    found = dict(listener.points)
-    told = [_told(point, found.get(str(number)), ended) for number, point in enumerate(points)]
-    clean = [(one, point) for one, point in zip(told, points) if point.candidate and _is(one, Verdict.CLEAN)]
-    answer = _chosen(told, clean[0][0] if clean else None, at)
-    if clean and clean[0][1].images:
-        answer["chosen"]["images"] = [dict(image) for image in clean[0][1].images]
-    return {**answer, "points": told, **_shared(listener, ended)}
+        rules = loaded(request)
+        size = to_read(tuple(states), request.directory, request.rules)
+        wanted = dealt([size], request.at_once, rules)[0]
+        with Abreast(seats_of(request), wanted, len(points) + len(flat)) as abreast:
+            parts = []
+            for share, reader in zip(abreast.shares, abreast.readers):
+                asked = _Asked(points, states, now, every, reader)
+                parts.append(Part(layers, partial(_prepare, request, asked, rules, share), keep=[reader]))
+            told = confined_all(request, parts, abreast)
+    return {**_answer(points, told, at), **spent(in_all(told, began))}
 
 
-def _prepare(
-    request: Request,
-    points: Sequence[Point],
-    states: Sequence[DiskSpec],
-    now: Sequence[DiskSpec],
-    every: bool,
-    emit: Emit,
-) -> Callable[[Emit], None]:
-    watch = Listener(Progress("", 0))
+@dataclass(frozen=True)
+class _Asked:
+    """What all processes are asked for. `reader`: where this one is told what all of them found."""
 
-    def told(kind: str, body: dict[str, Any]) -> None:
-        """What is reported is what is decided on."""
-        emit(kind, body)
-        watch.take(kind, body)
+    points: Sequence[Point]
+    states: Sequence[DiskSpec]
+    now: Sequence[DiskSpec]
+    every: bool
+    reader: int
 
-    prepared = prepare(replace(request, several=True), told)
+
+def _prepare(request: Request, asked: _Asked, rules: Any, share: Share, emit: Emit) -> Callable[[Emit], None]:
+    prepared = prepare(request, emit, rules=rules, share=share)
     if prepared is None:
         return lambda emit: None
-    on_top = with_bases(request, prepared, states, told)
+    on_top = with_bases(request, prepared, asked.states, emit if share.index == 0 else lambda kind, body: None)
 
-    def work(_emit: Emit) -> None:
-        if not prepared.is_trusted(told):
-            return
-        scanner, bases = Scanner(prepared.judge, remember=True), _Bases(prepared.judge)
-        newest = _newest(now, told)
-        left: list[DiskSpec] = unpacked(on_top)
-        for number, point in enumerate(points):
-            specs, left = left[: len(point.disks)], left[len(point.disks) :]
-            told("point", {"id": str(number)})
-            prepared.judge.begin()
-            specs = bases.under(specs, told)
-            scanner.run(specs)
-            is_copy = any(disk.layers[-1] not in one.layers for disk, one in zip(_sorted(now), _sorted(specs)))
-            told("since", {"bytes": -1 if is_copy else _since(newest, scanner.disks, told)})
-            told("finished", {})
-            if watch.tally.verdict() is Verdict.CLEAN and point.candidate and not every:
-                return
+    def work(emit: Emit) -> None:
+        if prepared.is_trusted(emit):
+            with suppress(Enough):
+                _States(prepared.judge, emit, asked.reader).run(asked, unpacked(on_top))
 
     return work
 
 
-class _Bases:
-    """Of disks whose base no index knows: the lowest layer is scanned as a whole, once, and each point on top of it.
+class _States:
+    """What is read by one of the processes, state after state.
 
-    A base that is not clean is none: then each point is scanned as a whole, as without it.
+    Of disks whose base no index knows the lowest layer is scanned as a whole, once, and each point on top of it. A base
+    that is not clean is none: then each point is scanned as a whole, as without it.
     """
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, judge: Judge, emit: Emit, reader: int) -> None:
+        self._judge, self._emit, self._reader = judge, emit, reader
         self._indexes: dict[tuple[Layer, ...], dict[str, VolumeIndex] | None] = {}
 
-    def under(self, specs: Sequence[DiskSpec], emit: Emit) -> list[DiskSpec]:
-        return [self._spec(spec, emit) for spec in specs]
+    def run(self, asked: _Asked, left: Sequence[DiskSpec]) -> None:
+        scanner, newest = Scanner(self._judge, remember=True), _newest(asked.now, self._emit)
+        for number, point in enumerate(asked.points):
+            specs, left = left[: len(point.disks)], left[len(point.disks) :]
+            specs = [self._on_base(spec, number) for spec in specs]
+            self._begin("point", number)
+            scanner.run(specs)
+            is_copy = any(disk.layers[-1] not in one.layers for disk, one in zip(_sorted(asked.now), _sorted(specs)))
+            self._emit("since", {"bytes": -1 if is_copy else _since(newest, scanner.disks, self._emit)})
+            if self._is_clean() and point.candidate and not asked.every:
+                return
 
-    def _spec(self, spec: DiskSpec, emit: Emit) -> DiskSpec:
+    def _on_base(self, spec: DiskSpec, number: int) -> DiskSpec:
         base = spec.clone_of or spec.layers[-1:]
-        if spec.index is not None or base == spec.layers:
+        if spec.index is not None or (base == spec.layers and (spec.snapshot or base not in self._indexes)):
             return spec
         if base not in self._indexes:
-            self._indexes[base] = self._scan(DiskSpec(spec.name, base), emit)
+            scanner = Scanner(self._judge, indexing=True)
+            self._begin("beneath", number)
+            with self._judge.by_itself():
+                scanner.run([DiskSpec(spec.name, base)])
+            self._indexes[base] = scanner.index if self._is_clean() else None
         index = self._indexes[base]
         return spec if index is None else replace(spec, base=base, index=index)
 
-    def _scan(self, spec: DiskSpec, emit: Emit) -> dict[str, VolumeIndex] | None:
-        """What is said of it is for this decision alone: a point on top of a base that is not clean says it again."""
-        own, scanner = Listener(Progress("", 0)), Scanner(self._judge, indexing=True)
+    def _begin(self, kind: str, number: int) -> None:
+        self._emit(kind, {"id": str(number)})
+        self._judge.begin()
 
-        def take(kind: str, body: dict[str, Any]) -> None:
-            own.take(kind, body)
-            if kind in ("expect", "progress"):
-                emit(kind, body)
-
-        with self._judge.afresh(take):
-            scanner.run([spec])
-        own.take("finished", {})
-        if own.tally.verdict() is not Verdict.CLEAN:
-            return None
-        seen = {"count": own.tally.unopened, "names": own.tally.unopened_names}
-        emit("unopened", seen)  # no point on top of it sees them
-        return scanner.index
+    def _is_clean(self) -> bool:
+        """By what all of them found. That all met the same so far is proven with it."""
+        self._emit("met", self._judge.share.proof())
+        self._emit("finished", {})
+        return is_clean(self._reader)
 
 
 def _sorted(disks: Sequence[DiskSpec]) -> list[DiskSpec]:
@@ -201,12 +203,47 @@ def _why(exc: Exception) -> str:
     return (str(exc).rstrip(".") or type(exc).__name__) + "."
 
 
-def _told(point: Point, tally: Tally | None, ended: Ended) -> dict[str, Any]:
+def _answer(points: Sequence[Point], told: Sequence[tuple[Listener, Ended]], at: datetime) -> dict[str, Any]:
+    shares = [listener for listener, _ended in told]
+    states = [joined_state(shares, number) for number in range(max(len(one.states) for one in shares))]
+    common = joined([one.common for one in shares])
+    tallies = [_of_point(states, str(number), common) for number in range(len(points))]
+    begun = [tally for tally in tallies if tally is not None]
+    last = begun[-1] if begun else common
+    for _listener, ended in told:
+        outcome(last, ended)
+    each = [_told(point, tally) for point, tally in zip(points, tallies)]
+    clean = [(one, point) for one, point in zip(each, points) if point.candidate and _is(one, Verdict.CLEAN)]
+    answer = _chosen(each, clean[0][0] if clean else None, at)
+    if clean and clean[0][1].images:
+        answer["chosen"]["images"] = [dict(image) for image in clean[0][1].images]
+    beside = _beside(common, begun)
+    read = sum(max(tally.bytes_from_disk for tally in one.tallies()) for one in shares)
+    return {**answer, "points": each, **beside, "bytes_from_disk": read}
+
+
+def _of_point(states: Sequence[State], name: str, common: Tally) -> Tally | None:
+    """With what was read of bases for it; nothing if it was not begun."""
+    bases = [one.tally for one in states if one.id == name and one.is_base]
+    own = [one.tally for one in states if one.id == name and not one.is_base]
+    if not (bases or own):
+        return None
+    tally = own[-1] if own else replace(common, reasons=list(common.reasons))
+    for base in bases:
+        tally.files += base.files
+        tally.bytes_read += base.bytes_read
+        if base.verdict() is Verdict.CLEAN:  # else the point itself says what lies there
+            names, tally.unopened_names = tally.unopened_names, base.unopened_names
+            tally.add_unopened(base.unopened, names)
+    return tally
+
+
+def _told(point: Point, tally: Tally | None) -> dict[str, Any]:
     told: dict[str, Any] = {key: getattr(point, key) for key in _SHOWN}
     told["verdict"] = "not scanned"
     if tally is None:
         return told
-    result = tally.as_result() if tally.finished else outcome(tally, ended)
+    result = tally.as_result()
     kept = ("verdict", "findings_count", "indicators_count", "incomplete_count", "changes_count", "archives_unopened")
     return {
         **told,
@@ -233,22 +270,20 @@ def _is(one: dict[str, Any], verdict: Verdict) -> bool:
     return bool(one["verdict"] == verdict.value)
 
 
-def _shared(listener: Listener, ended: Ended) -> dict[str, Any]:
-    last, tallies = listener.tally, listener.tallies()
+def _beside(common: Tally, tallies: Sequence[Tally]) -> dict[str, Any]:
+    """What holds for all points, and what they hold together."""
     unknown = [note for tally in tallies for note in tally.notes if note.startswith(_NOT_KNOWN)]
-    notes = list(dict.fromkeys([*listener.common.notes, *unknown]))
-    whole = Tally(notes=notes, notes_more=listener.common.notes_more, bases_more=last.bases_more)
-    for tally in [listener.common, *tallies] if listener.points else tallies:
+    notes = list(dict.fromkeys([*common.notes, *unknown]))
+    whole = Tally(notes=notes, notes_more=common.notes_more, bases_more=common.bases_more)
+    for tally in [common, *tallies]:
         whole.add_unopened(tally.unopened, tally.unopened_names)
         whole.unopened_below.update(tally.unopened_below)
     beside = whole.as_result()
     return {
         **{key: beside[key] for key in ("coverage_notes", "archives_unopened")},
-        "incomplete_reasons": [] if listener.points else outcome(last, ended)["incomplete_reasons"],
-        "engines": last.engines,
-        "bases": [vars(base) for base in last.bases],
-        "bytes_from_disk": last.bytes_from_disk,
-        **spent(ended),
+        "incomplete_reasons": [] if tallies else common.as_result()["incomplete_reasons"],
+        "engines": common.engines,
+        "bases": [vars(base) for base in common.bases],
     }
 
 

@@ -32,14 +32,30 @@ class Seats:
     def __init__(self, count: int, place: str = PLACE) -> None:
         self._count, self._place = count, place
         self._held: list[int] = []
+        self._reserved = 0
         if os.geteuid() == 0:
             os.makedirs(place, mode=0o700, exist_ok=True)
             status = os.lstat(place)
             if status.st_uid or status.st_mode & 0o022 or not os.path.isdir(place):
                 raise PermissionError("%s is not root's own directory. Remove it." % place)
 
+    def reserve(self, wanted: int) -> int:
+        """How many of so many are free now. They are kept for who takes one next.
+
+        For processes that wait for one another: two scans, each with some of its seats, would wait for ever.
+        """
+        while self._reserved < wanted and self._sit():
+            self._reserved += 1
+        return self._reserved
+
     def take(self) -> bool:
         """Whether there was a free one, which is now taken."""
+        if self._reserved:
+            self._reserved -= 1
+            return True
+        return self._sit()
+
+    def _sit(self) -> bool:
         if os.geteuid() != 0:
             return True
         for number in range(self._count):

@@ -137,6 +137,10 @@ class Tally:
     bases: list[BaseUse] = field(default_factory=list)
     bases_more: int = 0
     finished: bool = False
+    # Of one of several shares: how much of what all of them meet it had met in the end, and the digest over that; and
+    # after how much of it each thing in a list was told
+    met: tuple[int, str] | None = field(default=None, compare=False)
+    order: dict[str, list[int]] = field(default_factory=dict, compare=False)
 
     def add_finding(self, finding: Finding) -> None:
         self.findings_count += 1

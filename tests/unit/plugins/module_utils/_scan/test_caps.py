@@ -72,7 +72,7 @@ def test_a_volume_that_has_no_room_in_the_list_is_not_passed_over(read: bool) ->
 def test_volumes_without_room_are_counted_over_disks_and_once_over_shares() -> None:
     one, other = crowded(MAX_VOLUMES + 2), crowded(MAX_VOLUMES + 2)
     assert merged([one.tally, other.tally]).volumes_more == 4
-    assert joined([one, other]).volumes_more == 2
+    assert joined([one.tally, other.tally]).volumes_more == 2
 
 
 def test_bases_without_room_are_counted() -> None:
@@ -80,7 +80,7 @@ def test_bases_without_room_are_counted() -> None:
     told = listener.tally.as_result()
     assert (len(told["bases"]), told["coverage_notes"]) == (MAX_BASES, ["3 more bases are not listed."])
     assert merged([listener.tally, listener.tally]).bases_more == 6
-    assert joined([listener, listener]).bases_more == 3
+    assert joined([listener.tally, listener.tally]).bases_more == 3
 
 
 def test_changes_that_two_disks_have_together_are_counted() -> None:

@@ -110,6 +110,16 @@ def test_a_seat_is_free_again_when_its_process_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has seats")
+def test_seats_that_are_reserved_are_taken_first_and_count_for_all(tmp_path: Path) -> None:
+    first, second = Seats(4, str(tmp_path / "seats")), Seats(4, str(tmp_path / "seats"))
+    assert (first.reserve(3), first.reserve(3), second.reserve(3)) == (3, 3, 1)
+    assert [first.take() for _time in range(4)] == [True, True, True, False]
+    assert [second.take() for _time in range(2)] == [True, False]
+    first.leave()
+    assert (second.reserve(2), second.take(), first.take()) == (1, True, False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has seats")
 def test_seats_that_others_could_take_are_refused(tmp_path: Path) -> None:
     (tmp_path / "seats").mkdir()
     (tmp_path / "seats").chmod(0o777)
@@ -190,3 +200,21 @@ def test_of_points_nobody_knows_how_many_will_be_read() -> None:
     assert (told["files"], told["bytes"], told["total_bytes"], told["eta"]) == (6, 2_000_000, 0, None)
     assert told["message"] == "point 2, 6 files, 2 MB read"
     assert [tally.files for tally in listener.tallies()] == [3, 3]
+
+
+def test_a_base_is_no_point_and_of_shares_each_point_counts_once() -> None:
+    progress = Progress("", 0)
+    shares = [Listener(progress, of=0) for _share in range(2)]
+
+    def told() -> str:
+        return str(progress.state("scan", "", 1.0)["message"])
+
+    for listener in shares:
+        listener.take("beneath", {"id": "0"})
+        listener.take("expect", {"bytes": 2_000_000})
+        listener.take("progress", {"files": 3, "bytes": 1_000_000, "read": 8})
+    assert (told(), progress.state("scan", "", 1.0)["eta"]) == ("base image, 6 files, 2 MB read", None)
+    for listener in shares:
+        listener.take("point", {"id": "0"})
+        listener.take("progress", {"files": 1, "bytes": 1_000_000, "read": 8})
+    assert told() == "point 1, 8 files, 4 MB read"

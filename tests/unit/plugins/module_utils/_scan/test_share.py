@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -20,8 +21,15 @@ import pytest
 
 from ansible_collections.vmward.remediation.plugins.module_utils._scan import engines, windows
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.chain import Layer
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import Content, Engine, EngineFailed, Hit
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.engines import (
+    Content,
+    Engine,
+    EngineFailed,
+    Hit,
+    RuleFile,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.groups import (
+    MANY_RULES,
     PER_SHARE,
     are_clean,
     dealt,
@@ -34,7 +42,13 @@ from ansible_collections.vmward.remediation.plugins.module_utils._scan.known imp
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.listen import Listener, Progress
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.scanner import DiskSpec
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.share import Share
-from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import MAX_NOTES, Verdict, Volume, Where
+from ansible_collections.vmward.remediation.plugins.module_utils._scan.verdict import (
+    MAX_NOTES,
+    Tally,
+    Verdict,
+    Volume,
+    Where,
+)
 from ansible_collections.vmward.remediation.plugins.module_utils._scan.windows import matched
 from ansible_collections.vmward.remediation.tests.corpus.judging import BAD, Looking
 
@@ -80,7 +94,7 @@ def test_what_is_met_again_counts_too() -> None:
                 judge.file(WHERE, content(b"x"), lambda: "/x", 1)
                 judge.parts(WHERE, Content(9, lambda at, length: bytes(length), 0), "raw", key=2)
 
-        return told_by(1, 2, act).met
+        return told_by(1, 2, act).tally.met
 
     assert len({met(1), met(2), met(3)}) == 3
 
@@ -109,6 +123,10 @@ def several(count: int, act: Any) -> list[Listener]:
     return [told_by(index, count, act) for index in range(count)]
 
 
+def tallies(shares: list[Listener]) -> list[Tally]:
+    return [one.tally for one in shares]
+
+
 def content(data: bytes) -> Content:
     return Content(len(data), lambda at, length: data[at : at + length], 64 * MB)
 
@@ -133,7 +151,7 @@ def _unreadable(_at: int, _length: int) -> bytes:
 def test_together_they_say_what_one_says() -> None:
     (one,) = several(1, crowd)
     for count in (2, 3, 5):
-        whole = joined(several(count, crowd))
+        whole = joined(tallies(several(count, crowd)))
         assert replace(whole, bytes_from_disk=0) == replace(one.tally, bytes_from_disk=0)
     assert one.tally.summed == ["The past: 6 things in it were not read."]
     assert [found.path for found in one.tally.findings[:2]] == ["/0", "/3"]
@@ -149,15 +167,15 @@ def test_what_one_does_not_meet_keeps_all_from_being_clean() -> None:
             judge.file(WHERE, content(bytes(number)), lambda: "/x")
 
     shares = several(3, all_of_it)
-    assert joined(shares).verdict() is Verdict.CLEAN
+    assert joined(tallies(shares)).verdict() is Verdict.CLEAN
     assert are_clean(shares)
     shares[1] = told_by(1, 3, less)
-    assert joined(shares).verdict() is Verdict.INCOMPLETE
+    assert joined(tallies(shares)).verdict() is Verdict.INCOMPLETE
     assert not are_clean(shares)
     shares = several(3, all_of_it)
     for one in shares:
-        one.met = None
-    assert joined(shares).verdict() is Verdict.INCOMPLETE
+        one.tally.met = None
+    assert joined(tallies(shares)).verdict() is Verdict.INCOMPLETE
 
 
 @pytest.mark.parametrize("change", ["finished", "volume", "infected", "killed"])
@@ -172,7 +190,7 @@ def test_what_is_said_of_one_is_said_of_all(change: str) -> None:
     else:
         shares[2].is_well = False
     assert not are_clean(shares)
-    assert change == "killed" or joined(shares).verdict() is not Verdict.CLEAN
+    assert change == "killed" or joined(tallies(shares)).verdict() is not Verdict.CLEAN
 
 
 def test_the_past_may_have_numbers_in_no_other_form() -> None:
@@ -212,7 +230,7 @@ def test_memory_that_was_written_out_and_cannot_be_hashed_hides_nothing(count: i
         for number in range(6):
             judge.file(WHERE, content(BAD + bytes(number)), lambda number=number: f"/{number}")  # type: ignore[misc]
 
-    whole = joined([told_by(at, count, act, Finding(), WANTED) for at in range(count)])
+    whole = joined([told_by(at, count, act, Finding(), WANTED).tally for at in range(count)])
     assert [found.path for found in whole.findings] == [f"/{number}" for number in range(6)]
     assert [found.path for found in whole.indicators] == ["(memory that was written out)"]
     assert whole.reasons == [
@@ -242,7 +260,7 @@ def test_an_engine_that_fails_keeps_all_from_being_clean_though_the_guest_will_n
         judge.file(WHERE, content(b"good"), lambda: "/good")
         judge.guard("The volume", past, judge)
 
-    whole = joined([told_by(at, count, act, Failing()) for at in range(count)])
+    whole = joined([told_by(at, count, act, Failing()).tally for at in range(count)])
     assert whole.reasons == ["The volume was not read: The engine ended."]
     assert whole.verdict() is Verdict.INCOMPLETE
 
@@ -258,6 +276,12 @@ def test_cores_are_dealt_out_by_size_and_only_where_it_pays() -> None:
     assert dealt([0, 0], 8) == [1, 1]
 
 
+def test_with_many_rules_half_as_much_pays() -> None:
+    giga, many = PER_SHARE, range(MANY_RULES)
+    assert (dealt([giga], 4, many), dealt([giga - 1], 4, many), dealt([3 * giga], 8, many)) == ([2], [1], [6])
+    assert (dealt([giga], 4, many[1:]), dealt([3 * giga], 8, many[1:])) == ([1], [3])
+
+
 def test_what_a_known_base_holds_is_not_judged_again(tmp_path: Path) -> None:
     layers = []
     for name, size in (("top", 3 * MB), ("middle", 5 * MB), ("base", 7 * MB)):
@@ -267,17 +291,26 @@ def test_what_a_known_base_holds_is_not_judged_again(tmp_path: Path) -> None:
         layers.append(Layer(str(tmp_path / name), "raw", os.open(tmp_path / name, os.O_RDONLY)))
     directory, disk = str(tmp_path / "known"), DiskSpec("vda", tuple(layers))
 
-    def rounded(*disks: DiskSpec, where: str = directory) -> int:
-        return round(to_read(disks, where) / MB)
+    def rounded(*disks: DiskSpec, where: str = directory, rules: str = "mine") -> int:
+        return round(to_read(disks, where, [RuleFile("/rules", "", rules, 0)]) / MB)
+
+    def indexed(which: list[Layer]) -> None:
+        engines = [{"name": "clamd", "rules": []}, {"name": "yara", "rules": [{"sha256": "mine"}]}]
+        head = {"result": {"engines": engines}}
+        Path(Known(directory).path(which)).write_text(json.dumps(head) + "\nbody")
 
     assert rounded(disk) == rounded(disk, where="") == 15
+    assert rounded(disk, replace(disk, name="vdb")) == 15
     os.mkdir(directory)
-    Path(Known(directory).path(layers[2:])).touch()
-    assert (rounded(disk), rounded(disk, where="")) == (8, 15)
-    Path(Known(directory).path(layers)).touch()
+    indexed(layers[2:])
+    assert (rounded(disk), rounded(disk, where=""), rounded(disk, rules="newer")) == (8, 15, 15)
+    copy = DiskSpec("vda", (layers[0],), clone_of=tuple(layers[2:]))
+    assert (rounded(copy), rounded(copy, rules="newer")) == (3, 3)
+    indexed(layers)
     assert (rounded(disk), rounded(replace(disk, snapshot="s"))) == (0, 8)
-    assert rounded(DiskSpec("vda", (layers[0],), clone_of=tuple(layers[2:]))) == 0
     assert rounded(replace(disk, layers=(Layer("/socket", "nbd", layers[0].fd),))) == 0
+    Path(Known(directory).path(layers)).write_text("torn")
+    assert rounded(disk) == 8
     for layer in layers:
         os.close(layer.fd)
 
