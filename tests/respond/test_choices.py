@@ -281,3 +281,8 @@ def test_a_vm_that_is_called_otherwise_in_the_inventory_is_told(simulated: Tour,
         told = simulated.failed("contain", "-i", str(inventory), vmward_vms=[name])
         assert f"'{name}' matches no VM of the inventory. Nothing was touched. There it is called 4c4c4544." in told
     assert "called" not in simulated.failed("contain", "-i", str(inventory), vmward_vms=["192.0.2.43"])
+
+
+def test_an_option_of_the_wrong_type_is_told_as_what_stopped_the_response(simulated: Tour) -> None:
+    told = simulated.failed("respond", restore_deadline="soon")
+    assert "desk1: restore failed: Validation of arguments failed" in told
