@@ -13,6 +13,7 @@ from ansible_collections.vmward.remediation.plugins.module_utils._errors import 
 from ansible_collections.vmward.remediation.plugins.module_utils._hypervisor import Capability, Hypervisor
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Isolation, PowerState, Vm
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import Plan, UseCase
+from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import work
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.snapshot import SetSnapshot
@@ -110,6 +111,7 @@ def test_another_vm_that_takes_its_name_between_plan_and_act_is_left_alone(
         return made
 
     monkeypatch.setattr(usecase, "plan", late)
+    monkeypatch.setattr(work, "STILL", 0.0)
     (lost,) = bench.do(usecase, gone)
     assert lost.failed
     assert "another VM has its id now" in lost.msg if other == [gone] else "may have been removed meanwhile" in lost.msg

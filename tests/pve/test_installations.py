@@ -14,6 +14,7 @@ from ansible_collections.vmward.remediation.plugins.inventory.vms import listed
 from ansible_collections.vmward.remediation.plugins.module_utils._errors import NotFound, NotVerified
 from ansible_collections.vmward.remediation.plugins.module_utils._model import Collector, Isolation, VmRef
 from ansible_collections.vmward.remediation.plugins.module_utils._plan import UseCase
+from ansible_collections.vmward.remediation.plugins.module_utils._proxmox import work
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.disks import Delete
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.isolation import SetIsolation
 from ansible_collections.vmward.remediation.plugins.module_utils._usecase.power import SetPower
@@ -225,6 +226,7 @@ def do_late(bench: ProxmoxBench, vm_id: str, usecase: UseCase, monkeypatch: pyte
         return made
 
     monkeypatch.setattr(usecase, "plan", planned)
+    monkeypatch.setattr(work, "STILL", 0.0)
     (outcome,) = bench.do(usecase, vm_id)
     return outcome
 

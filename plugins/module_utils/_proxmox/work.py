@@ -43,7 +43,8 @@ class Work(Reading):
         self.futures: dict[str, Future[Any]] = {}  # the call under way, by VM
         self.upids: dict[str, str] = {}  # the latest task, by VM
         self.planned: dict[str, convert.Seen] = {}  # as each VM was when a verb was planned for it
-        self.same: dict[str, float] = {}  # when each was last seen to be still that VM
+        self.read_at: dict[str, float] = {}  # when each was read last
+        self.same: dict[str, float] = {}  # when each was last seen to be still the VM that was planned for
         self.replaced: set[str] = set()  # ids that other VMs have now
 
     def refs(self) -> tuple[VmRef, ...]:
@@ -51,6 +52,7 @@ class Work(Reading):
         return super().refs()
 
     def read(self, ids: Sequence[str], detail: frozenset[Detail] = frozenset()) -> dict[str, Vm | VmwardError]:
+        self.read_at.update(dict.fromkeys(ids, time.monotonic()))
         return self._but_for_others(super().read(ids, detail))
 
     def powers(self, vms: Sequence[Vm]) -> dict[str, Vm | VmwardError]:
@@ -62,7 +64,7 @@ class Work(Reading):
 
     def rehearse(self, vm: Vm, steps: Sequence[Callable[[Any], object]], check: bool) -> None:
         self.planned[vm.ref.id] = self.seen[vm.ref.id]
-        self.same.pop(vm.ref.id, None)
+        self.same[vm.ref.id] = self.read_at[vm.ref.id]
         super().rehearse(vm, steps, check)
 
     def require_same(self, what: str, vm: VmRef, now: convert.Seen | None = None) -> None:
