@@ -123,8 +123,8 @@ def test_directories_beyond_those_told_are_counted() -> None:
 class Nested(VolumeIndex):
     """Each inode lies in the next one."""
 
-    def entries(self, number: int) -> list[tuple[int, bytes]]:  # type: ignore[override]
-        return [(number + 1, b"d%d" % number)]
+    def entries(self, child: int) -> list[tuple[int, bytes]]:  # type: ignore[override]
+        return [(child + 1, b"d%d" % child)]
 
 
 def test_a_path_that_is_too_deep_does_not_pretend_to_begin_at_the_root() -> None:
