@@ -364,6 +364,14 @@ def test_the_playbook_refuses_a_name_that_matches_nothing() -> None:
     assert playbook("-e", "vmward_hosts=lan1,nowhere").returncode != 0
 
 
+def test_a_name_is_refused_in_a_sentence_where_only_some_of_a_vm_is_told(tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"hosts": {"admin1": {"vmward_macs": []}}}}))
+    done = playbook("-i", str(inventory), "-e", "vmward_hosts=nowhere")
+    assert done.returncode != 0
+    assert "'nowhere' matches no host of the inventory. Nothing was touched. Name" in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize("way", ["from", "through", "named"])
 def test_no_scan_starts_on_or_leads_through_a_vm_that_is_held(tree: Path, tmp_path: Path, way: str) -> None:
     own = Path("/sys/class/net", os.listdir("/sys/class/net")[0], "address").read_text().strip()
