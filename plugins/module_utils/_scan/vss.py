@@ -125,8 +125,8 @@ def shadow_copies(volume: Blocks) -> list[ShadowCopy]:
     if not catalog:
         return []
     stores = sorted(_catalog(volume, catalog), key=lambda store: store.number)
-    if any(one.created > other.created for one, other in zip(stores, stores[1:])):
-        raise NotReadable("their times contradict their order")
+    if any(one.created > other.created or one.number == other.number for one, other in zip(stores, stores[1:])):
+        raise NotReadable("their times and numbers leave their order open")
     left = _MOST_KEPT
     for store in stores:
         _fill(store, volume)
