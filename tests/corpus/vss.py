@@ -48,7 +48,7 @@ class Store:
     descriptors: list[Descriptor] = field(default_factory=list)
 
 
-def write(image: Path, free: Iterable[int], stores: Sequence[Store], size: int = 0) -> None:
+def write(image: Path, free: Iterable[int], stores: Sequence[Store]) -> None:
     """Into these free blocks of the volume, the first store being the oldest."""
     at = iter(free)
     catalog, entries = next(at), b""
@@ -62,7 +62,7 @@ def write(image: Path, free: Iterable[int], stores: Sequence[Store], size: int =
         for kind, here in places.items():
             disks.write_at(image, here, record(kind, here, 0, b"", 128 if kind == _STORE else 0))
         second = 10_000_000
-        entries += struct.pack("<QQ16sQQQ72x", 2, size or image.stat().st_size, name, number + 1, 0x40,
+        entries += struct.pack("<QQ16sQQQ72x", 2, image.stat().st_size, name, number + 1, 0x40,
                                _FIRST + number * second)  # fmt: skip
         entries += struct.pack("<QQ16sQQQQQQQ40x", 3, placed[0], name, places[_STORE], places[_RANGES],
                                places[_BITMAP], 40, 0, 0, number)  # fmt: skip

@@ -92,17 +92,16 @@ class ExfatBoot:
 
 class Exfat(Fat):
     def __init__(self, volume: Blocks) -> None:
-        self._own_boot = ExfatBoot(volume)
-        super().__init__(volume, self._own_boot, _MASK)
+        super().__init__(volume, ExfatBoot(volume), _MASK)
         self._bitmaps: list[tuple[Runs, int]] = []
         self._unwritten: list[Extent] = []
 
     def doubts(self) -> list[str]:
-        return self._own_boot.doubts
+        return list(self._boot.doubts)
 
     def edges(self) -> list[Extent]:
         """And what lies between its table and its clusters, and what files have beyond what was written of them."""
-        return [*super().edges(), self._own_boot.gap, *self._unwritten]
+        return [*super().edges(), self._boot.gap, *self._unwritten]
 
     def _is_open(self) -> bool:
         return bool(self._boot.is_mounted)

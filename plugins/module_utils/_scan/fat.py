@@ -128,7 +128,7 @@ class Fat:
     def __init__(self, volume: Blocks, boot: Any = None, mask: int = 0) -> None:
         """`boot` and `mask` of the table's numbers: of exFAT."""
         self._volume = volume
-        self._boot = boot or Boot(volume)
+        self._boot: Any = boot or Boot(volume)
         self._table = self._boot.read_table(volume)
         self._mask = mask or (1 << min(28, self._boot.bits)) - 1
         self._reached = bytearray(self._boot.count + 2)

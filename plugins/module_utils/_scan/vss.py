@@ -160,11 +160,9 @@ def _catalog(volume: Blocks, at: int) -> list[_Store]:
 def _chain(volume: Blocks, at: int, kind: int, most: int) -> Iterator[bytes]:
     """Blocks of one kind of record, each of which tells where it lies and where the next one does; 0: nowhere."""
     for _count in range(most):
-        block = volume.read(at, BLOCK) if at + BLOCK <= volume.size else b""
-        if block[:16] != MARK:
-            raise NotReadable("a block of their records is not where it is said to lie")
-        _version, told, _relative, here, following = struct.unpack_from("<IIQQQ", block, 16)
-        if told != kind or here != at:
+        block = volume.read(at, BLOCK) if at + BLOCK <= volume.size else bytes(BLOCK)
+        mark, _version, told, _relative, here, following = struct.unpack_from("<16sIIQQQ", block)
+        if (mark, told, here) != (MARK, kind, at):
             raise NotReadable("a block of their records is not where it is said to lie")
         yield block
         at = following
